@@ -1,0 +1,162 @@
+/* kernel.h - arithmetic: number formats, packed weights, matmul, attention over spans, norm, rope, activations.
+ *
+ * One table of functions (`struct kernel`), filled once per instruction set and chosen at run time. A kernel sees spans
+ * of memory: no blocks, no sequences, no threads (the caller splits rows, heads or tokens over its pool).
+ *
+ * Determinism (for one table): every output is a function of its own inputs only - never of the number of tokens in
+ * the call, of how rows are split over threads, or of how a prompt is chunked:
+ * - a token's activations are quantised from its own row;
+ * - an output element is one chain: exact int32 over a scale group, then f = fma(dot, scale, f), k ascending, the same
+ *   in the one-token kernel and in every tile; threads split rows, never k;
+ * - attention: lanes are keys, d ascending; softmax state is folded at fixed absolute positions (SEGMENT keys), ascending.
+ * Tables of different instruction sets may differ in rounding; each is within the stated bounds of `ref`. */
+#ifndef KERNEL_KERNEL_H
+#define KERNEL_KERNEL_H
+#include "base/base.h"
+
+/* ---- number formats ------------------------------------------------------------------------------------------------ */
+
+/* Weight and cache element formats. The quantised ones are ggml's, as specified by gguf files (ggml-quants). */
+enum number_format {
+    NF_F32, NF_F16, NF_BF16,
+    NF_Q4_0, NF_Q4_1, NF_Q5_0, NF_Q5_1, NF_Q8_0,
+    NF_Q2_K, NF_Q3_K, NF_Q4_K, NF_Q5_K, NF_Q6_K,
+    NF_IQ4_NL, NF_IQ4_XS,
+    NF_COUNT
+};
+struct number_format_info {
+    const char *name;        /* "f32", "q4_K", as gguf files spell it */
+    uint32_t block_elements; /* elements a block: 1, 32 or 256; a row is a whole number of blocks */
+    uint32_t block_bytes;
+};
+const struct number_format_info *number_format_info(enum number_format format);
+/* Bytes of `elements` in file layout; 0 when not a whole number of blocks or when the product does not fit. */
+uint64_t number_format_bytes(enum number_format format, uint64_t elements);
+/* `count` elements (whole blocks) from file layout to f32. `source` need not be aligned. */
+void number_format_decode(enum number_format format, const void *source, float *out, uint64_t count);
+float f16_to_f32(uint16_t value);
+uint16_t f16_from_f32(float value); /* round to nearest even */
+
+/* ---- packed weights -------------------------------------------------------------------------------------------------- */
+
+/* A weight matrix W [rows, columns] in the layout that this table's matmul reads: rows interleaved by 16 (the last tile
+ * padded with zero rows), at about the file's bit width; not requantised. Tied to the table that packed it. */
+struct kernel_matrix {
+    enum number_format format;
+    uint32_t rows, columns;
+    uint64_t bytes;
+    void *data; /* 64-byte aligned, owned; released by kernel_matrix_release */
+};
+struct kernel;
+/* Packs `source` (file layout, rows * number_format_bytes(columns) bytes, any alignment). ST_NOMEM on no memory. */
+MUST_CHECK enum status kernel_matrix_pack(const struct kernel *kernel, enum number_format format, const void *source,
+                                          uint32_t rows, uint32_t columns, struct pool *pool, struct kernel_matrix *out);
+/* Stacks several matrices of the same format and columns into one (fused q/k/v, gate/up); rows are the sum. Each part
+ * but the last has a multiple of 16 rows. */
+MUST_CHECK enum status kernel_matrix_pack_parts(const struct kernel *kernel, enum number_format format,
+                                                const void *const *sources, const uint32_t *rows, uint32_t parts,
+                                                uint32_t columns, struct pool *pool, struct kernel_matrix *out);
+void kernel_matrix_release(struct kernel_matrix *matrix);
+
+/* Activations [tokens, columns] made ready for matmul: f32 rows as given (borrowed), and, for quantised weights, int8
+ * with one f32 scale per 32 elements, plus what the formats with a minimum need (sums of 32 or 16). The storage is the
+ * caller's, kernel_input_bytes() long, 64-byte aligned; kernel_input_init() lays it out. columns: any for float
+ * formats, a multiple of 32 for quantised ones. */
+struct kernel_input {
+    const float *rows; /* [tokens, stride], borrowed */
+    uint64_t stride;
+    uint32_t tokens, columns;
+    int8_t *quants;    /* [tokens, round_up(columns, 64)] */
+    float *scales;     /* [tokens, round_up(columns / 32, 16)] */
+    int32_t *sums;     /* [tokens, 2 * round_up(columns / 32, 16)]: sums of quants over 16 elements */
+};
+uint64_t kernel_input_bytes(uint32_t tokens, uint32_t columns);
+void kernel_input_init(struct kernel_input *input, void *storage, const float *rows, uint64_t stride, uint32_t tokens,
+                       uint32_t columns);
+
+/* ---- attention ---------------------------------------------------------------------------------------------------------- */
+
+/* The cache's rows, as the kernels keep them. Tokens go in groups of 16 ("key groups"); a group of one KV head holds
+ * K as [head_dim][16 tokens] (lanes are keys) and V as [16 tokens][value_dim], in the cache's number format. A block of
+ * a multiple of 16 tokens is `groups` of K in a row, then `groups` of V in a row; where a block lies is the cache's
+ * affair. Cache formats today: NF_F32, NF_F16 (more later: the group is the unit of every format). */
+#define KERNEL_GROUP_TOKENS 16u
+/* Softmax state is folded every SEGMENT absolute positions; a multiple of every block size. */
+#define KERNEL_SEGMENT_TOKENS 1024u
+
+uint64_t kernel_k_group_bytes(enum number_format format, uint32_t head_dim);  /* one group of one KV head */
+uint64_t kernel_v_group_bytes(enum number_format format, uint32_t value_dim);
+
+/* Consecutive tokens of one KV head: `k` and `v` point at whole groups, position is a multiple of 16, `count` tokens of
+ * them are written (the last group may be partly so; unwritten bytes are never used as numbers). */
+struct kernel_span {
+    const void *k, *v;
+    uint32_t position, count;
+};
+
+/* One KV head of one sequence, read by the queries of `tokens` consecutive tokens of that sequence. */
+struct kernel_attend {
+    enum number_format k_format, v_format;
+    uint32_t head_dim, value_dim;
+    uint32_t group;             /* query heads that share this KV head */
+    uint32_t tokens;            /* query tokens, consecutive positions */
+    uint32_t position;          /* of the first query token; token i sees keys [max(0, p+i-window+1), p+i] */
+    uint32_t window;            /* 0 = all keys */
+    float scale;                /* of q.k */
+    float softcap;              /* 0 = none; else softcap * tanh(s / softcap) */
+    const float *q;             /* head h of token i: q + i * q_token_stride + h * head_dim (h < group) */
+    uint64_t q_token_stride;
+    const struct kernel_span *spans; /* ascending positions, contiguous; from a group at or before the first visible key */
+    uint32_t span_count;
+    float *out;                 /* head h of token i: out + i * out_token_stride + h * value_dim */
+    uint64_t out_token_stride;
+};
+/* Softmax state of one segment: per (token, head): maximum, sum, then value_dim weighted values, all f32. */
+uint64_t kernel_attend_state_floats(const struct kernel_attend *attend); /* tokens * group * (2 + value_dim) */
+
+/* ---- the table ------------------------------------------------------------------------------------------------------------ */
+
+struct kernel {
+    const char *name; /* "ref", "avx2", "avxvnni", "avx512", "avx512vnni" */
+
+    /* Quantises rows [begin, end) of input->rows into input->quants, scales and sums. Scale = max|x| / 127 over 32;
+     * quant = nearest even of x * (127 / max). */
+    void (*input_prepare)(const struct kernel_input *input, uint32_t begin, uint32_t end);
+    /* out[t * out_stride + r] = sum_k W[r][k] * x[t][k] for tokens [token_begin, token_end) and rows
+     * [row_begin, row_end); row_begin is a multiple of 16. Quantised weights read quants, float weights read rows.
+     * `out` points at token 0, row 0. */
+    void (*matmul)(const struct kernel_matrix *weights, const struct kernel_input *input, uint32_t token_begin,
+                   uint32_t token_end, uint32_t row_begin, uint32_t row_end, float *out, uint64_t out_stride);
+
+    /* Writes `count` tokens' rows of one KV head into groups: k row i at k + i * k_stride goes to slot first_slot + i,
+     * slots counted from the beginning of k_groups / v_groups (slot / 16 = group, slot % 16 = lane). */
+    void (*kv_write)(enum number_format k_format, enum number_format v_format, void *k_groups, void *v_groups,
+                     uint32_t first_slot, uint32_t count, const float *k, uint64_t k_stride, uint32_t head_dim,
+                     const float *v, uint64_t v_stride, uint32_t value_dim);
+    /* Attention over the keys of segments [segment_begin, segment_end) (segment = position / SEGMENT), folded in
+     * ascending order into `state`, which the call initialises. `scratch`: kernel_attend_scratch_floats(), 64-byte aligned. */
+    void (*attend)(const struct kernel_attend *attend, uint32_t segment_begin, uint32_t segment_end, float *state,
+                   float *scratch);
+    /* Folds `next` (the state of the segment after) into `state`: the same fold as attend's own, so that splitting by
+     * single segments over threads and folding ascending gives the same bits. */
+    void (*attend_fold)(const struct kernel_attend *attend, float *state, const float *next);
+    /* Divides by the sum and writes attend->out. */
+    void (*attend_finish)(const struct kernel_attend *attend, const float *state);
+
+    /* One row each, `count` elements. */
+    void (*rms_norm)(const float *x, const float *weight, float eps, uint32_t count, float *out); /* in place allowed */
+    /* Rotates pairs of one head by cos/sin [dim / 2]: half-split pairs (i, i + dim/2) or neighbours (2i, 2i + 1). In place. */
+    void (*rope)(float *head, const float *cosines, const float *sines, uint32_t dim, bool neighbours);
+    void (*silu_mul)(const float *gate, const float *up, uint32_t count, float *out); /* gate * sigmoid(gate) * up */
+    void (*gelu_mul)(const float *gate, const float *up, uint32_t count, float *out); /* tanh approximation of gelu(gate) * up */
+    void (*add)(float *x, const float *y, uint32_t count);                            /* x += y */
+};
+uint64_t kernel_attend_scratch_floats(const struct kernel_attend *attend);
+
+/* The table named `name` (NULL or "auto": the best this machine can run). ST_NOT_FOUND names those there are;
+ * ST_UNSUPPORTED when this machine cannot run it. */
+MUST_CHECK enum status kernel_select(const char *name, const struct kernel **out, struct error *error);
+/* All names, in ascending order of speed, for help texts and tests; NULL-terminated. */
+const char *const *kernel_names(void);
+
+#endif
