@@ -29,7 +29,7 @@ enum status {
     ST_UNSUPPORTED, /* well-formed, but not something Kvasir does (named in the error) */
     ST_FULL,        /* no room now: free something, then retry (flow control, not a failure) */
     ST_NOT_FOUND,
-    ST_LIMIT,       /* a stated limit was passed (context length, steps, bytes) */
+    ST_LIMIT, /* a stated limit was passed (context length, steps, bytes) */
     ST_CANCELLED,
 };
 
@@ -64,12 +64,12 @@ static inline uint64_t round_up(uint64_t value, uint64_t multiple)
 
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
 
-void *mem_alloc(size_t bytes);                       /* NULL when there is none; 0 bytes is allowed */
-void *mem_zero(size_t count, size_t size);           /* zeroed; the product is checked */
-void *mem_resize(void *block, size_t bytes);         /* as realloc: on failure NULL and `block` stays */
-void *mem_aligned(size_t alignment, size_t bytes);   /* released by mem_free */
+void *mem_alloc(size_t bytes);                     /* NULL when there is none; 0 bytes is allowed */
+void *mem_zero(size_t count, size_t size);         /* zeroed; the product is checked */
+void *mem_resize(void *block, size_t bytes);       /* as realloc: on failure NULL and `block` stays */
+void *mem_aligned(size_t alignment, size_t bytes); /* released by mem_free */
 void mem_free(void *block);
-char *mem_strndup(const char *text, size_t bytes);   /* zero-terminated copy */
+char *mem_strndup(const char *text, size_t bytes); /* zero-terminated copy */
 /* Anonymous pages for large buffers; huge pages where allowed. NULL when there is none. */
 void *mem_map(size_t bytes);
 void mem_unmap(void *block, size_t bytes);
@@ -138,9 +138,9 @@ void pool_share(uint64_t count, uint64_t unit, uint32_t worker, uint32_t workers
 /* ---- machine ----------------------------------------------------------------------------------------------------- */
 
 struct cpu_features {
-    bool avx2;       /* with fma, f16c, bmi2, and the operating system saving ymm */
-    bool avxvnni;    /* 256-bit VEX VNNI */
-    bool avx512;     /* f bw vl dq, and zmm saved */
+    bool avx2;    /* with fma, f16c, bmi2, and the operating system saving ymm */
+    bool avxvnni; /* 256-bit VEX VNNI */
+    bool avx512;  /* f bw vl dq, and zmm saved */
     bool avx512vnni;
     bool avx512bf16;
 };
@@ -155,8 +155,8 @@ struct random {
 };
 void random_seed(struct random *random, uint64_t seed);
 uint64_t random_next(struct random *random);
-double random_unit(struct random *random);                        /* [0, 1) with 53 bits */
-uint64_t random_below(struct random *random, uint64_t limit);     /* [0, limit), unbiased; limit > 0 */
+double random_unit(struct random *random);                    /* [0, 1) with 53 bits */
+uint64_t random_below(struct random *random, uint64_t limit); /* [0, limit), unbiased; limit > 0 */
 
 /* ---- text -------------------------------------------------------------------------------------------------------- */
 
@@ -165,7 +165,8 @@ uint64_t random_below(struct random *random, uint64_t limit);     /* [0, limit),
 uint32_t utf8_decode(const char *text, size_t bytes, uint32_t *code_point, bool *incomplete);
 uint32_t utf8_encode(uint32_t code_point, char out[4]); /* bytes written, 0 for surrogates and > 0x10FFFF */
 
-/* ---- log: one line each on stderr --------------------------------------------------------------------------------- */
+/* ---- log: one line each on stderr ---------------------------------------------------------------------------------
+ */
 
 enum log_level { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
 void log_set_level(enum log_level level); /* default LOG_WARNING */

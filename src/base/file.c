@@ -1,0 +1,131 @@
+/* file.c - mapped, whole and atomically written files: the only place that opens one. */
+#include "base/base_internal.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum status file_map_open(const char *path, struct file_map *out, struct error *error)
+{
+    *out = (struct file_map){0};
+    int fd = fault_now(FAULT_READ) ? (errno = EIO, -1) : open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return error_set(error, ST_IO, "%s: cannot open: %s", path, strerror(errno));
+    struct stat info;
+    enum status status = ST_OK;
+    if (fstat(fd, &info) != 0)
+        status = error_set(error, ST_IO, "%s: cannot read: %s", path, strerror(errno));
+    else if (S_ISDIR(info.st_mode))
+        status = error_set(error, ST_IO, "%s: is a folder, not a file", path);
+    else if (!S_ISREG(info.st_mode))
+        status = error_set(error, ST_IO, "%s: is not a regular file", path);
+    else if (info.st_size == 0)
+        status = error_set(error, ST_INVALID, "%s: the file is empty", path);
+    if (status == ST_OK) {
+        void *data = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (data == MAP_FAILED)
+            status = error_set(error, ST_IO, "%s: cannot map: %s", path, strerror(errno));
+        else
+            *out = (struct file_map){.data = data, .bytes = (uint64_t)info.st_size};
+    }
+    close(fd);
+    return status;
+}
+
+void file_map_close(struct file_map *map)
+{
+    if (map->data) munmap((void *)(uintptr_t)map->data, (size_t)map->bytes);
+    *map = (struct file_map){0};
+}
+
+void file_map_drop(const struct file_map *map, const void *begin, uint64_t bytes)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = (uintptr_t)begin, to = from + bytes;
+    ASSERT(from >= (uintptr_t)map->data && to <= (uintptr_t)map->data + map->bytes);
+    from = (uintptr_t)round_up(from, page); /* only whole pages of the range: its neighbours may be in use */
+    to = to / page * page;
+    if (to > from) madvise((void *)from, to - from, MADV_DONTNEED);
+}
+
+enum status file_read(const char *path, uint64_t bytes_max, struct buffer *out, struct error *error)
+{
+    buffer_init(out, bytes_max);
+    bool standard_input = strcmp(path, "-") == 0;
+    int fd = standard_input ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return error_set(error, ST_IO, "%s: cannot open: %s", path, strerror(errno));
+    enum status status = ST_OK;
+    char chunk[65536];
+    for (;;) {
+        ssize_t got = fault_now(FAULT_READ) ? (errno = EIO, -1) : read(fd, chunk, sizeof chunk);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) status = error_set(error, ST_IO, "%s: cannot read: %s", path, strerror(errno));
+        if (got <= 0) break;
+        buffer_append(out, chunk, (size_t)got);
+        if (out->failed) {
+            bool large = out->limit && out->length + (size_t)got > out->limit;
+            status = large
+                         ? error_set(error, ST_LIMIT, "%s: larger than %llu bytes", path, (unsigned long long)bytes_max)
+                         : error_set(error, ST_NOMEM, "%s: not enough memory to read it", path);
+            break;
+        }
+    }
+    if (!standard_input) close(fd);
+    if (status == ST_OK && !out->data) {
+        buffer_append(out, "", 0); /* so that an empty file still has zero-terminated data */
+        if (out->failed) status = error_set(error, ST_NOMEM, "%s: not enough memory to read it", path);
+    }
+    if (status != ST_OK) buffer_release(out);
+    return status;
+}
+
+static bool write_all(int fd, const char *bytes, size_t count)
+{
+    while (count) {
+        ssize_t put = fault_now(FAULT_WRITE) ? (errno = ENOSPC, -1) : write(fd, bytes, count);
+        if (put < 0 && errno == EINTR) continue;
+        if (put < 0) return false;
+        bytes += put;
+        count -= (size_t)put;
+    }
+    return true;
+}
+
+enum status file_write(const char *path, const void *bytes, size_t count, struct error *error)
+{
+    struct buffer name;
+    buffer_init(&name, 0);
+    buffer_printf(&name, "%s.%ld.tmp", path, (long)getpid());
+    if (name.failed) {
+        buffer_release(&name);
+        return error_set(error, ST_NOMEM, "%s: not enough memory to write it", path);
+    }
+    enum status status = ST_OK;
+    int fd = open(name.data, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0) {
+        status = error_set(error, ST_IO, "%s: cannot write: %s", path, strerror(errno));
+    } else {
+        bool ok = write_all(fd, bytes, count) && fsync(fd) == 0;
+        int reason = errno;
+        if (close(fd) != 0 && ok) ok = false, reason = errno;
+        if (ok && rename(name.data, path) != 0) ok = false, reason = errno;
+        if (!ok) {
+            unlink(name.data);
+            status = error_set(error, ST_IO, "%s: cannot write: %s", path, strerror(reason));
+        }
+    }
+    buffer_release(&name);
+    return status;
+}
+
+bool file_exists(const char *path)
+{
+    return access(path, F_OK) == 0;
+}
+
+bool file_is_folder(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
