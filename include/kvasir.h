@@ -1,0 +1,208 @@
+/* kvasir.h - run large language models on a CPU from a paged KV cache.
+ *
+ * The rules, on one page
+ *  1. A model is immutable once open: many engines and threads may use one. An engine belongs to one thread.
+ *  2. A request is submitted with token ids (kvasir_tokenize, kvasir_chat_tokenize make them) and then served step by
+ *     step: every kvasir_engine_step() runs one pass over the model for all running requests and returns what each got.
+ *  3. For one build, instruction set and request the tokens are the same alone or in any batch, with any number of
+ *     threads, with or without the KV cache, in whatever chunks the prompt was computed.
+ *  4. Functions return KVASIR_OK or a status; where a struct kvasir_error is passed (it may be NULL) it gets one line
+ *     that says what is wrong, where, and what to do.
+ *  5. What `open` returned is closed by `close`; `**out` texts and ids are the caller's, to be given to kvasir_free.
+ *     Pointers inside events are borrowed until the next step. All text is bytes, normally UTF-8.
+ *  6. The KV cache never takes more memory than its budget; what does not fit is refused when submitted, by name.
+ *
+ *  struct kvasir_model *model;   struct kvasir_engine *engine;   uint64_t id;
+ *  kvasir_model_open("model.gguf", NULL, &model, &error);
+ *  kvasir_engine_open(model, NULL, &engine, &error);
+ *  kvasir_tokenize(model, "Once upon", 9, KVASIR_ADD_SPECIAL, &ids, &count, &error);
+ *  kvasir_engine_submit(engine, &(struct kvasir_request){.prompt = ids, .prompt_count = count, .max_tokens = 32}, &id, &error);
+ *  while (kvasir_engine_step(engine, &events, &n, &error) == KVASIR_OK && kvasir_engine_busy(engine)) …print events[i].text…
+ */
+#ifndef KVASIR_H
+#define KVASIR_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum kvasir_status {
+    KVASIR_OK = 0,
+    KVASIR_NOMEM,       /* memory could not be had */
+    KVASIR_IO,          /* the operating system refused */
+    KVASIR_INVALID,     /* input breaks its format, or an argument its range */
+    KVASIR_UNSUPPORTED, /* well-formed, but not something Kvasir does */
+    KVASIR_FULL,        /* no room now */
+    KVASIR_NOT_FOUND,
+    KVASIR_LIMIT,       /* a stated limit was passed */
+    KVASIR_CANCELLED,
+};
+
+struct kvasir_error {
+    int status;
+    char text[500]; /* one line */
+};
+
+const char *kvasir_version(void);
+void kvasir_free(void *block);
+
+/* ---- models -------------------------------------------------------------------------------------------------------- */
+
+struct kvasir_model;
+
+struct kvasir_model_options {
+    uint32_t threads;                              /* 0 = every processor this process may use */
+    const char *isa;                               /* NULL or "auto": the best; else ref avx2 avxvnni avx512 avx512vnni */
+    bool vocabulary_only;                          /* tokenize and render only: any architecture, no tensors needed */
+    void (*progress)(void *data, double fraction); /* while loading, 0…1; may be NULL */
+    void *progress_data;
+};
+/* `path`: a .gguf file or a Hugging Face folder (config.json, *.safetensors). `options` may be NULL. */
+int kvasir_model_open(const char *path, const struct kvasir_model_options *options, struct kvasir_model **out,
+                      struct kvasir_error *error);
+void kvasir_model_close(struct kvasir_model *model); /* every engine of it already closed */
+
+struct kvasir_model_info {
+    const char *architecture, *name; /* borrowed from the model */
+    const char *isa;                 /* of the kernels chosen; NULL when vocabulary_only */
+    uint32_t context_length;         /* what the model was trained for (with its rope scaling); 0 = unknown */
+    uint32_t vocabulary_size, threads;
+    bool has_tokenizer, has_chat_template, adds_bos;
+    uint32_t bos, eos;               /* UINT32_MAX = none */
+    double load_s;
+};
+void kvasir_model_info(const struct kvasir_model *model, struct kvasir_model_info *out);
+
+/* ---- text ---------------------------------------------------------------------------------------------------------- */
+
+enum { KVASIR_ADD_SPECIAL = 1, KVASIR_PARSE_SPECIAL = 2, KVASIR_SHOW_CONTROL = 4 };
+
+int kvasir_tokenize(const struct kvasir_model *model, const char *text, size_t bytes, unsigned flags, uint32_t **ids,
+                    size_t *count, struct kvasir_error *error);
+int kvasir_detokenize(const struct kvasir_model *model, const uint32_t *ids, size_t count, unsigned flags, char **text,
+                      size_t *bytes, struct kvasir_error *error);
+
+/* A chat, as JSON: `messages` is an array of {"role","content",…}; `tools` an array or NULL; `values` an object of more
+ * template variables (enable_thinking, …), or NULL. The model's template, or `template_source` where that is not NULL. */
+struct kvasir_chat {
+    const char *messages, *tools, *values;
+    const char *template_source;
+    bool no_generation_prompt;
+};
+/* The text the template gives. `model` may be NULL when template_source is there. */
+int kvasir_render(const struct kvasir_model *model, const struct kvasir_chat *chat, char **text, size_t *bytes,
+                  struct kvasir_error *error);
+/* Rendered and tokenised; control tokens spelled in the user's own text stay text. */
+int kvasir_chat_tokenize(const struct kvasir_model *model, const struct kvasir_chat *chat, uint32_t **ids, size_t *count,
+                         struct kvasir_error *error);
+
+/* ---- engine -------------------------------------------------------------------------------------------------------- */
+
+struct kvasir_engine;
+
+struct kvasir_engine_options {
+    uint32_t context;            /* most tokens of one request, prompt and answer; 0 = the model's, at most what fits */
+    uint64_t kv_cache_bytes;     /* budget; 0 = what one request of `context` tokens needs, within free memory */
+    uint32_t block_size;         /* tokens a block; 0 = default (32); a multiple of 16, 16…128 */
+    const char *kv_cache_dtype;  /* NULL or "auto" (f16); "f32", "f16", or "k=f32,v=f16" */
+    bool no_kv_cache;            /* recompute everything each step: for comparison only */
+    uint32_t max_batched_tokens; /* prompt tokens computed in one step; 0 = 512 */
+    uint32_t max_sequences;      /* running at once; 0 = 64 */
+};
+int kvasir_engine_open(struct kvasir_model *model, const struct kvasir_engine_options *options,
+                       struct kvasir_engine **out, struct kvasir_error *error);
+void kvasir_engine_close(struct kvasir_engine *engine);
+
+struct kvasir_logit_bias {
+    uint32_t id;
+    float bias;
+};
+
+/* Zero-initialised means greedy. The order is: bias, penalties, then (unless greedy) temperature, top-k, typical-p, top-p, min-p, draw. */
+struct kvasir_sampling {
+    float temperature;        /* 0 = greedy */
+    uint32_t top_k;           /* 0 = off */
+    float top_p;              /* 0 or 1 = off; the smallest set whose probability reaches it (Holtzman et al. 2019) */
+    float min_p;              /* 0 = off; below min_p * the best's probability is dropped */
+    float typical_p;          /* 0 or 1 = off; Meister et al. 2022 */
+    float repetition_penalty; /* 0 or 1 = off; Keskar et al. 2019; over the last penalty_window tokens, prompt included */
+    float frequency_penalty, presence_penalty; /* 0 = off; OpenAI's, over generated tokens */
+    uint32_t penalty_window;  /* 0 = all tokens */
+    uint64_t seed;
+    bool has_seed;            /* else a random seed is taken */
+    const struct kvasir_logit_bias *bias;
+    size_t bias_count;
+};
+
+struct kvasir_request {
+    const uint32_t *prompt; /* all arrays are copied by submit */
+    size_t prompt_count;    /* at least 1, less than the engine's context */
+    uint32_t max_tokens;    /* 0 = until an end token or the context is full */
+    struct kvasir_sampling sampling;
+    const char *const *stop; /* texts that end the answer; not part of it, also when they cross token boundaries */
+    size_t stop_count;
+    const uint32_t *stop_ids;
+    size_t stop_id_count;
+    bool ignore_eos;
+    uint32_t logprobs; /* alternatives reported for each token, 0…128 */
+    bool show_control; /* control tokens appear in the text by their spelling */
+};
+/* KVASIR_LIMIT: the prompt is longer than the context or does not fit the KV cache's budget. */
+int kvasir_engine_submit(struct kvasir_engine *engine, const struct kvasir_request *request, uint64_t *id,
+                         struct kvasir_error *error);
+int kvasir_engine_cancel(struct kvasir_engine *engine, uint64_t id); /* its last event comes with the next step */
+bool kvasir_engine_busy(const struct kvasir_engine *engine);
+
+enum kvasir_finish { KVASIR_RUNNING, KVASIR_STOP, KVASIR_LENGTH, KVASIR_CANCELLED_BY_CALLER, KVASIR_ERROR };
+const char *kvasir_finish_name(enum kvasir_finish finish); /* "stop" "length" "cancelled" "error", "" while running */
+
+struct kvasir_logprob {
+    uint32_t id;
+    float logprob; /* natural logarithm, of the model's own distribution (before bias, penalties and temperature) */
+};
+struct kvasir_token {
+    uint32_t id;
+    float logprob;                    /* as above; only where request.logprobs > 0 */
+    const struct kvasir_logprob *top; /* [top_count], best first */
+    uint32_t top_count;
+};
+
+struct kvasir_event {
+    uint64_t id;                       /* of the request */
+    const struct kvasir_token *tokens; /* new in this step */
+    size_t token_count;
+    const char *text;                  /* new text, whole UTF-8 characters; what could become a stop text is held back */
+    size_t text_bytes;
+    uint32_t prompt_done, prompt_count; /* progress of the prefill */
+    enum kvasir_finish finish;
+};
+/* One pass. Events are borrowed until the next step or close. */
+int kvasir_engine_step(struct kvasir_engine *engine, const struct kvasir_event **events, size_t *count,
+                       struct kvasir_error *error);
+
+/* Of one request, also after its last event (the last 64 finished are kept). KVASIR_NOT_FOUND when it is not known. */
+struct kvasir_timings {
+    uint32_t prompt_tokens, cached_tokens, output_tokens;
+    double ttft_s;                 /* submit to first token */
+    double tpot_s;                 /* mean time per output token after the first */
+    double prefill_s, decode_s;
+    double prefill_tokens_per_s, decode_tokens_per_s;
+    uint64_t kv_bytes, kv_blocks;  /* held by the request (at its end) */
+};
+int kvasir_engine_timings(const struct kvasir_engine *engine, uint64_t id, struct kvasir_timings *out);
+
+struct kvasir_engine_stats {
+    uint32_t context, block_size;
+    uint64_t kv_bytes_per_token;   /* all layers, K and V, for a token that every layer still holds */
+    uint64_t kv_bytes_budget, kv_bytes_used, kv_blocks_used;
+    uint32_t running, waiting;
+};
+void kvasir_engine_stats(const struct kvasir_engine *engine, struct kvasir_engine_stats *out);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

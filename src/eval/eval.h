@@ -1,0 +1,44 @@
+/* eval.h - measurement and inspection: nll, bench, inspect. Each writes its report (one of the formats it names) to a
+ * buffer; the cli prints it. These look at every room to the left; the cli sees only this header. */
+#ifndef EVAL_EVAL_H
+#define EVAL_EVAL_H
+#include "base/base.h"
+#include "kvasir.h"
+
+enum eval_output { EVAL_TEXT, EVAL_JSON, EVAL_MARKDOWN, EVAL_CSV };
+
+/* What a model is and what its KV cache costs, without loading weights: architecture, parameters, tensors by format,
+ * context length, KV bytes per token by layer kind with the formula, and the table for 1K…128K tokens in each KV format
+ * beside the figure without a cache (one layer's K and V at a time). EVAL_TEXT or EVAL_JSON. */
+MUST_CHECK enum status eval_inspect(const char *path, enum eval_output output, struct buffer *out, struct error *error);
+
+/* Mean negative log-likelihood (natural logarithm) of ids[1…count-1], each given all before it; texts longer than the
+ * context are evaluated in context-sized windows. JSON: {"mean_nll","tokens"}: tokens = predictions. */
+struct eval_nll_options {
+    const uint32_t *ids;
+    size_t count;
+    uint32_t context;           /* 0 = the model's */
+    const char *kv_cache_dtype; /* as in kvasir_engine_options */
+    bool no_kv_cache;
+    void (*progress)(void *data, double fraction); /* may be NULL */
+    void *progress_data;
+};
+MUST_CHECK enum status eval_nll(struct kvasir_model *model, const struct eval_nll_options *options,
+                                enum eval_output output, struct buffer *out, struct error *error);
+
+/* Prefill of `prompt` tokens (test "ppN") and decode of `generate` tokens after `depth` tokens of context ("tgN" or
+ * "tgN@D"), `repetitions` times after one untimed warm-up. Each of the three lists may hold several values. JSON: a list of
+ * {"test","tokens_per_s","stddev"}; also markdown and csv. */
+struct eval_bench_options {
+    const uint32_t *prompt, *generate, *depth; /* a 0 in prompt or generate: no such test */
+    size_t prompt_count, generate_count, depth_count;
+    uint32_t repetitions;
+    const char *kv_cache_dtype;
+    bool no_kv_cache;
+    void (*progress)(void *data, const char *test, uint32_t done, uint32_t total); /* may be NULL */
+    void *progress_data;
+};
+MUST_CHECK enum status eval_bench(struct kvasir_model *model, const struct eval_bench_options *options,
+                                  enum eval_output output, struct buffer *out, struct error *error);
+
+#endif
