@@ -72,6 +72,8 @@ void mem_free(void *block);
 char *mem_strndup(const char *text, size_t bytes); /* zero-terminated copy */
 /* Anonymous pages for large buffers; huge pages where allowed. NULL when there is none. */
 void *mem_map(size_t bytes);
+/* The same, of which only the pages that are written become real memory; no other promise of memory is taken. */
+void *mem_map_reserve(size_t bytes);
 void mem_unmap(void *block, size_t bytes);
 /* Bytes that this process may still take: the machine's available memory, or a smaller cgroup limit's rest. */
 uint64_t mem_available_bytes(void);

@@ -45,13 +45,23 @@ char *mem_strndup(const char *text, size_t bytes)
     return copy;
 }
 
-void *mem_map(size_t bytes)
+static void *map_pages(size_t bytes, int flags)
 {
     if (fault_now(FAULT_ALLOC)) return NULL;
-    void *block = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *block = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
     if (block == MAP_FAILED) return NULL;
     madvise(block, bytes, MADV_HUGEPAGE); /* only a wish: fewer TLB misses where the machine allows it */
     return block;
+}
+
+void *mem_map(size_t bytes)
+{
+    return map_pages(bytes, 0);
+}
+
+void *mem_map_reserve(size_t bytes)
+{
+    return map_pages(bytes, MAP_NORESERVE);
 }
 
 void mem_unmap(void *block, size_t bytes)

@@ -14,7 +14,8 @@
 #include "base/base.h"
 #include "kernel/kernel.h"
 
-/* ---- what a layer caches ----------------------------------------------------------------------------------------------- */
+/* ---- what a layer caches
+ * ----------------------------------------------------------------------------------------------- */
 
 enum kv_layer_kind {
     KV_FULL,    /* every token */
@@ -34,11 +35,11 @@ uint64_t kv_layer_bytes_per_token(const struct kv_layer *layer);
 struct kv_config {
     const struct kv_layer *layers; /* copied */
     uint32_t layer_count;
-    uint32_t block_tokens;         /* a multiple of 16, 16…128 */
-    uint64_t bytes_max;            /* of block memory */
-    const struct kernel *kernel;   /* borrowed: lays rows out inside a block */
-    bool share_prefixes;           /* publish full blocks, serve hits */
-    bool one_layer_at_a_time;      /* no cache: layers of one shape overwrite each other's rows (--no-kv-cache) */
+    uint32_t block_tokens;       /* a multiple of 16, 16…128 */
+    uint64_t bytes_max;          /* of block memory */
+    const struct kernel *kernel; /* borrowed: lays rows out inside a block */
+    bool share_prefixes;         /* publish full blocks, serve hits */
+    bool one_layer_at_a_time;    /* no cache: layers of one shape overwrite each other's rows (--no-kv-cache) */
 };
 
 struct kv_cache;
@@ -51,13 +52,15 @@ void kv_close(struct kv_cache *cache); /* every sequence already closed */
 /* Bytes that one sequence of `tokens` tokens, computed `chunk` tokens at a time, takes at its largest: whole blocks. */
 uint64_t kv_bytes_needed(const struct kv_config *config, uint32_t tokens, uint32_t chunk);
 
-/* ---- sequences ------------------------------------------------------------------------------------------------------------ */
+/* ---- sequences
+ * ------------------------------------------------------------------------------------------------------------ */
 
 /* Opens a sequence that will begin with `tokens`, sharing the longest cached prefix: *cached tokens are there already,
  * always fewer than `count` (the last token must run to give logits). `salt` isolates tenants (0 = common). */
 MUST_CHECK enum status kv_seq_open(struct kv_cache *cache, const uint32_t *tokens, uint32_t count, uint64_t salt,
                                    struct kv_seq **out, uint32_t *cached);
-/* Blocks for `count` more tokens, evicting unpinned cached blocks where needed. All or nothing; ST_FULL: preempt, retry. */
+/* Blocks for `count` more tokens, evicting unpinned cached blocks where needed. All or nothing; ST_FULL: preempt,
+ * retry. */
 MUST_CHECK enum status kv_seq_reserve(struct kv_seq *seq, uint32_t count);
 /* Rows of heads [head_begin, head_end) for `count` tokens from `position` (>= kv_seq_count, reserved, pinned). K row of
  * head h of token i: k + i * k_stride + h * head_dim; V likewise. What is written is final. */
@@ -71,7 +74,8 @@ void kv_seq_close(struct kv_seq *seq); /* published blocks stay cached until evi
 /* Block bytes and blocks that the sequence holds now (shared ones counted in full). */
 void kv_seq_usage(const struct kv_seq *seq, uint64_t *bytes, uint64_t *blocks);
 
-/* ---- reading ---------------------------------------------------------------------------------------------------------------- */
+/* ---- reading
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 /* Once per step: what the step writes and reads stays where it is until unpin. */
 MUST_CHECK enum status kv_batch_pin(struct kv_cache *cache, struct kv_seq *const *seqs, uint32_t count,
@@ -83,7 +87,8 @@ uint32_t kv_seq_spans(const struct kv_seq *seq, uint32_t layer, uint32_t head, u
                       struct kernel_span *out);
 uint32_t kv_spans_max(const struct kv_cache *cache, uint32_t tokens); /* for `tokens` positions, however aligned */
 
-/* ---- looking in -------------------------------------------------------------------------------------------------------------- */
+/* ---- looking in
+ * -------------------------------------------------------------------------------------------------------------- */
 
 struct kv_stats {
     uint64_t bytes_max, bytes_mapped, bytes_used; /* used: blocks held by sequences; cached: published, held by none */
@@ -94,7 +99,8 @@ struct kv_stats {
 };
 void kv_stats(const struct kv_cache *cache, struct kv_stats *out);
 
-/* Checks every invariant (check.c lists them); the first one broken is described in `error`. For tests and debug builds. */
+/* Checks every invariant (check.c lists them); the first one broken is described in `error`. For tests and debug
+ * builds. */
 MUST_CHECK enum status kv_check(const struct kv_cache *cache, struct error *error);
 
 #endif
