@@ -47,7 +47,8 @@ void format_tensor_drop(const struct format *format, const struct format_tensor 
 /* ---- metadata ---- */
 /* Values keep their file's type; a getter converts losslessly (any integer type to u64, any float to double) or
  * answers ST_NOT_FOUND (no such key) / ST_INVALID (wrong type or out of range; the error names the key). A key that
- * begins with '.' stands for "<general.architecture><key>": ".block_count" is "llama.block_count". */
+ * begins with '.' stands for "<general.architecture><key>": ".block_count" is "llama.block_count". get_double also takes
+ * integers that a double holds exactly. */
 MUST_CHECK enum status format_get_u64(const struct format *format, const char *key, uint64_t *out, struct error *error);
 MUST_CHECK enum status format_get_i64(const struct format *format, const char *key, int64_t *out, struct error *error);
 MUST_CHECK enum status format_get_double(const struct format *format, const char *key, double *out, struct error *error);
@@ -55,7 +56,8 @@ MUST_CHECK enum status format_get_bool(const struct format *format, const char *
 /* Bytes may hold zeros; `text` is also zero-terminated. Borrowed. */
 MUST_CHECK enum status format_get_text(const struct format *format, const char *key, const char **text, size_t *bytes,
                                        struct error *error);
-/* Arrays: the count, then items by index (each call is O(1)). Arrays of arrays are refused when opened. */
+/* Arrays: the count, then items by index (each call is O(1), some 15 ns). Arrays of arrays are refused when opened. A text
+ * item is NOT zero-terminated. get_array_i64 gives the items of a bool array as 0 and 1. */
 MUST_CHECK enum status format_get_array(const struct format *format, const char *key, uint64_t *count, struct error *error);
 MUST_CHECK enum status format_get_array_text(const struct format *format, const char *key, uint64_t index,
                                              const char **text, size_t *bytes, struct error *error);
@@ -75,6 +77,9 @@ const char *format_key_at(const struct format *format, uint32_t index, struct bu
  *   .rope.freq_base .rope.freq_base_swa (gemma3's local base)
  *   .rope.dimension_count .rope.scaling.{type,factor,original_context_length,attn_factor,low_freq_factor,high_freq_factor,
  *      yarn_beta_fast,yarn_beta_slow,truncate}; from rope_parameters or the older rope_scaling / rope_theta
+ *      (type as config.json names it: linear yarn llama3 dynamic longrope …, absent for "default"; attn_factor as in GGUF: it
+ *      multiplies yarn's own 0.1 ln(factor) + 1, so transformers' attention_factor is divided by that here); with
+ *      freq_base_swa, scaling is of the full layers only
  *   .attention.sliding_window, .attention.sliding_window_pattern (bool array, one a layer, true = sliding; from layer_types)
  *   .attention.scale (gemma3: query_pre_attn_scalar^-0.5), .attn_logit_softcapping .final_logit_softcapping
  *   .attention.causal (false for bidirectional), tokenizer.ggml.{bos,eos}_token_id, tokenizer.chat_template when the folder has one
@@ -82,5 +87,6 @@ const char *format_key_at(const struct format *format, uint32_t index, struct bu
  * output_norm.weight, model.layers.N.{self_attn.{q,k,v,o}_proj,self_attn.{q,k}_norm,mlp.{gate,up,down}_proj,input_layernorm,
  * post_attention_layernorm,pre_feedforward_layernorm,post_feedforward_layernorm} -> blk.N.{attn_q…attn_output,attn_q_norm,
  * attn_k_norm,ffn_gate…,attn_norm,ffn_norm | (gemma) post_attention_norm, ffn_norm, post_ffw_norm}. Values are not changed: unlike in GGUF,
- * llama's q/k rows are not permuted for neighbour rope and gemma's norms do not include the +1; model knows that by format_kind. */
+ * llama's q/k rows are not permuted for neighbour rope and gemma's norms do not include the +1; model knows that by format_kind.
+ * A tensor that the table does not have keeps its whole name. No output.weight: the head is the embedding. */
 #endif
