@@ -85,6 +85,8 @@ void kv_batch_unpin(struct kv_batch *batch);
  * boundary at or before `begin`. Returns their number, at most kv_spans_max(). Borrowed until unpin. */
 uint32_t kv_seq_spans(const struct kv_seq *seq, uint32_t layer, uint32_t head, uint32_t begin, uint32_t end,
                       struct kernel_span *out);
+/* How that layer's rows are stored. */
+void kv_seq_formats(const struct kv_seq *seq, uint32_t layer, enum number_format *k, enum number_format *v);
 uint32_t kv_spans_max(const struct kv_cache *cache, uint32_t tokens); /* for `tokens` positions, however aligned */
 
 /* ---- looking in

@@ -283,6 +283,12 @@ void kv_batch_unpin(struct kv_batch *batch)
     batch->cache->pinned = NULL;
 }
 
+void kv_seq_formats(const struct kv_seq *seq, uint32_t layer, enum number_format *k, enum number_format *v)
+{
+    *k = seq->cache->layers[layer].k_format;
+    *v = seq->cache->layers[layer].v_format;
+}
+
 uint32_t kv_spans_max(const struct kv_cache *cache, uint32_t tokens)
 {
     return blocks_for(cache, tokens) + 1;

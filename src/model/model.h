@@ -1,11 +1,12 @@
-/* model.h - architectures as rows of one table, weights, and one forward pass over a batch of tokens from many sequences.
+/* model.h - architectures as rows of one table, weights, and one forward pass over a batch of tokens from many
+ * sequences.
  *
  * The model knows no policy and no requests: it is told which tokens of which sequences to run and gives logits. It is
  * immutable once open; everything a pass writes lies in a `struct model_run`, of which each engine has its own.
  *
  * Only causal models whose old tokens never change are accepted: a bidirectional (encoder) model, or a position scheme
- * that re-rotates old tokens (ReRoPE, dynamic NTK, self-extend), would change a token's K and V when later tokens arrive,
- * so they could not be cached: model_open refuses them and says so. */
+ * that re-rotates old tokens (ReRoPE, dynamic NTK, self-extend), would change a token's K and V when later tokens
+ * arrive, so they could not be cached: model_open refuses them and says so. */
 #ifndef MODEL_MODEL_H
 #define MODEL_MODEL_H
 #include "base/base.h"
@@ -17,16 +18,16 @@ struct model;
 
 /* What the metadata says, checked; readable without weights (model_config_read). */
 struct model_config {
-    const char *architecture;   /* "llama", "qwen2", "qwen3", "gemma3" (the table's own string) */
+    const char *architecture; /* "llama", "qwen2", "qwen3", "gemma3" (the table's own string) */
     uint32_t layers, embedding, heads, kv_heads, head_dim, value_dim, feed_forward, vocabulary;
-    uint32_t context_length;    /* trained, with the rope scaling of the file */
-    uint32_t window;            /* 0 = no sliding layers */
-    bool *sliding;              /* [layers], owned */
+    uint32_t context_length; /* trained, with the rope scaling of the file */
+    uint32_t window;         /* 0 = no sliding layers */
+    bool *sliding;           /* [layers], owned */
     float norm_eps, attention_scale, attention_softcap, final_softcap, embedding_scale;
     uint32_t rope_dimensions;
-    bool rope_neighbours;       /* pairs (2i, 2i+1); else (i, i + n/2) */
-    float rope_attention_factor;        /* yarn: multiplies cos and sin */
-    float *rope_frequencies[2]; /* [rope_dimensions / 2], owned: full layers, sliding layers */
+    bool rope_neighbours;                 /* pairs (2i, 2i+1); else (i, i + n/2) */
+    float rope_attention_factor;          /* yarn: multiplies cos and sin */
+    float *rope_frequencies[2];           /* [rope_dimensions / 2], owned: full layers, sliding layers */
     const struct model_architecture *row; /* private to model */
 };
 MUST_CHECK enum status model_config_read(const struct format *format, struct model_config *out, struct error *error);
@@ -49,7 +50,8 @@ uint64_t model_bytes(const struct model *model); /* packed weights in memory */
  * `context` tokens. `pool` is borrowed. */
 struct model_run;
 MUST_CHECK enum status model_run_open(const struct model *model, struct pool *pool, uint32_t tokens_max,
-                                      uint32_t logits_max, uint32_t context, struct model_run **out, struct error *error);
+                                      uint32_t logits_max, uint32_t context, struct model_run **out,
+                                      struct error *error);
 void model_run_close(struct model_run *run);
 
 /* `count` tokens of one sequence, from position kv_seq_count(seq) on; rows reserved and the sequence pinned. Logits are
@@ -59,9 +61,10 @@ struct model_entry {
     const uint32_t *tokens;
     uint32_t count, logits_count;
 };
-/* One pass, layer by layer: project, write K and V, attend over spans, feed-forward. The entries' tokens together are at
- * most tokens_max. *logits: [sum of logits_count, vocabulary], rows in the order of entries and tokens, borrowed until the
- * next pass. Token ids must be below the vocabulary size (asserted). The caller commits. */
-void model_forward(struct model_run *run, const struct model_entry *entries, uint32_t entry_count, const float **logits);
+/* One pass, layer by layer: project, write K and V, attend over spans, feed-forward. The entries' tokens together are
+ * at most tokens_max. *logits: [sum of logits_count, vocabulary], rows in the order of entries and tokens, borrowed
+ * until the next pass. Token ids must be below the vocabulary size (asserted). The caller commits. */
+void model_forward(struct model_run *run, const struct model_entry *entries, uint32_t entry_count,
+                   const float **logits);
 
 #endif

@@ -1,0 +1,224 @@
+/* attend.c - one layer's attention for a batch: bias, norm and rotation of q and k, K and V into the cache, queries
+ * against the cache.
+ *
+ * Work is cut into units that do not depend on the number of threads: (tile of tokens, KV head), and, where a single
+ * token looks back over more than one segment, (tile, KV head, segment), whose states are folded in ascending order. So
+ * the bits are the same however the units are handed out. */
+#include "run_internal.h"
+#include <string.h>
+
+/* The kernels' view of one tile and KV head; `window` as the layer has it. */
+static void describe(const struct model_run *run, const struct tile *tile, uint32_t head, struct kernel_attend *out)
+{
+    const struct model_config *c = &run->model->config;
+    uint32_t group = c->heads / c->kv_heads;
+    *out = (struct kernel_attend){
+        .head_dim = c->head_dim,
+        .value_dim = c->value_dim,
+        .group = group,
+        .tokens = tile->count,
+        .position = tile->position,
+        .window = run->model->shapes[run->layer].window,
+        .scale = c->attention_scale,
+        .softcap = c->attention_softcap,
+        .q = run->q + (uint64_t)tile->row * c->heads * c->head_dim + (uint64_t)head * group * c->head_dim,
+        .q_token_stride = (uint64_t)c->heads * c->head_dim,
+        .out = run->attended + (uint64_t)tile->row * c->heads * c->value_dim + (uint64_t)head * group * c->value_dim,
+        .out_token_stride = (uint64_t)c->heads * c->value_dim,
+    };
+}
+
+static struct kernel_attend shape_of(const struct model_run *run, uint32_t tokens)
+{
+    const struct model_config *c = &run->model->config;
+    return (struct kernel_attend){
+        .head_dim = c->head_dim, .value_dim = c->value_dim, .group = c->heads / c->kv_heads, .tokens = tokens};
+}
+
+uint64_t attend_state_floats(const struct model_run *run, uint32_t tokens)
+{
+    struct kernel_attend attend = shape_of(run, tokens);
+    return round_up(kernel_attend_state_floats(&attend), 16);
+}
+
+uint64_t attend_scratch_floats(const struct model_run *run)
+{
+    struct kernel_attend attend = shape_of(run, TILE_TOKENS);
+    return round_up(kernel_attend_scratch_floats(&attend), 16);
+}
+
+/* A single token that sees several segments is split over them. Only position and layer kind count, so full and sliding
+ * layers differ, and each layer asks. */
+static uint32_t first_segment(const struct model_run *run, const struct tile *tile)
+{
+    uint32_t window = run->model->shapes[run->layer].window;
+    return window && tile->position >= window ? (tile->position - window + 1) / KERNEL_SEGMENT_TOKENS : 0;
+}
+
+static uint32_t end_segment(const struct tile *tile)
+{
+    return (tile->position + tile->count - 1) / KERNEL_SEGMENT_TOKENS + 1;
+}
+
+void attend_tiles(struct model_run *run)
+{
+    run->tile_count = 0;
+    uint32_t row = 0;
+    for (uint32_t e = 0; e < run->entry_count; e++) {
+        const struct model_entry *entry = &run->entries[e];
+        for (uint32_t first = 0; first < entry->count; first += TILE_TOKENS) {
+            uint32_t count = entry->count - first < TILE_TOKENS ? entry->count - first : TILE_TOKENS;
+            run->tiles[run->tile_count++] = (struct tile){
+                .entry = e, .first = first, .count = count, .row = row, .position = kv_seq_count(entry->seq) + first};
+            row += count;
+        }
+    }
+}
+
+/* ---- rotate and write
+ * ------------------------------------------------------------------------------------------------------ */
+
+static void rotate_head(const struct model_run *run, float *head, const float *norm, uint32_t row)
+{
+    const struct model *model = run->model;
+    const struct model_config *c = &model->config;
+    uint32_t kind = c->sliding[run->layer], half = c->rope_dimensions / 2;
+    if (norm) model->kernel->rms_norm(head, norm, c->norm_eps, c->head_dim, head);
+    model->kernel->rope(head, run->cosines[kind] + (uint64_t)row * half, run->sines[kind] + (uint64_t)row * half,
+                        c->rope_dimensions, c->rope_neighbours);
+}
+
+/* Of one tile and KV head: its queries and its key are rotated, its K and V rows written. */
+static void rotate_and_write(const struct model_run *run, const struct tile *tile, uint32_t head)
+{
+    const struct model_config *c = &run->model->config;
+    const struct layer *layer = &run->model->layers[run->layer];
+    uint32_t group = c->heads / c->kv_heads;
+    uint64_t q_stride = (uint64_t)c->heads * c->head_dim, k_stride = (uint64_t)c->kv_heads * c->head_dim;
+    uint64_t v_stride = (uint64_t)c->kv_heads * c->value_dim;
+    for (uint32_t i = 0; i < tile->count; i++) {
+        uint32_t row = tile->row + i;
+        for (uint32_t h = head * group; h < (head + 1) * group; h++)
+            rotate_head(run, run->q + row * q_stride + (uint64_t)h * c->head_dim, layer->q_norm, row);
+        rotate_head(run, run->k + row * k_stride + (uint64_t)head * c->head_dim, layer->k_norm, row);
+    }
+    kv_seq_write(run->entries[tile->entry].seq, run->layer, head, head + 1, tile->position, tile->count,
+                 run->k + tile->row * k_stride, k_stride, run->v + tile->row * v_stride, v_stride);
+}
+
+static void write_task(struct model_run *run, uint32_t worker, uint32_t workers)
+{
+    uint64_t begin, end, heads = run->model->config.kv_heads;
+    pool_share(run->tile_count * heads, 1, worker, workers, &begin, &end);
+    for (uint64_t unit = begin; unit < end; unit++)
+        rotate_and_write(run, &run->tiles[unit / heads], (uint32_t)(unit % heads));
+}
+
+/* ---- attend
+ * -------------------------------------------------------------------------------------------------------------------
+ */
+
+/* Segments [begin, end) of one tile and head into `state`. */
+static void attend_unit(struct model_run *run, const struct tile *tile, uint32_t head, uint32_t begin, uint32_t end,
+                        float *state, struct worker *worker, struct kernel_attend *attend)
+{
+    const struct kv_seq *seq = run->entries[tile->entry].seq;
+    describe(run, tile, head, attend);
+    uint32_t from = begin * KERNEL_SEGMENT_TOKENS, to = tile->position + tile->count;
+    if (end * KERNEL_SEGMENT_TOKENS < to) to = end * KERNEL_SEGMENT_TOKENS;
+    if (attend->window && tile->position >= attend->window && tile->position - attend->window + 1 > from)
+        from = tile->position - attend->window + 1;
+    attend->spans = worker->spans;
+    attend->span_count = kv_seq_spans(seq, run->layer, head, from, to, worker->spans);
+    kv_seq_formats(seq, run->layer, &attend->k_format, &attend->v_format);
+    run->model->kernel->attend(attend, begin, end, state, worker->scratch);
+}
+
+static uint64_t take_unit(struct model_run *run)
+{
+    return __atomic_fetch_add(&run->next_unit, 1, __ATOMIC_RELAXED);
+}
+
+/* Whole tiles, latest first: they see the most keys, and the small ones fill the gaps at the end. */
+static void tile_task(struct model_run *run, uint32_t index, uint32_t workers)
+{
+    (void)workers;
+    const struct kernel *kernel = run->model->kernel;
+    struct worker *worker = &run->workers[index];
+    uint64_t heads = run->model->config.kv_heads, units = run->tile_count * heads;
+    for (uint64_t unit = take_unit(run); unit < units; unit = take_unit(run)) {
+        const struct tile *tile = &run->tiles[run->tile_count - 1 - unit / heads];
+        struct kernel_attend attend;
+        attend_unit(run, tile, (uint32_t)(unit % heads), first_segment(run, tile), end_segment(tile), worker->state,
+                    worker, &attend);
+        kernel->attend_finish(&attend, worker->state);
+    }
+}
+
+/* State of segment `segment` (counted from the tile's first) of one tile and head. */
+static float *split_state(const struct model_run *run, const struct tile *tile, uint32_t head, uint32_t segment)
+{
+    uint64_t index = ((uint64_t)(tile->first_state + segment)) * run->model->config.kv_heads + head;
+    return run->states + index * attend_state_floats(run, 1);
+}
+
+/* All tiles are single tokens: (segment, head) units, each with a state of its own. */
+static void segment_task(struct model_run *run, uint32_t index, uint32_t workers)
+{
+    (void)workers;
+    struct worker *worker = &run->workers[index];
+    uint32_t heads = run->model->config.kv_heads;
+    uint64_t units = (uint64_t)run->split_segments * heads;
+    for (uint64_t unit = take_unit(run); unit < units; unit = take_unit(run)) {
+        uint32_t place = (uint32_t)(unit / heads), head = (uint32_t)(unit % heads), t = run->tile_count - 1;
+        while (run->tiles[t].first_state > place) t--;
+        const struct tile *tile = &run->tiles[t];
+        uint32_t segment = place - tile->first_state, absolute = first_segment(run, tile) + segment;
+        struct kernel_attend attend;
+        attend_unit(run, tile, head, absolute, absolute + 1, split_state(run, tile, head, segment), worker, &attend);
+    }
+}
+
+static void fold_task(struct model_run *run, uint32_t index, uint32_t workers)
+{
+    const struct kernel *kernel = run->model->kernel;
+    uint64_t begin, end, heads = run->model->config.kv_heads;
+    pool_share(run->tile_count * heads, 1, index, workers, &begin, &end);
+    for (uint64_t unit = begin; unit < end; unit++) {
+        const struct tile *tile = &run->tiles[unit / heads];
+        uint32_t head = (uint32_t)(unit % heads), segments = end_segment(tile) - first_segment(run, tile);
+        struct kernel_attend attend;
+        describe(run, tile, head, &attend);
+        float *state = split_state(run, tile, head, 0);
+        for (uint32_t s = 1; s < segments; s++) kernel->attend_fold(&attend, state, split_state(run, tile, head, s));
+        kernel->attend_finish(&attend, state);
+    }
+}
+
+/* Whether splitting pays: only single tokens, and one of them sees more than one segment. Sets the states' places. */
+static bool plan_split(struct model_run *run)
+{
+    bool several = false;
+    run->split_segments = 0;
+    for (uint32_t t = 0; t < run->tile_count; t++) {
+        struct tile *tile = &run->tiles[t];
+        if (tile->count != 1) return false;
+        tile->first_state = run->split_segments;
+        uint32_t segments = end_segment(tile) - first_segment(run, tile);
+        several |= segments > 1;
+        run->split_segments += segments;
+    }
+    return several;
+}
+
+void attend_layer(struct model_run *run)
+{
+    run_phase(run, write_task);
+    run->next_unit = 0;
+    if (plan_split(run)) {
+        run_phase(run, segment_task);
+        run_phase(run, fold_task);
+    } else {
+        run_phase(run, tile_task);
+    }
+}

@@ -1,0 +1,262 @@
+/* forward.c - one pass over a batch of tokens, top to bottom: model_forward() reads as the architecture does.
+ *
+ * A pass is a chain of phases; within one, the workers of the pool share tokens, rows or units of attention. With a
+ * single token each worker prepares its own copy of the row (some hundred nanoseconds) instead of waiting for another
+ * to do it. Every number depends on its own token's values only, never on how work was shared (kernel.h,
+ * "Determinism"). */
+#include "run_internal.h"
+#include <math.h>
+#include <string.h>
+
+/* ---- preparing rows
+ * ----------------------------------------------------------------------------------------------------------- */
+
+/* Row `token` into `out` (or, when there is nothing to do, the source itself). */
+static const float *prepare_row(const struct model_run *run, uint32_t token, bool store_residual, float *out)
+{
+    const struct model *model = run->model;
+    const struct kernel *kernel = model->kernel;
+    const struct model_config *c = &model->config;
+    const struct preparation *p = &run->preparation;
+    const float *source = p->source + (uint64_t)token * p->columns;
+    if (p->up) {
+        const float *up = p->up + (uint64_t)token * p->columns;
+        if (c->row->activation == ACTIVATION_GELU)
+            kernel->gelu_mul(source, up, p->columns, out);
+        else
+            kernel->silu_mul(source, up, p->columns, out);
+        return out;
+    }
+    if (p->residual_norm) {
+        kernel->rms_norm(run->projected + (uint64_t)token * c->embedding, p->residual_norm, c->norm_eps, c->embedding,
+                         out);
+        kernel->add(out, run->x + (uint64_t)token * c->embedding, c->embedding);
+        if (store_residual) memcpy(run->x_next + (uint64_t)token * c->embedding, out, c->embedding * sizeof *out);
+        source = out;
+    }
+    if (!p->norm) return source;
+    kernel->rms_norm(source, p->norm, c->norm_eps, p->columns, out);
+    return out;
+}
+
+static bool needs_quants(const struct model_run *run)
+{
+    for (uint32_t i = 0; i < run->product_count; i++)
+        if (weights_quantised(&run->products[i].linear->weights)) return true;
+    return false;
+}
+
+static void prepare_task(struct model_run *run, uint32_t worker, uint32_t workers)
+{
+    uint64_t begin, end;
+    pool_share(run->tokens, 1, worker, workers, &begin, &end);
+    for (uint64_t t = begin; t < end; t++)
+        prepare_row(run, (uint32_t)t, true, run->prepared + t * run->preparation.columns);
+    if (needs_quants(run)) run->model->kernel->input_prepare(&run->input, (uint32_t)begin, (uint32_t)end);
+}
+
+/* ---- products
+ * ---------------------------------------------------------------------------------------------------------------------
+ */
+
+/* Rows [begin, end) of one product for all tokens, then its bias. A product that adds goes through `projected`. */
+static void multiply_rows(const struct model_run *run, const struct product *product, const struct kernel_input *input,
+                          uint32_t begin, uint32_t end)
+{
+    const struct linear *linear = product->linear;
+    float *out = product->add ? run->projected : product->out;
+    run->model->kernel->matmul(&linear->weights, input, 0, input->tokens, begin, end, out, product->stride);
+    if (!linear->bias && !product->add) return;
+    for (uint32_t t = 0; t < input->tokens; t++) {
+        float *row = out + (uint64_t)t * product->stride;
+        if (linear->bias) run->model->kernel->add(row + begin, linear->bias + begin, end - begin);
+        if (product->add)
+            run->model->kernel->add(product->out + (uint64_t)t * product->stride + begin, row + begin, end - begin);
+    }
+}
+
+/* This worker's share of the rows of all products, which are counted one after the other in tiles of 16. */
+static void multiply(const struct model_run *run, const struct kernel_input *input, uint32_t worker, uint32_t workers)
+{
+    uint64_t tiles = 0, begin, end;
+    for (uint32_t i = 0; i < run->product_count; i++) tiles += (run->products[i].linear->weights.rows + 15) / 16;
+    pool_share(tiles, 1, worker, workers, &begin, &end);
+    for (uint32_t i = 0; i < run->product_count && begin < end; i++) {
+        uint32_t rows = run->products[i].linear->weights.rows, own = (rows + 15) / 16;
+        if (begin < own) {
+            uint32_t last = (uint32_t)(end < own ? end : own) * 16;
+            multiply_rows(run, &run->products[i], input, (uint32_t)begin * 16, last < rows ? last : rows);
+        }
+        begin = begin > own ? begin - own : 0;
+        end = end > own ? end - own : 0;
+    }
+}
+
+static void multiply_task(struct model_run *run, uint32_t worker, uint32_t workers)
+{
+    multiply(run, &run->input, worker, workers);
+}
+
+static void prepare_and_multiply_task(struct model_run *run, uint32_t index, uint32_t workers)
+{
+    struct worker *worker = &run->workers[index];
+    const float *row = prepare_row(run, 0, index == 0, worker->row);
+    struct kernel_input input;
+    kernel_input_init(&input, worker->input_storage, row, run->preparation.columns, 1, run->preparation.columns);
+    if (needs_quants(run)) run->model->kernel->input_prepare(&input, 0, 1);
+    multiply(run, &input, index, workers);
+}
+
+/* products[i] = linear[i] . prepare(row), for every token. */
+static void project(struct model_run *run, struct preparation preparation, const struct product *products,
+                    uint32_t count)
+{
+    run->preparation = preparation;
+    memcpy(run->products, products, count * sizeof *products);
+    run->product_count = count;
+    if (run->tokens == 1) {
+        run_phase(run, prepare_and_multiply_task);
+    } else {
+        bool as_it_is = !preparation.norm && !preparation.up && !preparation.residual_norm;
+        const float *rows = as_it_is ? preparation.source : run->prepared;
+        kernel_input_init(&run->input, run->input_storage, rows, preparation.columns, run->tokens, preparation.columns);
+        run_phase(run, prepare_task);
+        run_phase(run, multiply_task);
+    }
+    if (preparation.residual_norm) {
+        float *x = run->x;
+        run->x = run->x_next;
+        run->x_next = x;
+    }
+}
+
+/* ---- the pass
+ * ------------------------------------------------------------------------------------------------------------------------
+ */
+
+static uint32_t entry_of(const struct model_run *run, uint32_t row, uint32_t *first)
+{
+    uint32_t e = 0;
+    *first = 0;
+    while (row - *first >= run->entries[e].count) *first += run->entries[e++].count;
+    return e;
+}
+
+/* Embedding rows, and the rotations of every position (of both kinds, where sliding layers have their own). */
+static void embed_task(struct model_run *run, uint32_t worker, uint32_t workers)
+{
+    const struct model *model = run->model;
+    const struct model_config *c = &model->config;
+    uint64_t begin, end, row_bytes = model->embedding->bytes / model->embedding->shape[0];
+    uint32_t half = c->rope_dimensions / 2;
+    pool_share(run->tokens, 1, worker, workers, &begin, &end);
+    for (uint64_t t = begin; t < end; t++) {
+        uint32_t first, e = entry_of(run, (uint32_t)t, &first);
+        uint32_t token = run->entries[e].tokens[t - first];
+        ASSERT(token < c->vocabulary);
+        float *x = run->x + t * c->embedding,
+              position = (float)(kv_seq_count(run->entries[e].seq) + (uint32_t)t - first);
+        number_format_decode(model->embedding->format, (const char *)model->embedding->data + token * row_bytes, x,
+                             c->embedding);
+        for (uint32_t i = 0; c->embedding_scale != 1.0f && i < c->embedding; i++) x[i] *= c->embedding_scale;
+        for (int kind = 0; kind < 2; kind++) {
+            /* yarn's attention factor belongs to the scaled frequencies; sliding layers of their own base have none */
+            float factor = kind == 0 || c->row->sliding_base == 0 ? c->rope_attention_factor : 1.0f;
+            for (uint32_t i = 0; i < half; i++) {
+                float angle = position * c->rope_frequencies[kind][i];
+                run->cosines[kind][t * half + i] = cosf(angle) * factor;
+                run->sines[kind][t * half + i] = sinf(angle) * factor;
+            }
+        }
+    }
+}
+
+static void run_layer(struct model_run *run, const float *residual_norm)
+{
+    const struct model_config *c = &run->model->config;
+    const struct layer *layer = &run->model->layers[run->layer];
+    const struct product qkv[] = {
+        {.linear = &layer->q, .out = run->q, .stride = c->heads * c->head_dim},
+        {.linear = &layer->k, .out = run->k, .stride = c->kv_heads * c->head_dim},
+        {.linear = &layer->v, .out = run->v, .stride = c->kv_heads * c->value_dim},
+    };
+    project(
+        run,
+        (struct preparation){
+            .source = run->x, .columns = c->embedding, .norm = layer->attention_norm, .residual_norm = residual_norm},
+        qkv, 3);
+    attend_layer(run);
+    bool post = c->row->post_norms;
+    struct product output = {
+        .linear = &layer->output, .out = post ? run->projected : run->x, .stride = c->embedding, .add = !post};
+    project(run, (struct preparation){.source = run->attended, .columns = c->heads * c->value_dim}, &output, 1);
+    const struct product gate_up[] = {
+        {.linear = &layer->gate, .out = run->gate, .stride = c->feed_forward},
+        {.linear = &layer->up, .out = run->up, .stride = c->feed_forward},
+    };
+    project(run,
+            (struct preparation){.source = run->x,
+                                 .columns = c->embedding,
+                                 .norm = layer->feed_forward_norm,
+                                 .residual_norm = layer->post_attention_norm},
+            gate_up, 2);
+    struct product down = {
+        .linear = &layer->down, .out = post ? run->projected : run->x, .stride = c->embedding, .add = !post};
+    project(run, (struct preparation){.source = run->gate, .columns = c->feed_forward, .up = run->up}, &down, 1);
+}
+
+/* Gathers the rows that want logits to the front of x (and of `projected`, which may still wait to be added). */
+static uint32_t gather(struct model_run *run)
+{
+    uint64_t row_bytes = run->model->config.embedding * sizeof *run->x;
+    uint32_t end = 0, count = 0, columns = run->model->config.embedding;
+    for (uint32_t e = 0; e < run->entry_count; e++) {
+        end += run->entries[e].count;
+        for (uint32_t row = end - run->entries[e].logits_count; row < end; row++, count++) {
+            if (row == count) continue;
+            memcpy(run->x + (uint64_t)count * columns, run->x + (uint64_t)row * columns, row_bytes);
+            memcpy(run->projected + (uint64_t)count * columns, run->projected + (uint64_t)row * columns, row_bytes);
+        }
+    }
+    return count;
+}
+
+static void softcap_task(struct model_run *run, uint32_t worker, uint32_t workers)
+{
+    float cap = run->model->config.final_softcap;
+    uint64_t begin, end;
+    pool_share((uint64_t)run->tokens * run->model->config.vocabulary, 16, worker, workers, &begin, &end);
+    for (uint64_t i = begin; i < end; i++) run->logits[i] = cap * tanhf(run->logits[i] / cap);
+}
+
+void model_forward(struct model_run *run, const struct model_entry *entries, uint32_t entry_count, const float **logits)
+{
+    const struct model *model = run->model;
+    const struct model_config *c = &model->config;
+    run->entries = entries;
+    run->entry_count = entry_count;
+    run->tokens = 0;
+    for (uint32_t e = 0; e < entry_count; e++) {
+        ASSERT(entries[e].count > 0 && entries[e].logits_count <= entries[e].count);
+        ASSERT(kv_seq_count(entries[e].seq) + entries[e].count <= run->context);
+        run->tokens += entries[e].count;
+    }
+    ASSERT(run->tokens > 0 && run->tokens <= run->tokens_max);
+    attend_tiles(run);
+    run_phase(run, embed_task);
+    const float *residual_norm = NULL; /* of the layer before: its output still waits in `projected` */
+    for (run->layer = 0; run->layer < c->layers; run->layer++) {
+        run_layer(run, residual_norm);
+        residual_norm = model->layers[run->layer].post_feed_forward_norm;
+    }
+    run->tokens = gather(run);
+    ASSERT(run->tokens <= run->logits_max);
+    *logits = run->logits;
+    if (!run->tokens) return;
+    struct product output = {.linear = &model->output, .out = run->logits, .stride = c->vocabulary};
+    project(run,
+            (struct preparation){
+                .source = run->x, .columns = c->embedding, .norm = model->output_norm, .residual_norm = residual_norm},
+            &output, 1);
+    if (c->final_softcap > 0) run_phase(run, softcap_task);
+}

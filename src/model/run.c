@@ -1,0 +1,110 @@
+/* run.c - the life of a pass's working memory. It is taken as address space for the largest pass and becomes real as
+ * passes use it, so a small one costs little. */
+#include "run_internal.h"
+#include <string.h>
+
+static void phase_task(void *data, uint32_t worker, uint32_t workers)
+{
+    struct model_run *run = data;
+    run->task(run, worker, workers);
+}
+
+void run_phase(struct model_run *run, void (*task)(struct model_run *, uint32_t, uint32_t))
+{
+    run->task = task;
+    pool_run(run->pool, phase_task, run);
+}
+
+/* NULL once memory ran out: the caller asks `failed` at the end. */
+static void *take(struct model_run *run, uint64_t count, uint64_t size, bool *failed)
+{
+    uint64_t bytes;
+    ASSERT(run->block_count < ARRAY_COUNT(run->blocks));
+    void *memory = !*failed && checked_mul(count, size, &bytes) && bytes ? mem_map_reserve(bytes) : NULL;
+    if (!memory)
+        *failed = true;
+    else
+        run->blocks[run->block_count++] = (struct run_block){.memory = memory, .bytes = bytes};
+    return memory;
+}
+
+static uint32_t most(uint32_t a, uint32_t b)
+{
+    return a > b ? a : b;
+}
+
+static void take_workers(struct model_run *run, uint32_t workers, bool *failed)
+{
+    uint64_t spans = (uint64_t)run->context / KERNEL_GROUP_TOKENS + 2; /* no block is smaller than a group */
+    uint64_t state = attend_state_floats(run, TILE_TOKENS), scratch = attend_scratch_floats(run);
+    uint64_t input = round_up(kernel_input_bytes(1, run->widest), 64);
+    run->workers = mem_zero(workers, sizeof *run->workers);
+    if (!run->workers) *failed = true;
+    /* One page-aligned block each, so that no two workers write to one cache line. */
+    uint64_t row_bytes = round_up(run->widest * sizeof(float), 64), state_bytes = round_up(state * sizeof(float), 64);
+    uint64_t scratch_bytes = round_up(scratch * sizeof(float), 64);
+    uint64_t bytes =
+        round_up(row_bytes + state_bytes + scratch_bytes + input + spans * sizeof(struct kernel_span), 4096);
+    unsigned char *memory = take(run, workers, bytes, failed);
+    for (uint32_t i = 0; !*failed && i < workers; i++) {
+        unsigned char *own = memory + i * bytes;
+        run->workers[i].row = (float *)(void *)own;
+        run->workers[i].state = (float *)(void *)(own += row_bytes);
+        run->workers[i].scratch = (float *)(void *)(own += state_bytes);
+        run->workers[i].input_storage = own += scratch_bytes;
+        run->workers[i].spans = (struct kernel_span *)(void *)(own + input);
+    }
+}
+
+enum status model_run_open(const struct model *model, struct pool *pool, uint32_t tokens_max, uint32_t logits_max,
+                           uint32_t context, struct model_run **out, struct error *error)
+{
+    *out = NULL;
+    ASSERT(tokens_max > 0 && logits_max > 0 && context > 0);
+    struct model_run *run = mem_zero(1, sizeof *run);
+    if (!run) return error_set(error, ST_NOMEM, "not enough memory to run a model");
+    const struct model_config *c = &model->config;
+    run->model = model;
+    run->pool = pool;
+    run->tokens_max = tokens_max;
+    run->logits_max = logits_max;
+    run->context = context;
+    run->segments_max = (context - 1) / KERNEL_SEGMENT_TOKENS + 1;
+    run->widest = most(most(c->embedding, c->feed_forward), c->heads * c->value_dim);
+    uint64_t n = tokens_max, half = c->rope_dimensions / 2;
+    bool failed = false;
+    run->x = take(run, n * c->embedding, sizeof(float), &failed);
+    run->x_next = take(run, n * c->embedding, sizeof(float), &failed);
+    run->projected = take(run, n * c->embedding, sizeof(float), &failed);
+    run->prepared = take(run, n * run->widest, sizeof(float), &failed);
+    run->q = take(run, n * c->heads * c->head_dim, sizeof(float), &failed);
+    run->k = take(run, n * c->kv_heads * c->head_dim, sizeof(float), &failed);
+    run->v = take(run, n * c->kv_heads * c->value_dim, sizeof(float), &failed);
+    run->attended = take(run, n * c->heads * c->value_dim, sizeof(float), &failed);
+    run->gate = take(run, n * c->feed_forward, sizeof(float), &failed);
+    run->up = take(run, n * c->feed_forward, sizeof(float), &failed);
+    for (int kind = 0; kind < 2; kind++) {
+        run->cosines[kind] = take(run, n * half, sizeof(float), &failed);
+        run->sines[kind] = take(run, n * half, sizeof(float), &failed);
+    }
+    run->input_storage = take(run, kernel_input_bytes(tokens_max, run->widest), 1, &failed);
+    run->states = take(run, n * c->kv_heads * run->segments_max, attend_state_floats(run, 1) * sizeof(float), &failed);
+    run->logits = take(run, (uint64_t)logits_max * c->vocabulary, sizeof(float), &failed);
+    run->tiles = take(run, n, sizeof *run->tiles, &failed); /* at worst every token is an entry of its own */
+    take_workers(run, pool_workers(pool), &failed);
+    if (failed) {
+        model_run_close(run);
+        return error_set(error, ST_NOMEM, "not enough memory for passes of %u tokens and a context of %u", tokens_max,
+                         context);
+    }
+    *out = run;
+    return ST_OK;
+}
+
+void model_run_close(struct model_run *run)
+{
+    if (!run) return;
+    for (uint32_t i = 0; i < run->block_count; i++) mem_unmap(run->blocks[i].memory, run->blocks[i].bytes);
+    mem_free(run->workers);
+    mem_free(run);
+}

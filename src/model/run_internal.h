@@ -1,0 +1,82 @@
+/* run_internal.h - the working memory of a pass, shared by run.c (its life), forward.c (the order of things) and
+ * attend.c (queries against the cache). */
+#ifndef MODEL_RUN_INTERNAL_H
+#define MODEL_RUN_INTERNAL_H
+#include "model/model_internal.h"
+
+/* Tokens of one sequence that one worker handles at a time: a tile of queries in attention, a run of rows to rotate. */
+#define TILE_TOKENS 32u
+
+/* What one worker needs for itself. */
+struct worker {
+    float *row;                /* [widest] a prepared row, when there is a single token */
+    void *input_storage;       /* kernel_input of one token */
+    struct kernel_span *spans; /* [kv_spans_max] */
+    float *state, *scratch;    /* softmax state of a tile; the kernels' scratch */
+};
+
+/* A run of at most TILE_TOKENS tokens of one entry. */
+struct tile {
+    uint32_t entry, first, count; /* first: token index inside the entry */
+    uint32_t row;                 /* of `first` in the batch */
+    uint32_t position;            /* of `first` in its sequence */
+    uint32_t first_state;         /* its place among the split states, counted in segments over all tiles */
+};
+
+/* How a row of activations is made ready for a matmul. */
+struct preparation {
+    const float *source; /* [tokens, columns] */
+    uint32_t columns;
+    const float *norm;          /* rms norm with these weights, or NULL: as it is */
+    const float *up;            /* activation(source) * up, or NULL */
+    const float *residual_norm; /* first: x_next = x + rms_norm(projected, this); source is then x_next. Or NULL */
+};
+
+/* One output of a matmul phase. */
+struct product {
+    const struct linear *linear;
+    float *out;
+    uint32_t stride;
+    bool add; /* out += */
+};
+#define PRODUCTS_MAX 3
+
+struct model_run {
+    const struct model *model;
+    struct pool *pool;
+    uint32_t tokens_max, logits_max, context, widest, segments_max;
+
+    /* [tokens_max, …], address space that becomes memory as it is used */
+    float *x, *x_next, *projected, *prepared, *q, *k, *v, *attended, *gate, *up;
+    float *cosines[2], *sines[2]; /* [tokens_max, rope_dimensions / 2] for full and sliding layers */
+    void *input_storage;
+    float *states; /* [tokens_max, kv_heads, segments_max] states of one token's group */
+    float *logits; /* [logits_max, vocabulary] */
+    struct tile *tiles;
+    struct worker *workers;
+    struct run_block {
+        void *memory;
+        uint64_t bytes;
+    } blocks[24]; /* what the pointers above lie in */
+    uint32_t block_count;
+
+    /* the pass that runs now */
+    const struct model_entry *entries;
+    uint32_t entry_count, tokens, tile_count, split_segments, layer;
+    struct kernel_input input; /* of all tokens, where there are several */
+    struct preparation preparation;
+    struct product products[PRODUCTS_MAX];
+    uint32_t product_count;
+    uint32_t next_unit; /* shared counter of units of uneven size (atomic) */
+    void (*task)(struct model_run *, uint32_t, uint32_t);
+};
+
+void run_phase(struct model_run *run, void (*task)(struct model_run *run, uint32_t worker, uint32_t workers));
+
+/* ---- attend.c ---- */
+uint64_t attend_state_floats(const struct model_run *run, uint32_t tokens);
+uint64_t attend_scratch_floats(const struct model_run *run);
+void attend_tiles(struct model_run *run); /* cuts the batch into tiles; once a pass */
+void attend_layer(struct model_run *run); /* q, k, v of run->layer -> attended: rotates, writes the cache, attends */
+
+#endif
