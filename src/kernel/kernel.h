@@ -59,16 +59,16 @@ MUST_CHECK enum status kernel_matrix_pack_parts(const struct kernel *kernel, enu
 void kernel_matrix_release(struct kernel_matrix *matrix);
 
 /* Activations [tokens, columns] made ready for matmul: f32 rows as given (borrowed), and, for quantised weights, int8
- * with one f32 scale per 32 elements, plus what the formats with a minimum need (sums of 32 or 16). The storage is the
- * caller's, kernel_input_bytes() long, 64-byte aligned; kernel_input_init() lays it out. columns: any for float
- * formats, a multiple of 32 for quantised ones. */
+ * with one f32 scale per 32 elements, plus what the formats with an offset or a minimum need (sums of 32 and of 16).
+ * The storage is the caller's, kernel_input_bytes() long, 64-byte aligned; kernel_input_init() lays it out. columns: any
+ * for float formats (input_prepare then does nothing unless it is a multiple of 32), a multiple of 32 for quantised
+ * ones. Numbers must be finite. */
+struct kernel_input_group; /* 32 elements of 4 consecutive tokens; see matmul_internal.h */
 struct kernel_input {
     const float *rows; /* [tokens, stride], borrowed */
     uint64_t stride;
     uint32_t tokens, columns;
-    int8_t *quants;    /* [tokens, round_up(columns, 64)] */
-    float *scales;     /* [tokens, round_up(columns / 32, 16)] */
-    int32_t *sums;     /* [tokens, 2 * round_up(columns / 32, 16)]: sums of quants over 16 elements */
+    struct kernel_input_group *groups; /* [ceil(tokens / 4), columns / 32] */
 };
 uint64_t kernel_input_bytes(uint32_t tokens, uint32_t columns);
 void kernel_input_init(struct kernel_input *input, void *storage, const float *rows, uint64_t stride, uint32_t tokens,

@@ -1,0 +1,164 @@
+/* matmul.c - walks tiles, panels and tokens for every instruction set (layout and chains: matmul_internal.h).
+ *
+ * Order: slabs of columns, tiles of 16 rows, panels, tokens. With few tokens the slab is the whole row, so that a
+ * tile's bytes are read in one sweep; with many it is one panel, so that the tokens' quants of the slab stay in the
+ * second-level cache while the tiles pass. Between panels the chains wait in `out`: an f32 loses nothing there, so the
+ * order changes no bits. */
+#include "kernel/matmul_internal.h"
+
+#define FEW_TOKENS 24u
+#define SLAB_TOKENS 384u /* 384 tokens x 512 columns x 1.6 bytes: 320 KB */
+
+static enum matmul_kind format_kind(enum number_format format)
+{
+    switch (format) {
+    case NF_Q4_0:
+        return KIND_OFFSET_8;
+    case NF_Q5_0:
+        return KIND_OFFSET_16;
+    case NF_Q8_0:
+    case NF_IQ4_NL:
+    case NF_IQ4_XS:
+        return KIND_OFFSET_128;
+    case NF_Q4_1:
+    case NF_Q4_K:
+        return KIND_MINIMUM_4;
+    case NF_Q5_1:
+    case NF_Q5_K:
+        return KIND_MINIMUM_5;
+    case NF_Q3_K:
+        return KIND_HALF_OFFSET_4;
+    case NF_Q6_K:
+        return KIND_HALF_OFFSET_32;
+    case NF_Q2_K:
+        return KIND_HALF_MINIMUM;
+    default:
+        break;
+    }
+    ASSERT(!"a quantised format");
+    return KIND_COUNT;
+}
+
+struct matmul_job {
+    const struct matmul_set *set;
+    const struct kernel_matrix *weights;
+    const struct kernel_input *input;
+    uint32_t row_begin, row_end;
+    float *out;
+    uint64_t out_stride;
+};
+
+/* How many tokens one micro kernel call takes: to the next block of 4, or whole blocks. */
+static uint32_t call_tokens(uint32_t token, uint32_t token_end, uint32_t tokens_max)
+{
+    uint32_t rest = token_end - token, lane = token % INPUT_TOKENS;
+    if (lane) return rest < INPUT_TOKENS - lane ? rest : INPUT_TOKENS - lane;
+    if (rest >= tokens_max) return tokens_max;
+    return rest < INPUT_TOKENS ? rest : rest / INPUT_TOKENS * INPUT_TOKENS;
+}
+
+static void panel_times_tokens(const struct matmul_job *job, matmul_micro_fn *micro, const struct matmul_panel *panel,
+                               uint32_t group, uint32_t groups, uint32_t row, uint32_t token_begin, uint32_t token_end)
+{
+    uint64_t block_stride = job->input->columns / GROUP_COLUMNS;
+    uint32_t rows = job->row_end - row < TILE_ROWS ? job->row_end - row : TILE_ROWS;
+    for (uint32_t token = token_begin, tokens; token < token_end; token += tokens) {
+        tokens = call_tokens(token, token_end, job->set->tokens_max);
+        struct matmul_call call = {.panel = panel,
+                                   .groups = groups,
+                                   .input = job->input->groups + token / INPUT_TOKENS * block_stride + group,
+                                   .block_stride = block_stride,
+                                   .lane = token % INPUT_TOKENS,
+                                   .tokens = tokens,
+                                   .out = job->out + token * job->out_stride + row,
+                                   .out_stride = job->out_stride,
+                                   .rows = rows,
+                                   .first = group == 0};
+        micro(&call);
+    }
+}
+
+/* Columns [slab_begin, slab_end), in groups of 32, of all tiles of the job. */
+static void slab_times_tokens(const struct matmul_job *job, uint32_t slab_begin, uint32_t slab_end,
+                              uint32_t token_begin, uint32_t token_end)
+{
+    const struct kernel_matrix *weights = job->weights;
+    matmul_unpack_fn *unpack = job->set->unpack[weights->format];
+    matmul_micro_fn *micro = job->set->micro[format_kind(weights->format)];
+    uint64_t bytes = tile_bytes(weights->format, weights->columns);
+    uint64_t words_at = tile_words_at(weights->format, weights->columns);
+    struct matmul_panel panel;
+    for (uint32_t row = job->row_begin; row < job->row_end; row += TILE_ROWS) {
+        const uint8_t *tile = (const uint8_t *)weights->data + row / TILE_ROWS * bytes;
+        for (uint32_t group = slab_begin; group < slab_end; group += PANEL_GROUPS) {
+            uint32_t groups = slab_end - group < PANEL_GROUPS ? slab_end - group : PANEL_GROUPS;
+            unpack((const uint16_t *)tile, (const uint32_t *)(tile + words_at), group, groups, &panel);
+            panel_times_tokens(job, micro, &panel, group, groups, row, token_begin, token_end);
+        }
+    }
+}
+
+static void run_quants(const struct matmul_job *job, uint32_t token_begin, uint32_t token_end)
+{
+    uint32_t groups = job->weights->columns / GROUP_COLUMNS;
+    for (uint32_t begin = token_begin, end; begin < token_end; begin = end) {
+        end = (begin / INPUT_TOKENS * INPUT_TOKENS) + SLAB_TOKENS;
+        if (end > token_end) end = token_end;
+        uint32_t slab_groups = end - begin <= FEW_TOKENS ? groups : PANEL_GROUPS;
+        for (uint32_t slab = 0; slab < groups; slab += slab_groups) {
+            uint32_t slab_end = groups - slab < slab_groups ? groups : slab + slab_groups;
+            slab_times_tokens(job, slab, slab_end, begin, end);
+        }
+    }
+}
+
+static void run_floats(const struct matmul_job *job, matmul_float_fn *micro, uint32_t token_begin, uint32_t token_end)
+{
+    const struct kernel_matrix *weights = job->weights;
+    uint64_t bytes = tile_bytes(weights->format, weights->columns);
+    for (uint32_t row = job->row_begin; row < job->row_end; row += TILE_ROWS) {
+        uint32_t rows = job->row_end - row < TILE_ROWS ? job->row_end - row : TILE_ROWS;
+        for (uint32_t token = token_begin, tokens; token < token_end; token += tokens) {
+            tokens = token_end - token < job->set->tokens_max ? token_end - token : job->set->tokens_max;
+            if (tokens > INPUT_TOKENS) tokens = tokens / INPUT_TOKENS * INPUT_TOKENS;
+            struct matmul_float_call call = {.tile = (const uint8_t *)weights->data + row / TILE_ROWS * bytes,
+                                             .input = job->input->rows + token * job->input->stride,
+                                             .input_stride = job->input->stride,
+                                             .columns = weights->columns,
+                                             .tokens = tokens,
+                                             .rows = rows,
+                                             .out = job->out + token * job->out_stride + row,
+                                             .out_stride = job->out_stride};
+            micro(&call);
+        }
+    }
+}
+
+void matmul_run(const struct matmul_set *set, const struct kernel_matrix *weights, const struct kernel_input *input,
+                uint32_t token_begin, uint32_t token_end, uint32_t row_begin, uint32_t row_end, float *out,
+                uint64_t out_stride)
+{
+    ASSERT(input->columns == weights->columns && token_end <= input->tokens && row_end <= weights->rows);
+    ASSERT(row_begin % TILE_ROWS == 0);
+    struct matmul_job job = {.set = set,
+                             .weights = weights,
+                             .input = input,
+                             .row_begin = row_begin,
+                             .row_end = row_end,
+                             .out = out,
+                             .out_stride = out_stride};
+    switch (weights->format) {
+    case NF_F32:
+        run_floats(&job, set->float_f32, token_begin, token_end);
+        break;
+    case NF_F16:
+        run_floats(&job, set->float_f16, token_begin, token_end);
+        break;
+    case NF_BF16:
+        run_floats(&job, set->float_bf16, token_begin, token_end);
+        break;
+    default:
+        run_quants(&job, token_begin, token_end);
+        break;
+    }
+}

@@ -1,0 +1,112 @@
+/* matmul_internal.h - layouts and contracts that packing, input_prepare and the matmuls share.
+ *
+ * A packed matrix is a row of tiles of 16 rows. The tile of a quantised matrix is the file's own blocks, transposed:
+ *
+ *     halves [blocks][h][16]   the h f16 fields of each block (scale, minimum), padded to 64 bytes
+ *     words  [blocks][w][16]   the other fields of each block as w 32-bit words: lane = row
+ *
+ * so that nothing grows and nothing is requantised, and one 64-byte register holds the same word of 16 rows. (The only
+ * bytes changed are Q5_0's and Q5_1's fifth bits, which are put in the order in which Q5_K has them.) The tile of a
+ * float matrix is [columns][16] elements.
+ *
+ * matmul walks a tile in panels of at most PANEL_GROUPS groups of 32 columns: `unpack` (plain C, matmul_unpack.h,
+ * compiled once per instruction set) turns packed words into unsigned bytes and f32 scales, which a `micro` kernel
+ * multiplies with the tokens, continuing the chains that `out` holds. The bytes are quant + offset; the chain of one
+ * output is
+ *
+ *     for each scale group (32 columns, or 16 where the format has a scale per 16), ascending:
+ *         dot = sum of byte * x - offset * sum of x                     exact, int32
+ *         f   = fma((float)dot * scale, x_scale, f)
+ *         f   = fma(minimum, (float)(sum of x) * x_scale, f)            only in formats with minima
+ *
+ * which is the same for every instruction set: all tables give the same bits for quantised weights, and for float
+ * weights (f = fma(w, x, f), columns ascending). */
+#ifndef KERNEL_MATMUL_INTERNAL_H
+#define KERNEL_MATMUL_INTERNAL_H
+#include "kernel/kernel.h"
+
+#define TILE_ROWS 16u
+#define GROUP_COLUMNS 32u
+#define PANEL_GROUPS 16u
+#define INPUT_TOKENS 4u /* tokens that a kernel_input_group interleaves */
+
+/* 32 elements of 4 tokens, interleaved so that the bytes of a tile's tokens lie at constant distances. Sums are
+ * negated: they start the integer chain of formats with an offset. */
+struct kernel_input_group {
+    int8_t quants[8][INPUT_TOKENS][4];
+    float scales[INPUT_TOKENS];
+    float weighted[INPUT_TOKENS];       /* (sum of 32 quants) * scale */
+    int32_t sums[INPUT_TOKENS];         /* -(sum of 32 quants) */
+    int32_t half_sums[2][INPUT_TOKENS]; /* -(sum of 16 quants) */
+};
+
+/* Where a block's fields are in the file: `halves` f16 from half_at, `words` 32-bit words from word_at. */
+struct tile_format {
+    uint8_t halves, half_at, words, word_at;
+};
+const struct tile_format *tile_format(enum number_format format);    /* all zero for float formats */
+uint64_t tile_words_at(enum number_format format, uint32_t columns); /* bytes of a tile's halves, padded */
+uint64_t tile_bytes(enum number_format format, uint32_t columns);
+
+/* One panel of a tile, unpacked. Scales and minima: one row of 16 lanes per scale group. (KIND_HALF_MINIMUM's minima
+ * are positive and meet the negated sums.) */
+struct matmul_panel {
+    _Alignas(64) uint32_t quants[PANEL_GROUPS * 8][TILE_ROWS]; /* four bytes each, columns ascending */
+    float scales[PANEL_GROUPS * 2][TILE_ROWS];
+    float minima[PANEL_GROUPS * 2][TILE_ROWS];
+};
+/* Unpacks `groups` groups of 32 columns beginning with group_begin (a multiple of the block's groups). */
+typedef void matmul_unpack_fn(const uint16_t *halves, const uint32_t *words, uint32_t group_begin, uint32_t groups,
+                              struct matmul_panel *panel);
+
+/* How a format's bytes become a chain. `bits` bounds the bytes, for instruction sets that add products in 16 bits. */
+enum matmul_kind {
+    KIND_OFFSET_8,       /* Q4_0, 4 bits */
+    KIND_OFFSET_16,      /* Q5_0, 5 bits */
+    KIND_OFFSET_128,     /* Q8_0, IQ4_NL, IQ4_XS, 8 bits */
+    KIND_MINIMUM_4,      /* Q4_1, Q4_K, 4 bits */
+    KIND_MINIMUM_5,      /* Q5_1, Q5_K, 5 bits */
+    KIND_HALF_OFFSET_4,  /* Q3_K, 3 bits, a scale per 16 */
+    KIND_HALF_OFFSET_32, /* Q6_K, 6 bits, a scale per 16 */
+    KIND_HALF_MINIMUM,   /* Q2_K, 2 bits, a scale and a minimum per 16 */
+    KIND_COUNT
+};
+
+/* One call of a micro kernel: a panel times 1...tokens_max tokens. Tokens are `lane`, lane + 1 ... of the first block
+ * of 4; a count of 4 or more begins at lane 0 and is a multiple of 4. */
+struct matmul_call {
+    const struct matmul_panel *panel;
+    uint32_t groups;
+    const struct kernel_input_group *input; /* first group of the panel, first block of tokens */
+    uint64_t block_stride;                  /* groups from one block of 4 tokens to the next */
+    uint32_t lane, tokens;
+    float *out; /* [tokens, out_stride], 16 rows or `rows` of them */
+    uint64_t out_stride;
+    uint32_t rows;
+    bool first; /* the chains begin at 0, not at what `out` holds */
+};
+typedef void matmul_micro_fn(const struct matmul_call *call);
+
+/* A whole tile of float weights times 1...tokens_max tokens. */
+struct matmul_float_call {
+    const void *tile; /* [columns][16] */
+    const float *input;
+    uint64_t input_stride;
+    uint32_t columns, tokens, rows;
+    float *out;
+    uint64_t out_stride;
+};
+typedef void matmul_float_fn(const struct matmul_float_call *call);
+
+struct matmul_set {
+    uint32_t tokens_max;             /* 4, 8 or 12 */
+    matmul_unpack_fn *const *unpack; /* [NF_COUNT] */
+    matmul_micro_fn *micro[KIND_COUNT];
+    matmul_float_fn *float_f32, *float_f16, *float_bf16;
+};
+/* kernel_matmul_* of the set. */
+void matmul_run(const struct matmul_set *set, const struct kernel_matrix *weights, const struct kernel_input *input,
+                uint32_t token_begin, uint32_t token_end, uint32_t row_begin, uint32_t row_end, float *out,
+                uint64_t out_stride);
+
+#endif

@@ -1,0 +1,159 @@
+/* matmul_ref.c - the plain C matmul: the chains of matmul_internal.h written out. Every other table gives these bits.
+ */
+#include "kernel/kernel_internal.h"
+#include "kernel/number_format.h"
+
+#include <math.h>
+#include <string.h>
+
+static inline void unpack_halves(float *out, const uint16_t *in)
+{
+    for (int l = 0; l < 16; l++) out[l] = f16_to_f32(in[l]);
+}
+static inline void unpack_levels(uint32_t *out, const uint32_t *in)
+{
+    for (int l = 0; l < 16; l++) {
+        out[l] = 0;
+        for (int i = 0; i < 32; i += 8) out[l] |= (uint32_t)(number_iq4_levels[in[l] >> i & 15] + 128) << i;
+    }
+}
+#include "kernel/matmul_unpack.h"
+
+/* `words` words of four bytes times the token's quants. */
+static int32_t dot(const struct matmul_panel *panel, uint32_t word, uint32_t words, uint32_t row,
+                   const struct kernel_input_group *input, uint32_t input_word, uint32_t lane)
+{
+    int32_t sum = 0;
+    for (uint32_t w = 0; w < words; w++)
+        for (uint32_t i = 0; i < 4; i++)
+            sum += (int32_t)(panel->quants[word + w][row] >> (8 * i) & 0xff) * input->quants[input_word + w][lane][i];
+    return sum;
+}
+
+static float chain(const struct matmul_call *call, const struct kernel_input_group *input, uint32_t lane, uint32_t row,
+                   int32_t offset, bool minimum, float f)
+{
+    const struct matmul_panel *panel = call->panel;
+    for (uint32_t g = 0; g < call->groups; g++, input++) {
+        int32_t sum = dot(panel, g * 8, 8, row, input, 0, lane) + offset * input->sums[lane];
+        f = fmaf((float)sum * panel->scales[g][row], input->scales[lane], f);
+        if (minimum) f = fmaf(panel->minima[g][row], input->weighted[lane], f);
+    }
+    return f;
+}
+
+static float chain_halves(const struct matmul_call *call, const struct kernel_input_group *input, uint32_t lane,
+                          uint32_t row, int32_t offset, bool minimum, float f)
+{
+    const struct matmul_panel *panel = call->panel;
+    for (uint32_t g = 0; g < call->groups; g++, input++)
+        for (uint32_t half = 0; half < 2; half++) {
+            uint32_t s = 2 * g + half;
+            int32_t sum = dot(panel, s * 4, 4, row, input, half * 4, lane) + offset * input->half_sums[half][lane];
+            f = fmaf((float)sum * panel->scales[s][row], input->scales[lane], f);
+            if (minimum) f = fmaf(panel->minima[s][row], (float)input->half_sums[half][lane] * input->scales[lane], f);
+        }
+    return f;
+}
+
+static void micro(const struct matmul_call *call, bool halves, int32_t offset, bool minimum)
+{
+    for (uint32_t t = 0; t < call->tokens; t++) {
+        uint32_t lane = (call->lane + t) % INPUT_TOKENS, block = (call->lane + t) / INPUT_TOKENS;
+        const struct kernel_input_group *input = call->input + block * call->block_stride;
+        for (uint32_t row = 0; row < call->rows; row++) {
+            float *out = call->out + t * call->out_stride + row, f = call->first ? 0.0f : *out;
+            *out = halves ? chain_halves(call, input, lane, row, offset, minimum, f)
+                          : chain(call, input, lane, row, offset, minimum, f);
+        }
+    }
+}
+
+static void micro_offset_8(const struct matmul_call *call)
+{
+    micro(call, false, 8, false);
+}
+static void micro_offset_16(const struct matmul_call *call)
+{
+    micro(call, false, 16, false);
+}
+static void micro_offset_128(const struct matmul_call *call)
+{
+    micro(call, false, 128, false);
+}
+static void micro_minimum(const struct matmul_call *call)
+{
+    micro(call, false, 0, true);
+}
+static void micro_half_offset_4(const struct matmul_call *call)
+{
+    micro(call, true, 4, false);
+}
+static void micro_half_offset_32(const struct matmul_call *call)
+{
+    micro(call, true, 32, false);
+}
+static void micro_half_minimum(const struct matmul_call *call)
+{
+    micro(call, true, 0, true);
+}
+
+static float f32_element(const void *tile, uint64_t index)
+{
+    return ((const float *)tile)[index];
+}
+static float f16_element(const void *tile, uint64_t index)
+{
+    return f16_to_f32(((const uint16_t *)tile)[index]);
+}
+static float bf16_element(const void *tile, uint64_t index)
+{
+    uint32_t bits = (uint32_t)((const uint16_t *)tile)[index] << 16;
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
+static inline void float_tile(const struct matmul_float_call *call, float (*element)(const void *, uint64_t))
+{
+    for (uint32_t t = 0; t < call->tokens; t++)
+        for (uint32_t row = 0; row < call->rows; row++) {
+            float f = 0.0f;
+            for (uint64_t c = 0; c < call->columns; c++)
+                f = fmaf(element(call->tile, c * TILE_ROWS + row), call->input[t * call->input_stride + c], f);
+            call->out[t * call->out_stride + row] = f;
+        }
+}
+static void float_f32(const struct matmul_float_call *call)
+{
+    float_tile(call, f32_element);
+}
+static void float_f16(const struct matmul_float_call *call)
+{
+    float_tile(call, f16_element);
+}
+static void float_bf16(const struct matmul_float_call *call)
+{
+    float_tile(call, bf16_element);
+}
+
+void kernel_matmul_ref(const struct kernel_matrix *weights, const struct kernel_input *input, uint32_t token_begin,
+                       uint32_t token_end, uint32_t row_begin, uint32_t row_end, float *out, uint64_t out_stride)
+{
+    static const struct matmul_set set = {
+        .tokens_max = 4,
+        .unpack = unpack_table,
+        .micro = {[KIND_OFFSET_8] = micro_offset_8,
+                  [KIND_OFFSET_16] = micro_offset_16,
+                  [KIND_OFFSET_128] = micro_offset_128,
+                  [KIND_MINIMUM_4] = micro_minimum,
+                  [KIND_MINIMUM_5] = micro_minimum,
+                  [KIND_HALF_OFFSET_4] = micro_half_offset_4,
+                  [KIND_HALF_OFFSET_32] = micro_half_offset_32,
+                  [KIND_HALF_MINIMUM] = micro_half_minimum},
+        .float_f32 = float_f32,
+        .float_f16 = float_f16,
+        .float_bf16 = float_bf16,
+    };
+    matmul_run(&set, weights, input, token_begin, token_end, row_begin, row_end, out, out_stride);
+}

@@ -1,0 +1,54 @@
+/* select.c - the tables and the choice of one. A table of a later instruction set borrows what it does not do better.
+ */
+#include "kernel/kernel_internal.h"
+
+#include <string.h>
+
+#define VECTOR_FUNCTIONS(isa)                                                                                      \
+    .input_prepare = kernel_input_prepare_##isa, .kv_write = kernel_kv_write_##isa, .attend = kernel_attend_##isa, \
+    .attend_fold = kernel_attend_fold_##isa, .attend_finish = kernel_attend_finish_##isa,                          \
+    .rms_norm = kernel_rms_norm_##isa, .rope = kernel_rope_##isa, .silu_mul = kernel_silu_mul_##isa,               \
+    .gelu_mul = kernel_gelu_mul_##isa, .add = kernel_add_##isa
+
+/* In ascending order of speed. */
+static const struct kernel tables[] = {
+    {.name = "ref", .matmul = kernel_matmul_ref, VECTOR_FUNCTIONS(ref)},
+    {.name = "avx2", .matmul = kernel_matmul_avx2, VECTOR_FUNCTIONS(avx2)},
+    {.name = "avxvnni", .matmul = kernel_matmul_avxvnni, VECTOR_FUNCTIONS(avx2)},
+    {.name = "avx512", .matmul = kernel_matmul_avx512, VECTOR_FUNCTIONS(avx512)},
+    {.name = "avx512vnni", .matmul = kernel_matmul_avx512vnni, VECTOR_FUNCTIONS(avx512)},
+};
+
+/* Whether this machine can run tables[index]. */
+static bool table_runs(size_t index)
+{
+    const struct cpu_features *cpu = cpu_features();
+    const bool runs[ARRAY_COUNT(tables)] = {true, cpu->avx2, cpu->avx2 && cpu->avxvnni, cpu->avx2 && cpu->avx512,
+                                            cpu->avx2 && cpu->avx512 && cpu->avx512vnni};
+    return runs[index];
+}
+
+const char *const *kernel_names(void)
+{
+    static const char *const names[] = {"ref", "avx2", "avxvnni", "avx512", "avx512vnni", NULL};
+    return names;
+}
+
+enum status kernel_select(const char *name, const struct kernel **out, struct error *error)
+{
+    if (!name || strcmp(name, "auto") == 0) {
+        size_t best = ARRAY_COUNT(tables) - 1;
+        while (!table_runs(best)) best--;
+        *out = &tables[best];
+        return ST_OK;
+    }
+    for (size_t i = 0; i < ARRAY_COUNT(tables); i++) {
+        if (strcmp(name, tables[i].name)) continue;
+        if (!table_runs(i))
+            return error_set(error, ST_UNSUPPORTED, "this machine cannot run the instruction set \"%s\"", name);
+        *out = &tables[i];
+        return ST_OK;
+    }
+    return error_set(error, ST_NOT_FOUND,
+                     "no instruction set \"%s\"; there are auto, ref, avx2, avxvnni, avx512 and avx512vnni", name);
+}
