@@ -1,0 +1,416 @@
+/* test_matmul.c - packed weights and matmul: every number format in every table this machine can run, against `ref`
+ * (the same bits) and against a double-precision product with the independently decoded weights (stated bounds). */
+#include "kernel/kernel.h"
+#include "support.h"
+#include <math.h>
+
+#define TOKENS_MOST 40u
+#define ROWS_MOST 83u
+
+struct fixture {
+    enum number_format format;
+    uint32_t rows, columns, tokens;
+    uint64_t stride;      /* of x, in floats */
+    uint8_t *source;      /* at an odd address */
+    uint8_t *source_base; /* what to free */
+    float *x, *weights;   /* weights: decoded */
+};
+
+static struct random dice;
+
+static float random_normal(void)
+{
+    double sum = 0;
+    for (int i = 0; i < 12; i++) sum += random_unit(&dice);
+    return (float)(sum - 6);
+}
+
+/* Random bytes, with f16 fields (scales and minima) of ordinary size. */
+static void fill_blocks(enum number_format format, uint8_t *at, uint64_t blocks)
+{
+    static const int8_t halves_at[NF_COUNT][2] = {
+        [NF_Q4_0] = {0, -1}, [NF_Q4_1] = {0, 2},          [NF_Q5_0] = {0, -1},   [NF_Q5_1] = {0, 2},
+        [NF_Q8_0] = {0, -1}, [NF_Q2_K] = {80, 82},        [NF_Q3_K] = {108, -1}, [NF_Q4_K] = {0, 2},
+        [NF_Q5_K] = {0, 2},  [NF_Q6_K] = {208 - 256, -1}, [NF_IQ4_NL] = {0, -1}, [NF_IQ4_XS] = {0, -1},
+    };
+    uint32_t bytes = number_format_info(format)->block_bytes;
+    for (uint64_t b = 0; b < blocks; b++, at += bytes) {
+        if (number_format_info(format)->block_elements == 1) {
+            float value = random_normal();
+            uint16_t half = f16_from_f32(value);
+            uint32_t bits;
+            memcpy(&bits, &value, 4);
+            bits >>= 16;
+            memcpy(at, format == NF_F32 ? (void *)&value : format == NF_F16 ? (void *)&half : (void *)&bits, bytes);
+            continue;
+        }
+        for (uint32_t i = 0; i < bytes; i++) at[i] = (uint8_t)random_next(&dice);
+        for (int h = 0; h < 2; h++) {
+            uint16_t half = f16_from_f32(random_normal() * 0.05f);
+            if (halves_at[format][h] != -1) memcpy(at + (uint8_t)halves_at[format][h], &half, 2);
+        }
+    }
+}
+
+static void fixture_init(struct fixture *f, enum number_format format, uint32_t rows, uint32_t columns, uint32_t tokens)
+{
+    uint64_t bytes = rows * number_format_bytes(format, columns);
+    *f = (struct fixture){.format = format, .rows = rows, .columns = columns, .tokens = tokens, .stride = columns + 3};
+    f->source_base = malloc(bytes + 1);
+    f->source = f->source_base + 1;
+    f->x = malloc(tokens * f->stride * sizeof(float));
+    f->weights = malloc((uint64_t)rows * columns * sizeof(float));
+    fill_blocks(format, f->source, (uint64_t)rows * columns / number_format_info(format)->block_elements);
+    for (uint64_t i = 0; i < tokens * f->stride; i++) f->x[i] = random_normal();
+    number_format_decode(format, f->source, f->weights, (uint64_t)rows * columns);
+}
+static void fixture_release(struct fixture *f)
+{
+    free(f->source_base);
+    free(f->x);
+    free(f->weights);
+}
+
+static const struct kernel *table_or_null(const char *name)
+{
+    const struct kernel *kernel = NULL;
+    return kernel_select(name, &kernel, NULL) == ST_OK ? kernel : NULL;
+}
+
+struct prepared {
+    struct kernel_matrix matrix;
+    struct kernel_input input;
+    void *storage;
+};
+static void prepare(const struct kernel *kernel, const struct fixture *f, struct prepared *p)
+{
+    assert_int_equal(kernel_matrix_pack(kernel, f->format, f->source, f->rows, f->columns, NULL, &p->matrix), ST_OK);
+    p->storage = mem_aligned(64, kernel_input_bytes(f->tokens, f->columns));
+    kernel_input_init(&p->input, p->storage, f->x, f->stride, f->tokens, f->columns);
+    kernel->input_prepare(&p->input, 0, f->tokens);
+}
+static void prepared_release(struct prepared *p)
+{
+    kernel_matrix_release(&p->matrix);
+    mem_free(p->storage);
+}
+
+/* [tokens, rows]; the element after every row is checked to stay untouched. */
+static float *product(const struct kernel *kernel, const struct fixture *f)
+{
+    struct prepared p;
+    uint64_t stride = f->rows + 1;
+    float *out = malloc(f->tokens * stride * sizeof(float));
+    for (uint64_t i = 0; i < f->tokens * stride; i++) out[i] = 12345.0f;
+    prepare(kernel, f, &p);
+    kernel->matmul(&p.matrix, &p.input, 0, f->tokens, 0, f->rows, out, stride);
+    for (uint32_t t = 0; t < f->tokens; t++) {
+        assert_true(out[t * stride + f->rows] == 12345.0f);
+        memmove(out + (uint64_t)t * f->rows, out + t * stride, f->rows * sizeof(float));
+    }
+    prepared_release(&p);
+    return out;
+}
+
+/* The activations as matmul sees them: for quantised weights rounded to 127 steps of the largest of 32. */
+static void round_activations(const struct fixture *f, uint32_t token, double *out)
+{
+    const float *x = f->x + token * f->stride;
+    for (uint32_t c = 0; c < f->columns; c++) out[c] = (double)x[c];
+    if (number_format_info(f->format)->block_elements == 1) return;
+    for (uint32_t c = 0; c < f->columns; c += 32) {
+        float most = 0;
+        for (uint32_t i = 0; i < 32; i++) most = fmaxf(most, fabsf(x[c + i]));
+        for (uint32_t i = 0; i < 32; i++)
+            out[c + i] = most > 0 ? (double)nearbyintf(x[c + i] * (127.0f / most)) * ((double)most / 127) : 0;
+    }
+}
+
+/* Bounds, per output: 4e-6 of sum |w x| against the product with the rounded activations (float rounding only), and
+ * half a step of every group's scale against the exact product. */
+static void check_against_double(const struct fixture *f, const float *out, const char *table)
+{
+    double *x = malloc(f->columns * sizeof(double));
+    for (uint32_t t = 0; t < f->tokens; t++) {
+        round_activations(f, t, x);
+        for (uint32_t r = 0; r < f->rows; r++) {
+            const float *w = f->weights + (uint64_t)r * f->columns;
+            double rounded = 0, exact = 0, magnitude = 0, step = 0;
+            for (uint32_t c = 0; c < f->columns; c++) {
+                double given = (double)f->x[t * f->stride + c];
+                rounded += (double)w[c] * x[c];
+                exact += (double)w[c] * given;
+                magnitude += fabs((double)w[c] * given);
+                step += fabs((double)w[c] * (x[c] - given));
+            }
+            double got = (double)out[(uint64_t)t * f->rows + r];
+            if (!(fabs(got - rounded) <= 4e-6 * magnitude + 1e-6) ||
+                !(fabs(got - exact) <= step + 5e-6 * magnitude + 1e-6))
+                fail_msg("%s %s rows %u columns %u: [%u][%u] is %g, not %g (exact %g, magnitude %g)", table,
+                         number_format_info(f->format)->name, f->rows, f->columns, t, r, got, rounded, exact,
+                         magnitude);
+        }
+    }
+    free(x);
+}
+
+static void check_same(const struct fixture *f, const float *out, const float *want, const char *what)
+{
+    for (uint64_t i = 0; i < (uint64_t)f->tokens * f->rows; i++)
+        if (memcmp(&out[i], &want[i], 4))
+            fail_msg("%s, %s rows %u columns %u tokens %u: [%u][%u] is %a, not %a", what,
+                     number_format_info(f->format)->name, f->rows, f->columns, f->tokens, (unsigned)(i / f->rows),
+                     (unsigned)(i % f->rows), (double)out[i], (double)want[i]);
+}
+
+static void check_all_tables(const struct fixture *f)
+{
+    float *want = product(table_or_null("ref"), f);
+    check_against_double(f, want, "ref");
+    for (const char *const *name = kernel_names(); *name; name++) {
+        const struct kernel *kernel = table_or_null(*name);
+        if (!kernel || strcmp(*name, "ref") == 0) continue;
+        float *out = product(kernel, f);
+        check_same(f, out, want, *name);
+        free(out);
+    }
+    free(want);
+}
+
+static uint32_t block_columns(enum number_format format)
+{
+    return number_format_info(format)->block_elements;
+}
+
+static void test_every_format_in_every_table(void **state)
+{
+    (void)state;
+    random_seed(&dice, 1);
+    for (int format = 0; format < NF_COUNT; format++)
+        for (uint32_t round = 0; round < test_count(12, 200); round++) {
+            uint32_t block = block_columns((enum number_format)format), most = 1600 / block;
+            uint32_t columns = block * (1 + (uint32_t)random_below(&dice, round % 4 ? most / 4 + 1 : most));
+            uint32_t rows = 1 + (uint32_t)random_below(&dice, ROWS_MOST - 1);
+            struct fixture f;
+            fixture_init(&f, (enum number_format)format, rows, columns, 1 + (uint32_t)random_below(&dice, TOKENS_MOST));
+            check_all_tables(&f);
+            fixture_release(&f);
+        }
+}
+
+/* Every token count from 1 to 40, so that every way of cutting tokens into micro kernel calls is met; and a count that
+ * passes the slab of 384 tokens. */
+static void test_every_token_count(void **state)
+{
+    (void)state;
+    static const enum number_format formats[] = {NF_Q5_0, NF_Q4_1, NF_Q6_K, NF_F16};
+    random_seed(&dice, 2);
+    for (size_t i = 0; i < ARRAY_COUNT(formats); i++)
+        for (uint32_t tokens = 1; tokens <= TOKENS_MOST + 1; tokens++) {
+            struct fixture f;
+            fixture_init(&f, formats[i], 19, 768, tokens <= TOKENS_MOST ? tokens : 397);
+            check_all_tables(&f);
+            fixture_release(&f);
+        }
+}
+
+/* One output is a function of its own row and token only: any split of rows and tokens gives the bits of the whole. */
+static void test_splits_change_no_bits(void **state)
+{
+    (void)state;
+    random_seed(&dice, 3);
+    for (int format = 0; format < NF_COUNT; format++) {
+        struct fixture f;
+        fixture_init(&f, (enum number_format)format, ROWS_MOST, 1024, 33);
+        for (const char *const *name = kernel_names(); *name; name++) {
+            const struct kernel *kernel = table_or_null(*name);
+            if (!kernel) continue;
+            float *whole = product(kernel, &f), *parts = malloc(33 * ROWS_MOST * sizeof(float));
+            struct prepared p;
+            prepare(kernel, &f, &p);
+            for (uint32_t row = 0, row_end; row < f.rows; row = row_end) {
+                row_end = row + 16 * (1 + (uint32_t)random_below(&dice, 3));
+                if (row_end > f.rows) row_end = f.rows;
+                for (uint32_t token = 0, token_end; token < f.tokens; token = token_end) {
+                    token_end = token + 1 + (uint32_t)random_below(&dice, 17);
+                    if (token_end > f.tokens) token_end = f.tokens;
+                    kernel->input_prepare(&p.input, token, token_end);
+                    kernel->matmul(&p.matrix, &p.input, token, token_end, row, row_end, parts, f.rows);
+                }
+            }
+            check_same(&f, parts, whole, *name);
+            prepared_release(&p);
+            free(whole);
+            free(parts);
+        }
+        fixture_release(&f);
+    }
+}
+
+/* The largest bytes meet the largest quants of both signs: integer sums must not saturate or wrap. */
+static void test_extreme_values(void **state)
+{
+    (void)state;
+    static const uint8_t bytes[] = {0x00, 0xff, 0x80, 0x7f, 0x81};
+    static const uint16_t one = 0x3c00;
+    random_seed(&dice, 4);
+    for (int format = NF_Q4_0; format < NF_COUNT; format++)
+        for (size_t i = 0; i < ARRAY_COUNT(bytes); i++) {
+            struct fixture f;
+            fixture_init(&f, (enum number_format)format, 17, 512, 9);
+            uint32_t block_bytes = number_format_info(f.format)->block_bytes;
+            uint64_t size = f.rows * number_format_bytes(f.format, f.columns);
+            memset(f.source, bytes[i], size);
+            for (uint64_t at = 0; at < size; at += block_bytes) {
+                uint8_t *block = f.source + at;
+                if (f.format == NF_Q2_K)
+                    memcpy(block + 80, &one, 2), memcpy(block + 82, &one, 2);
+                else if (f.format == NF_Q3_K)
+                    memcpy(block + 108, &one, 2);
+                else if (f.format == NF_Q6_K)
+                    memcpy(block + 208, &one, 2);
+                else
+                    memcpy(block, &one, 2);
+                if (f.format == NF_Q4_1 || f.format == NF_Q5_1 || f.format == NF_Q4_K || f.format == NF_Q5_K)
+                    memcpy(block + 2, &one, 2);
+            }
+            number_format_decode(f.format, f.source, f.weights, (uint64_t)f.rows * f.columns);
+            for (uint32_t t = 0; t < f.tokens; t++)
+                for (uint32_t c = 0; c < f.columns; c++)
+                    f.x[t * f.stride + c] = t % 3 == 0 ? 1.0f : t % 3 == 1 ? -1.0f : c % 2 ? 1.0f : -1.0f;
+            check_all_tables(&f);
+            fixture_release(&f);
+        }
+}
+
+/* Zero activations and zero weights give zeros, also beside tiny activations whose scale would not be finite. */
+static void test_zero_rows(void **state)
+{
+    (void)state;
+    random_seed(&dice, 5);
+    for (int format = 0; format < NF_COUNT; format++) {
+        struct fixture f;
+        fixture_init(&f, (enum number_format)format, 21, 256, 6);
+        memset(f.x, 0, f.stride * sizeof(float));
+        for (uint32_t c = 0; c < f.columns; c++) f.x[f.stride + c] = 1e-38f;
+        uint64_t row_bytes = number_format_bytes(f.format, f.columns);
+        memset(f.source + 3 * row_bytes, 0, row_bytes);
+        for (const char *const *name = kernel_names(); *name; name++) {
+            const struct kernel *kernel = table_or_null(*name);
+            if (!kernel) continue;
+            float *out = product(kernel, &f);
+            for (uint32_t i = 0; i < f.tokens * f.rows; i++) {
+                assert_true(isfinite(out[i]));
+                if (i / f.rows == 0 || i % f.rows == 3) assert_true(out[i] == 0.0f);
+                if (i / f.rows == 1) assert_true(fabsf(out[i]) < 1e-30f);
+            }
+            free(out);
+        }
+        fixture_release(&f);
+    }
+}
+
+/* The quantiser: the largest of 32 becomes 127, and what it stands for is within half a step. Same bytes in all tables.
+ */
+static void test_input_prepare_same_in_every_table(void **state)
+{
+    (void)state;
+    random_seed(&dice, 6);
+    struct fixture f;
+    fixture_init(&f, NF_Q8_0, 1, 1056, 7);
+    for (uint32_t c = 0; c < 32; c++) f.x[c] = c == 5 ? -127.0f : (float)c + 0.5f; /* ties: to even */
+    uint64_t bytes = kernel_input_bytes(f.tokens, f.columns);
+    uint8_t *want = mem_aligned(64, bytes), *got = mem_aligned(64, bytes);
+    memset(want, 0, bytes);
+    struct kernel_input input;
+    kernel_input_init(&input, want, f.x, f.stride, f.tokens, f.columns);
+    table_or_null("ref")->input_prepare(&input, 0, f.tokens);
+    for (const char *const *name = kernel_names(); *name; name++) {
+        const struct kernel *kernel = table_or_null(*name);
+        if (!kernel) continue;
+        memset(got, 0, bytes);
+        kernel_input_init(&input, got, f.x, f.stride, f.tokens, f.columns);
+        kernel->input_prepare(&input, 0, 3);
+        kernel->input_prepare(&input, 3, f.tokens);
+        assert_memory_equal(got, want, bytes);
+    }
+    mem_free(want);
+    mem_free(got);
+    fixture_release(&f);
+}
+
+static void test_parts_are_stacked(void **state)
+{
+    (void)state;
+    random_seed(&dice, 7);
+    struct pool *pool;
+    assert_int_equal(pool_open(2, &pool, NULL), ST_OK);
+    for (int format = 0; format < NF_COUNT; format++) {
+        struct fixture f;
+        fixture_init(&f, (enum number_format)format, 16 + 48 + 5, 256, 3);
+        const struct kernel *kernel = table_or_null("auto");
+        uint64_t row_bytes = number_format_bytes(f.format, f.columns);
+        const void *sources[] = {f.source, f.source + 16 * row_bytes, f.source + 64 * row_bytes};
+        const uint32_t rows[] = {16, 48, 5};
+        struct kernel_matrix whole, stacked;
+        assert_int_equal(kernel_matrix_pack(kernel, f.format, f.source, f.rows, f.columns, NULL, &whole), ST_OK);
+        assert_int_equal(kernel_matrix_pack_parts(kernel, f.format, sources, rows, 3, f.columns, pool, &stacked),
+                         ST_OK);
+        assert_int_equal(stacked.rows, f.rows);
+        assert_int_equal(stacked.bytes, whole.bytes);
+        assert_memory_equal(stacked.data, whole.data, whole.bytes);
+        /* at about the file's bit width: padding rows and a line per tile at most */
+        assert_true(whole.bytes <= 80 * row_bytes + 5 * 64);
+        kernel_matrix_release(&whole);
+        kernel_matrix_release(&stacked);
+        fixture_release(&f);
+    }
+    pool_close(pool);
+}
+
+static void test_pack_reports_no_memory(void **state)
+{
+    (void)state;
+    struct kernel_matrix matrix;
+    const float weights[4] = {1, 2, 3, 4};
+    fault_arm(FAULT_ALLOC, 1);
+    assert_int_equal(kernel_matrix_pack(table_or_null("ref"), NF_F32, weights, 1, 4, NULL, &matrix), ST_NOMEM);
+    fault_arm(FAULT_NONE, 0);
+    assert_null(matrix.data);
+    kernel_matrix_release(&matrix);
+}
+
+static void test_select(void **state)
+{
+    (void)state;
+    const struct kernel *kernel;
+    struct error error;
+    assert_int_equal(kernel_select("sse9", &kernel, &error), ST_NOT_FOUND);
+    assert_non_null(strstr(error.text, "sse9"));
+    for (const char *const *name = kernel_names(); *name; name++) {
+        assert_non_null(strstr(error.text, *name));
+        if (kernel_select(*name, &kernel, NULL) == ST_OK) assert_string_equal(kernel->name, *name);
+    }
+    assert_int_equal(kernel_select(NULL, &kernel, NULL), ST_OK);
+    const char *best = NULL;
+    for (const char *const *name = kernel_names(); *name; name++)
+        if (table_or_null(*name)) best = *name;
+    assert_string_equal(kernel->name, best);
+    assert_int_equal(kernel_select("ref", &kernel, NULL), ST_OK);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_format_in_every_table),
+        cmocka_unit_test(test_every_token_count),
+        cmocka_unit_test(test_splits_change_no_bits),
+        cmocka_unit_test(test_extreme_values),
+        cmocka_unit_test(test_zero_rows),
+        cmocka_unit_test(test_input_prepare_same_in_every_table),
+        cmocka_unit_test(test_parts_are_stacked),
+        cmocka_unit_test(test_pack_reports_no_memory),
+        cmocka_unit_test(test_select),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
