@@ -91,8 +91,12 @@ static void open_seq(struct sim *sim, struct sim_seq *s)
 {
     uint32_t family = (uint32_t)random_below(&sim->random, 4), same = (uint32_t)random_below(&sim->random, 200);
     s->target = 1 + (uint32_t)random_below(&sim->random, TOKENS_MAX - 1);
-    for (uint32_t i = 0; i < s->target; i++)
-        s->tokens[i] = i < same ? family * 1000 + i : (uint32_t)random_below(&sim->random, 3);
+    for (uint32_t i = 0; i < s->target; i++) { /* then runs of one token: equal blocks after different prefixes */
+        bool fresh = i == 0 || i == same || i % 64 == 0;
+        s->tokens[i] = i < same ? family * 1000 + i
+                       : fresh  ? (uint32_t)random_below(&sim->random, 3)
+                                : s->tokens[i - 1];
+    }
     uint32_t cached, prompt = 1 + (uint32_t)random_below(&sim->random, s->target);
     assert_int_equal(kv_seq_open(sim->cache, s->tokens, prompt, 0, &s->seq, &cached), ST_OK);
     assert_true(cached < prompt && cached == kv_seq_count(s->seq));
