@@ -6,49 +6,61 @@
  * sign: at most 2 * 128 * 127. Then the offset's start value is dropped. */
 #include "kernel/matmul_avx2.h"
 
-MICRO_INLINE __m256i widen(__m256i sums, __m256i pairs)
+MICRO_INLINE __m256i widen(__m256i pairs)
 {
-    return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 }
 
-MICRO_INLINE void dot_signed(__m256i (*sums)[2], const uint32_t (*quants)[TILE_ROWS], uint32_t words,
-                             const struct kernel_input_group *input, uint32_t lane, uint32_t tokens)
+MICRO_INLINE void dot_signed(__m256i (*sums)[2], const struct micro_kind kind, const uint32_t (*quants)[TILE_ROWS],
+                             const struct micro_tokens *tokens)
 {
     const __m256i flip = _mm256_set1_epi8(-128);
-    for (uint32_t t = 0; t < tokens; t++) sums[t][0] = sums[t][1] = _mm256_setzero_si256();
-    for (uint32_t w = 0; w < words; w++) {
-        const __m256i low = _mm256_xor_si256(load_words(quants[w]), flip);
-        const __m256i high = _mm256_xor_si256(load_words(quants[w] + 8), flip);
-        const __m256i low_magnitude = _mm256_abs_epi8(low), high_magnitude = _mm256_abs_epi8(high);
-        for (uint32_t t = 0; t < tokens; t++) {
-            const __m256i x = broadcast_word(input->quants[w][lane + t]);
-            sums[t][0] = widen(sums[t][0], _mm256_maddubs_epi16(low_magnitude, _mm256_sign_epi8(x, low)));
-            sums[t][1] = widen(sums[t][1], _mm256_maddubs_epi16(high_magnitude, _mm256_sign_epi8(x, high)));
+    UNROLL
+    for (uint32_t t = 0; t < tokens->count; t++) sums[t][0] = sums[t][1] = _mm256_setzero_si256();
+    UNROLL
+    for (uint32_t w = 0; w < kind.words; w++) {
+        UNROLL
+        for (uint32_t h = 0; h < 2; h++) {
+            const __m256i bytes = _mm256_xor_si256(load_words(quants[w] + 8 * h), flip);
+            const __m256i magnitude = _mm256_abs_epi8(bytes);
+            UNROLL
+            for (uint32_t t = 0; t < tokens->count; t++) {
+                const __m256i x = _mm256_sign_epi8(token_word(kind, tokens, w, t), bytes);
+                sums[t][h] = _mm256_add_epi32(sums[t][h], widen(_mm256_maddubs_epi16(magnitude, x)));
+            }
         }
     }
 }
 
-MICRO_INLINE void dot_words(__m256i (*sums)[2], const uint32_t (*quants)[TILE_ROWS], uint32_t words, uint32_t bits,
-                            const struct kernel_input_group *input, uint32_t input_word, uint32_t lane, uint32_t tokens)
+MICRO_INLINE void dot_group(__m256i (*sums)[2], const struct micro_kind kind, const uint32_t (*quants)[TILE_ROWS],
+                            const struct micro_tokens *tokens)
 {
-    if (bits == 8) {
-        dot_signed(sums, quants, words, input, lane, tokens);
+    if (kind.bits == 8) {
+        dot_signed(sums, kind, quants, tokens);
         return;
     }
-    const uint32_t depth = bits <= 4 ? words : bits == 5 ? 4 : 2;
-    for (uint32_t begin = 0; begin < words; begin += depth) {
+    const uint32_t depth = kind.bits <= 4 ? kind.words : kind.bits == 5 ? 4 : 2;
+    UNROLL
+    for (uint32_t begin = 0; begin < kind.words; begin += depth) {
         __m256i pairs[TOKENS_MAX][2];
-        for (uint32_t t = 0; t < tokens; t++) pairs[t][0] = pairs[t][1] = _mm256_setzero_si256();
+        UNROLL
+        for (uint32_t t = 0; t < tokens->count; t++) pairs[t][0] = pairs[t][1] = _mm256_setzero_si256();
+        UNROLL
         for (uint32_t w = begin; w < begin + depth; w++) {
             const __m256i low = load_words(quants[w]), high = load_words(quants[w] + 8);
-            for (uint32_t t = 0; t < tokens; t++) {
-                const __m256i x = broadcast_word(input->quants[input_word + w][lane + t]);
+            UNROLL
+            for (uint32_t t = 0; t < tokens->count; t++) {
+                const __m256i x = token_word(kind, tokens, w, t);
                 pairs[t][0] = _mm256_add_epi16(pairs[t][0], _mm256_maddubs_epi16(low, x));
                 pairs[t][1] = _mm256_add_epi16(pairs[t][1], _mm256_maddubs_epi16(high, x));
             }
         }
-        for (uint32_t t = 0; t < tokens; t++)
-            for (uint32_t h = 0; h < 2; h++) sums[t][h] = widen(sums[t][h], pairs[t][h]);
+        UNROLL
+        for (uint32_t t = 0; t < tokens->count; t++) {
+            UNROLL
+            for (uint32_t h = 0; h < 2; h++)
+                sums[t][h] = _mm256_add_epi32(begin ? sums[t][h] : start_sum(kind, tokens, t), widen(pairs[t][h]));
+        }
     }
 }
 

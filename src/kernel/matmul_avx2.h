@@ -1,6 +1,7 @@
 /* matmul_avx2.h - the 256-bit micro kernels: two registers are 16 rows; up to 4 tokens, broadcast from memory.
  *
- * Included by matmul_avx2.c and matmul_avxvnni.c, which differ in dot_words: how a panel's words become int32 sums.
+ * Included by matmul_avx2.c and matmul_avxvnni.c, which differ in dot_group(): how a scale group becomes int32
+ * sums.
  * Sixteen registers hold the sums of 4 tokens; their chains wait in memory (first-level cache) from scale group to
  * scale group. */
 #ifndef KERNEL_MATMUL_AVX2_H
@@ -29,22 +30,6 @@ static inline void unpack_levels(uint32_t *out, const uint32_t *in)
 #define MICRO_INLINE static inline __attribute__((always_inline))
 #define TOKENS_MAX 4
 
-MICRO_INLINE __m256i broadcast_word(const int8_t *at)
-{
-    int32_t word;
-    memcpy(&word, at, 4);
-    return _mm256_set1_epi32(word);
-}
-MICRO_INLINE __m256i load_words(const uint32_t *at)
-{
-    return _mm256_load_si256((const __m256i *)at);
-}
-
-/* sums[t][h] += bytes of `words` rows of the panel, row half h, . quants of token t. Defined by the includer. */
-MICRO_INLINE void dot_words(__m256i (*sums)[2], const uint32_t (*quants)[TILE_ROWS], uint32_t words, uint32_t bits,
-                            const struct kernel_input_group *input, uint32_t input_word, uint32_t lane,
-                            uint32_t tokens);
-
 struct micro_kind {
     uint32_t words;        /* of 4 columns a scale group: 8 or 4 */
     uint32_t offset_shift; /* offset = 1 << offset_shift; 0 = no offset */
@@ -52,29 +37,57 @@ struct micro_kind {
     bool minimum;
 };
 
-/* One scale group: chains[t] += ... */
-MICRO_INLINE void micro_group(float (*chains)[TILE_ROWS], const struct matmul_panel *panel, uint32_t s, uint32_t half,
-                              const struct kernel_input_group *input, uint32_t lane, const struct micro_kind kind,
-                              const uint32_t tokens)
+/* A scale group of up to 4 tokens: first lane, which half of the 32 columns (0 where words is 8). */
+struct micro_tokens {
+    const struct kernel_input_group *input;
+    uint32_t count, lane, half;
+};
+
+/* Where token t's integer chain begins: -offset * its sum. */
+MICRO_INLINE __m256i start_sum(const struct micro_kind kind, const struct micro_tokens *tokens, uint32_t t)
 {
+    const struct kernel_input_group *in = tokens->input;
+    const uint32_t l = tokens->lane + t;
+    if (!kind.offset_shift) return _mm256_setzero_si256();
+    return _mm256_slli_epi32(_mm256_set1_epi32(kind.words == 8 ? in->sums[l] : in->half_sums[tokens->half][l]),
+                             (int)kind.offset_shift);
+}
+/* Token t's four quants that meet row `word` of the scale group, in every lane. */
+MICRO_INLINE __m256i token_word(const struct micro_kind kind, const struct micro_tokens *tokens, uint32_t word,
+                                uint32_t t)
+{
+    int32_t quants;
+    memcpy(&quants, tokens->input->quants[tokens->half * kind.words + word][tokens->lane + t], 4);
+    return _mm256_set1_epi32(quants);
+}
+MICRO_INLINE __m256i load_words(const uint32_t *at)
+{
+    return _mm256_load_si256((const __m256i *)at);
+}
+
+/* sums[t][h] = sum over the scale group of (byte - offset) * quant of token t, rows of half h. Defined by the includer. */
+MICRO_INLINE void dot_group(__m256i (*sums)[2], const struct micro_kind kind, const uint32_t (*quants)[TILE_ROWS],
+                            const struct micro_tokens *tokens);
+
+/* One scale group: chains[t] goes on. */
+MICRO_INLINE void micro_group(float (*chains)[TILE_ROWS], const struct matmul_panel *panel, uint32_t s,
+                              const struct micro_kind kind, const struct micro_tokens *tokens)
+{
+    const struct kernel_input_group *in = tokens->input;
     __m256i sums[TOKENS_MAX][2];
-    for (uint32_t t = 0; t < tokens; t++) {
-        const int32_t sum = kind.words == 8 ? input->sums[lane + t] : input->half_sums[half][lane + t];
-        const __m256i start =
-            kind.offset_shift ? _mm256_slli_epi32(_mm256_set1_epi32(sum), kind.offset_shift) : _mm256_setzero_si256();
-        sums[t][0] = sums[t][1] = start;
-    }
-    dot_words(sums, panel->quants + s * kind.words, kind.words, kind.bits, input, half * kind.words, lane, tokens);
+    dot_group(sums, kind, panel->quants + s * kind.words, tokens);
+    UNROLL
     for (uint32_t h = 0; h < 2; h++) {
         const __m256 scale = _mm256_load_ps(panel->scales[s] + 8 * h);
-        for (uint32_t t = 0; t < tokens; t++) {
+        UNROLL
+        for (uint32_t t = 0; t < tokens->count; t++) {
+            const uint32_t l = tokens->lane + t;
             __m256 chain = _mm256_load_ps(chains[t] + 8 * h);
-            const __m256 x_scale = _mm256_set1_ps(input->scales[lane + t]);
-            chain = _mm256_fmadd_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(sums[t][h]), scale), x_scale, chain);
+            chain = _mm256_fmadd_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(sums[t][h]), scale), _mm256_set1_ps(in->scales[l]),
+                                    chain);
             if (kind.minimum) {
-                const float weighted = kind.words == 8
-                                           ? input->weighted[lane + t]
-                                           : (float)input->half_sums[half][lane + t] * input->scales[lane + t];
+                const float weighted =
+                    kind.words == 8 ? in->weighted[l] : (float)in->half_sums[tokens->half][l] * in->scales[l];
                 chain = _mm256_fmadd_ps(_mm256_load_ps(panel->minima[s] + 8 * h), _mm256_set1_ps(weighted), chain);
             }
             _mm256_store_ps(chains[t] + 8 * h, chain);
@@ -82,18 +95,20 @@ MICRO_INLINE void micro_group(float (*chains)[TILE_ROWS], const struct matmul_pa
     }
 }
 
-/* `tokens` is a constant, 1...4. */
-MICRO_INLINE void micro_tokens(const struct matmul_call *call, const struct micro_kind kind, const uint32_t tokens)
+/* `count` is a constant, 1...4. */
+MICRO_INLINE void micro_tokens(const struct matmul_call *call, const struct micro_kind kind, const uint32_t count)
 {
     _Alignas(32) float chains[TOKENS_MAX][TILE_ROWS];
-    const struct kernel_input_group *input = call->input;
+    struct micro_tokens tokens = {.input = call->input, .count = count, .lane = call->lane};
     memset(chains, 0, sizeof chains);
-    for (uint32_t t = 0; t < tokens && !call->first; t++)
+    for (uint32_t t = 0; t < count && !call->first; t++)
         memcpy(chains[t], call->out + t * call->out_stride, call->rows * sizeof(float));
-    for (uint32_t g = 0; g < call->groups; g++, input++)
-        for (uint32_t half = 0; half < 8 / kind.words; half++)
-            micro_group(chains, call->panel, g * (8 / kind.words) + half, half, input, call->lane, kind, tokens);
-    for (uint32_t t = 0; t < tokens; t++)
+    for (uint32_t g = 0; g < call->groups; g++, tokens.input++) {
+        UNROLL
+        for (tokens.half = 0; tokens.half < 8 / kind.words; tokens.half++)
+            micro_group(chains, call->panel, g * (8 / kind.words) + tokens.half, kind, &tokens);
+    }
+    for (uint32_t t = 0; t < count; t++)
         memcpy(call->out + t * call->out_stride, chains[t], call->rows * sizeof(float));
 }
 
@@ -163,16 +178,19 @@ MICRO_INLINE void float_tokens(const struct matmul_float_call *call, const enum 
                                const uint32_t tokens)
 {
     __m256 chains[TOKENS_MAX][2];
+    UNROLL
     for (uint32_t t = 0; t < tokens; t++) chains[t][0] = chains[t][1] = _mm256_setzero_ps();
     for (uint64_t c = 0; c < call->columns; c++) {
         const __m256 low = float_column(call->tile, c * TILE_ROWS, format);
         const __m256 high = float_column(call->tile, c * TILE_ROWS + 8, format);
+        UNROLL
         for (uint32_t t = 0; t < tokens; t++) {
             const __m256 x = _mm256_set1_ps(call->input[t * call->input_stride + c]);
             chains[t][0] = _mm256_fmadd_ps(low, x, chains[t][0]);
             chains[t][1] = _mm256_fmadd_ps(high, x, chains[t][1]);
         }
     }
+    UNROLL
     for (uint32_t t = 0; t < tokens; t++)
         memcpy(call->out + t * call->out_stride, chains[t], call->rows * sizeof(float));
 }

@@ -4,49 +4,56 @@
  * A pair is at most 2 * (2^bits - 1) * 127: eight pairs of 4-bit bytes fit int16, four of 5-bit, two of 6-bit. Bytes of
  * 8 bits do not fit even once, so these are made signed again (xor 128) and |byte| meets the quant with the byte's
  * sign: at most 2 * 128 * 127. Then the offset's start value must not be added. */
+#define TOKENS_MAX 8 /* 8 chains, 8 sums of int32, 8 of int16 */
 #include "kernel/matmul_avx512.h"
 
-MICRO_INLINE __m512i widen(__m512i sums, __m512i pairs)
+MICRO_INLINE __m512i widen(__m512i pairs)
 {
-    return _mm512_add_epi32(sums, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+    return _mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
 }
 
-MICRO_INLINE void dot_signed(__m512i *sums, const uint32_t (*quants)[TILE_ROWS], uint32_t words,
-                             const struct kernel_input_group *const *input, uint32_t lane, uint32_t tokens)
+MICRO_INLINE void dot_signed(__m512i *sums, const struct micro_kind kind, const uint32_t (*quants)[TILE_ROWS],
+                             const struct micro_tokens *tokens)
 {
-    for (uint32_t t = 0; t < tokens; t++) sums[t] = _mm512_setzero_si512();
-    for (uint32_t w = 0; w < words; w++) {
+    UNROLL
+    for (uint32_t t = 0; t < tokens->count; t++) sums[t] = _mm512_setzero_si512();
+    UNROLL
+    for (uint32_t w = 0; w < kind.words; w++) {
         const __m512i bytes = _mm512_xor_si512(_mm512_load_si512(quants[w]), _mm512_set1_epi8(-128));
         const __mmask64 negative = _mm512_movepi8_mask(bytes);
         const __m512i magnitude = _mm512_abs_epi8(bytes);
-        for (uint32_t t = 0; t < tokens; t++) {
-            const __m512i x = broadcast_word(input[t / INPUT_TOKENS]->quants[w][lane + t % INPUT_TOKENS]);
+        UNROLL
+        for (uint32_t t = 0; t < tokens->count; t++) {
+            const __m512i x = token_word(kind, tokens, w, t);
             const __m512i signed_x = _mm512_mask_sub_epi8(x, negative, _mm512_setzero_si512(), x);
-            sums[t] = widen(sums[t], _mm512_maddubs_epi16(magnitude, signed_x));
+            sums[t] = _mm512_add_epi32(sums[t], widen(_mm512_maddubs_epi16(magnitude, signed_x)));
         }
     }
 }
 
-MICRO_INLINE void dot_words(__m512i *sums, const uint32_t (*quants)[TILE_ROWS], uint32_t words, uint32_t bits,
-                            const struct kernel_input_group *const *input, uint32_t input_word, uint32_t lane,
-                            uint32_t tokens)
+MICRO_INLINE void dot_group(__m512i *sums, const struct micro_kind kind, const uint32_t (*quants)[TILE_ROWS],
+                            const struct micro_tokens *tokens)
 {
-    if (bits == 8) {
-        dot_signed(sums, quants, words, input, lane, tokens);
+    if (kind.bits == 8) {
+        dot_signed(sums, kind, quants, tokens);
         return;
     }
-    const uint32_t depth = bits <= 4 ? words : bits == 5 ? 4 : 2;
-    for (uint32_t begin = 0; begin < words; begin += depth) {
+    const uint32_t depth = kind.bits <= 4 ? kind.words : kind.bits == 5 ? 4 : 2;
+    UNROLL
+    for (uint32_t begin = 0; begin < kind.words; begin += depth) {
         __m512i pairs[TOKENS_MAX];
-        for (uint32_t t = 0; t < tokens; t++) pairs[t] = _mm512_setzero_si512();
+        UNROLL
+        for (uint32_t t = 0; t < tokens->count; t++) pairs[t] = _mm512_setzero_si512();
+        UNROLL
         for (uint32_t w = begin; w < begin + depth; w++) {
             const __m512i bytes = _mm512_load_si512(quants[w]);
-            for (uint32_t t = 0; t < tokens; t++) {
-                const int8_t *x = input[t / INPUT_TOKENS]->quants[input_word + w][lane + t % INPUT_TOKENS];
-                pairs[t] = _mm512_add_epi16(pairs[t], _mm512_maddubs_epi16(bytes, broadcast_word(x)));
-            }
+            UNROLL
+            for (uint32_t t = 0; t < tokens->count; t++)
+                pairs[t] = _mm512_add_epi16(pairs[t], _mm512_maddubs_epi16(bytes, token_word(kind, tokens, w, t)));
         }
-        for (uint32_t t = 0; t < tokens; t++) sums[t] = widen(sums[t], pairs[t]);
+        UNROLL
+        for (uint32_t t = 0; t < tokens->count; t++)
+            sums[t] = _mm512_add_epi32(begin ? sums[t] : start_sum(kind, tokens, t), widen(pairs[t]));
     }
 }
 

@@ -24,20 +24,6 @@ static inline void unpack_levels(uint32_t *out, const uint32_t *in)
 #include "kernel/matmul_unpack.h"
 
 #define MICRO_INLINE static inline __attribute__((always_inline))
-#define TOKENS_MAX 12
-
-/* The four quants of token t, in every lane. */
-MICRO_INLINE __m512i broadcast_word(const int8_t *at)
-{
-    int32_t word;
-    memcpy(&word, at, 4);
-    return _mm512_set1_epi32(word);
-}
-
-/* sums[t] += bytes of `words` rows of the panel . quants of token t. Defined by the includer. */
-MICRO_INLINE void dot_words(__m512i *sums, const uint32_t (*quants)[TILE_ROWS], uint32_t words, uint32_t bits,
-                            const struct kernel_input_group *const *input, uint32_t input_word, uint32_t lane,
-                            uint32_t tokens);
 
 struct micro_kind {
     uint32_t words;        /* of 4 columns a scale group: 8 or 4 */
@@ -46,48 +32,73 @@ struct micro_kind {
     bool minimum;
 };
 
-/* `tokens` is a constant: 1...4, 8 or 12. `lane` is 0 unless tokens < 4. */
-MICRO_INLINE void micro_tokens(const struct matmul_call *call, const struct micro_kind kind, const uint32_t tokens)
+/* A scale group of up to 12 tokens: blocks of input, first lane, which half of the 32 columns (0 where words is 8). */
+struct micro_tokens {
+    const struct kernel_input_group *input[TOKENS_MAX / INPUT_TOKENS];
+    uint32_t count, lane, half;
+};
+
+/* Where token t's integer chain begins: -offset * its sum. */
+MICRO_INLINE __m512i start_sum(const struct micro_kind kind, const struct micro_tokens *tokens, uint32_t t)
+{
+    const struct kernel_input_group *in = tokens->input[t / INPUT_TOKENS];
+    const uint32_t l = tokens->lane + t % INPUT_TOKENS;
+    if (!kind.offset_shift) return _mm512_setzero_si512();
+    return _mm512_slli_epi32(_mm512_set1_epi32(kind.words == 8 ? in->sums[l] : in->half_sums[tokens->half][l]),
+                             kind.offset_shift);
+}
+/* Token t's four quants that meet row `word` of the scale group, in every lane. */
+MICRO_INLINE __m512i token_word(const struct micro_kind kind, const struct micro_tokens *tokens, uint32_t word,
+                                uint32_t t)
+{
+    int32_t quants;
+    memcpy(&quants,
+           tokens->input[t / INPUT_TOKENS]->quants[tokens->half * kind.words + word][tokens->lane + t % INPUT_TOKENS], 4);
+    return _mm512_set1_epi32(quants);
+}
+
+/* sums[t] = sum over the scale group of (byte - offset) * quant of token t. Defined by the includer. */
+MICRO_INLINE void dot_group(__m512i *sums, const struct micro_kind kind, const uint32_t (*quants)[TILE_ROWS],
+                            const struct micro_tokens *tokens);
+
+/* `count` is a constant: 1...4, 8 or 12. */
+MICRO_INLINE void micro_tokens(const struct matmul_call *call, const struct micro_kind kind, const uint32_t count)
 {
     const struct matmul_panel *panel = call->panel;
-    const uint32_t lane = tokens < INPUT_TOKENS ? call->lane : 0;
-    const struct kernel_input_group *input[TOKENS_MAX / INPUT_TOKENS];
     const __mmask16 rows = (__mmask16)((1u << call->rows) - 1);
+    struct micro_tokens tokens = {.count = count, .lane = count < INPUT_TOKENS ? call->lane : 0};
     __m512 chains[TOKENS_MAX];
-    for (uint32_t b = 0; b * INPUT_TOKENS < tokens; b++) input[b] = call->input + b * call->block_stride;
-    for (uint32_t t = 0; t < tokens; t++)
+    for (uint32_t b = 0; b * INPUT_TOKENS < count; b++) tokens.input[b] = call->input + b * call->block_stride;
+    UNROLL
+    for (uint32_t t = 0; t < count; t++)
         chains[t] = call->first ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(rows, call->out + t * call->out_stride);
     for (uint32_t g = 0; g < call->groups; g++) {
-        for (uint32_t half = 0; half < 8 / kind.words; half++) {
-            const uint32_t s = g * (8 / kind.words) + half;
+        UNROLL
+        for (tokens.half = 0; tokens.half < 8 / kind.words; tokens.half++) {
+            const uint32_t s = g * (8 / kind.words) + tokens.half;
             __m512i sums[TOKENS_MAX];
-            for (uint32_t t = 0; t < tokens; t++) {
-                const struct kernel_input_group *in = input[t / INPUT_TOKENS];
-                const uint32_t l = lane + t % INPUT_TOKENS;
-                const int32_t sum = kind.words == 8 ? in->sums[l] : in->half_sums[half][l];
-                sums[t] = kind.offset_shift ? _mm512_slli_epi32(_mm512_set1_epi32(sum), kind.offset_shift)
-                                            : _mm512_setzero_si512();
-            }
-            dot_words(sums, panel->quants + s * kind.words, kind.words, kind.bits, input, half * kind.words, lane,
-                      tokens);
+            dot_group(sums, kind, panel->quants + s * kind.words, &tokens);
             const __m512 scale = _mm512_load_ps(panel->scales[s]);
-            for (uint32_t t = 0; t < tokens; t++) {
-                const __m512 x_scale = _mm512_set1_ps(input[t / INPUT_TOKENS]->scales[lane + t % INPUT_TOKENS]);
+            UNROLL
+            for (uint32_t t = 0; t < count; t++) {
+                const __m512 x_scale = _mm512_set1_ps(tokens.input[t / INPUT_TOKENS]->scales[tokens.lane + t % INPUT_TOKENS]);
                 chains[t] = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sums[t]), scale), x_scale, chains[t]);
             }
             if (!kind.minimum) continue;
             const __m512 minimum = _mm512_load_ps(panel->minima[s]);
-            for (uint32_t t = 0; t < tokens; t++) {
-                const struct kernel_input_group *in = input[t / INPUT_TOKENS];
-                const uint32_t l = lane + t % INPUT_TOKENS;
+            UNROLL
+            for (uint32_t t = 0; t < count; t++) {
+                const struct kernel_input_group *in = tokens.input[t / INPUT_TOKENS];
+                const uint32_t l = tokens.lane + t % INPUT_TOKENS;
                 const float weighted =
-                    kind.words == 8 ? in->weighted[l] : (float)in->half_sums[half][l] * in->scales[l];
+                    kind.words == 8 ? in->weighted[l] : (float)in->half_sums[tokens.half][l] * in->scales[l];
                 chains[t] = _mm512_fmadd_ps(minimum, _mm512_set1_ps(weighted), chains[t]);
             }
         }
-        for (uint32_t b = 0; b * INPUT_TOKENS < tokens; b++) input[b]++;
+        for (uint32_t b = 0; b * INPUT_TOKENS < count; b++) tokens.input[b]++;
     }
-    for (uint32_t t = 0; t < tokens; t++) _mm512_mask_storeu_ps(call->out + t * call->out_stride, rows, chains[t]);
+    UNROLL
+    for (uint32_t t = 0; t < count; t++) _mm512_mask_storeu_ps(call->out + t * call->out_stride, rows, chains[t]);
 }
 
 MICRO_INLINE void micro_any(const struct matmul_call *call, const struct micro_kind kind)
@@ -164,15 +175,18 @@ MICRO_INLINE void float_tokens(const struct matmul_float_call *call, const enum 
     const float *input[TOKENS_MAX];
     const __mmask16 rows = (__mmask16)((1u << call->rows) - 1);
     __m512 chains[TOKENS_MAX];
+    UNROLL
     for (uint32_t t = 0; t < tokens; t++) {
         input[t] = call->input + t * call->input_stride;
         chains[t] = _mm512_setzero_ps();
     }
     for (uint64_t c = 0; c < call->columns; c++) {
         const __m512 column = float_column(call->tile, c, format);
+        UNROLL
         for (uint32_t t = 0; t < tokens; t++)
             chains[t] = _mm512_fmadd_ps(column, _mm512_set1_ps(input[t][c]), chains[t]);
     }
+    UNROLL
     for (uint32_t t = 0; t < tokens; t++) _mm512_mask_storeu_ps(call->out + t * call->out_stride, rows, chains[t]);
 }
 

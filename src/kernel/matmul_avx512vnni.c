@@ -1,18 +1,19 @@
 /* matmul_avx512vnni.c - AVX-512 with VNNI: four unsigned bytes times four signed ones, added to int32, in one
  * instruction (vpdpbusd). Nothing saturates: a scale group's sum is at most 32 * 255 * 127. */
+#define TOKENS_MAX 12 /* 12 chains, 12 sums, and what is at hand: 32 registers */
 #include "kernel/matmul_avx512.h"
 
-MICRO_INLINE void dot_words(__m512i *sums, const uint32_t (*quants)[TILE_ROWS], uint32_t words, uint32_t bits,
-                            const struct kernel_input_group *const *input, uint32_t input_word, uint32_t lane,
-                            uint32_t tokens)
+MICRO_INLINE void dot_group(__m512i *sums, const struct micro_kind kind, const uint32_t (*quants)[TILE_ROWS],
+                            const struct micro_tokens *tokens)
 {
-    (void)bits;
-    for (uint32_t w = 0; w < words; w++) {
+    UNROLL
+    for (uint32_t t = 0; t < tokens->count; t++) sums[t] = start_sum(kind, tokens, t);
+    UNROLL
+    for (uint32_t w = 0; w < kind.words; w++) {
         const __m512i bytes = _mm512_load_si512(quants[w]);
-        for (uint32_t t = 0; t < tokens; t++)
-            sums[t] = _mm512_dpbusd_epi32(
-                sums[t], bytes,
-                broadcast_word(input[t / INPUT_TOKENS]->quants[input_word + w][lane + t % INPUT_TOKENS]));
+        UNROLL
+        for (uint32_t t = 0; t < tokens->count; t++)
+            sums[t] = _mm512_dpbusd_epi32(sums[t], bytes, token_word(kind, tokens, w, t));
     }
 }
 

@@ -1,14 +1,17 @@
 /* matmul_avxvnni.c - AVX2 with VNNI (VEX vpdpbusd): four unsigned bytes times four signed ones, added to int32. */
 #include "kernel/matmul_avx2.h"
 
-MICRO_INLINE void dot_words(__m256i (*sums)[2], const uint32_t (*quants)[TILE_ROWS], uint32_t words, uint32_t bits,
-                            const struct kernel_input_group *input, uint32_t input_word, uint32_t lane, uint32_t tokens)
+MICRO_INLINE void dot_group(__m256i (*sums)[2], const struct micro_kind kind, const uint32_t (*quants)[TILE_ROWS],
+                            const struct micro_tokens *tokens)
 {
-    (void)bits;
-    for (uint32_t w = 0; w < words; w++) {
+    UNROLL
+    for (uint32_t t = 0; t < tokens->count; t++) sums[t][0] = sums[t][1] = start_sum(kind, tokens, t);
+    UNROLL
+    for (uint32_t w = 0; w < kind.words; w++) {
         const __m256i low = load_words(quants[w]), high = load_words(quants[w] + 8);
-        for (uint32_t t = 0; t < tokens; t++) {
-            const __m256i x = broadcast_word(input->quants[input_word + w][lane + t]);
+        UNROLL
+        for (uint32_t t = 0; t < tokens->count; t++) {
+            const __m256i x = token_word(kind, tokens, w, t);
             sums[t][0] = _mm256_dpbusd_avx_epi32(sums[t][0], low, x);
             sums[t][1] = _mm256_dpbusd_avx_epi32(sums[t][1], high, x);
         }

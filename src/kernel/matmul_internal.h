@@ -30,6 +30,13 @@
 #define PANEL_GROUPS 16u
 #define INPUT_TOKENS 4u /* tokens that a kernel_input_group interleaves */
 
+/* Before a loop of constant count whose arrays of vectors must become registers. */
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
 /* 32 elements of 4 tokens, interleaved so that the bytes of a tile's tokens lie at constant distances. Sums are
  * negated: they start the integer chain of formats with an offset. */
 struct kernel_input_group {
