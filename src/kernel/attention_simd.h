@@ -1,0 +1,516 @@
+/* attention_simd.h - the cache's rows and attention over them, written once in the vector operations of simd_*.h.
+ * attention_avx2.c and attention_avx512.c each include it, with ATTEND_NAME(function) giving the names of their table.
+ *
+ * Queries go through a segment in tiles of at most ATTEND_TILE_ROWS rows (token, head), so that a decoded token's whole
+ * GQA group meets each K and V row while it is in a register:
+ *   scores  lanes are keys: acc[row][16 keys] = fma(q[row][d], K[d][16 keys], acc), d ascending
+ *   softmax one row at a time, in base 2 (log2(e) is in the query's scale): maximum, exp2, sum
+ *   values  lanes are value columns: acc[row][columns] = fma(p[row][key], V[key][columns], acc), keys ascending
+ * Then the tile's partial is folded into the state. Every element of acc is one chain whose order depends on the key
+ * positions alone, so the number of rows in a tile, its other rows and the spans leave no trace in the result.
+ *
+ * Keys that a row may not see: a whole group is skipped where no row of the tile sees it; in the groups at the edges the
+ * scores are computed lane by lane with the others and then replaced by -inf (what an unwritten K slot holds stays in its
+ * lane and is dropped); V rows outside a row's keys are never multiplied, not even by zero, since they may hold NaN. */
+#include "kernel/attention_internal.h"
+#include "kernel/kernel_internal.h"
+#include "kernel/simd_math.h"
+
+#include <math.h>
+#include <string.h>
+
+#define GROUP_VECTORS (KERNEL_GROUP_TOKENS / SIMD_LANES) /* vectors that hold a key group's lanes */
+#define SCORE_GROUPS (2 / GROUP_VECTORS)                 /* key groups that a score tile takes at once */
+#define PREFETCH_BYTES 4096u                             /* how far ahead of its use a row is asked for */
+#define VALUE_CHUNK_BYTES 8192u /* V rows that stay in the first cache while all columns of a tile pass over them */
+
+/* Calls tile(N, ...) with a constant N, so that its accumulators are registers. */
+#if SIMD_TILE_ROWS == 12
+#define ROWS_SWITCH_MORE(tile, ...) \
+    case 7:                         \
+        tile(7, __VA_ARGS__);       \
+        break;                      \
+    case 8:                         \
+        tile(8, __VA_ARGS__);       \
+        break;                      \
+    case 9:                         \
+        tile(9, __VA_ARGS__);       \
+        break;                      \
+    case 10:                        \
+        tile(10, __VA_ARGS__);      \
+        break;                      \
+    case 11:                        \
+        tile(11, __VA_ARGS__);      \
+        break;                      \
+    case 12:                        \
+        tile(12, __VA_ARGS__);      \
+        break;
+#else
+#define ROWS_SWITCH_MORE(tile, ...)
+#endif
+#define ROWS_SWITCH(rows, tile, ...)        \
+    switch (rows) {                         \
+    case 1:                                 \
+        tile(1, __VA_ARGS__);               \
+        break;                              \
+    case 2:                                 \
+        tile(2, __VA_ARGS__);               \
+        break;                              \
+    case 3:                                 \
+        tile(3, __VA_ARGS__);               \
+        break;                              \
+    case 4:                                 \
+        tile(4, __VA_ARGS__);               \
+        break;                              \
+    case 5:                                 \
+        tile(5, __VA_ARGS__);               \
+        break;                              \
+    case 6:                                 \
+        tile(6, __VA_ARGS__);               \
+        break;                              \
+        ROWS_SWITCH_MORE(tile, __VA_ARGS__) \
+    default:                                \
+        ASSERT(!"rows of a tile");          \
+    }
+
+/* ---- cache formats: one load and one store each ------------------------------------------------------------------------ */
+
+/* SIMD_LANES elements from `index` on; `format` is a constant where it matters. */
+SIMD_INLINE simd cache_load(enum number_format format, const char *base, uint64_t index)
+{
+    return format == NF_F16 ? simd_load_f16((const uint16_t *)base + index) : simd_load((const float *)base + index);
+}
+
+SIMD_INLINE simd cache_load_first(enum number_format format, const char *base, uint64_t index, uint32_t count)
+{
+    return format == NF_F16 ? simd_load_f16_first((const uint16_t *)base + index, count)
+                            : simd_load_first((const float *)base + index, count);
+}
+
+SIMD_INLINE uint32_t cache_element_bytes(enum number_format format)
+{
+    return format == NF_F16 ? 2 : 4;
+}
+
+static void f16_from_row(const float *row, uint32_t count, uint16_t *out)
+{
+    uint32_t i = 0;
+    for (; i + SIMD_LANES <= count; i += SIMD_LANES) simd_store_f16(out + i, simd_load(row + i));
+    if (i == count) return;
+    uint16_t lanes[SIMD_LANES];
+    simd_store_f16(lanes, simd_load_first(row + i, count - i));
+    memcpy(out + i, lanes, (count - i) * sizeof *lanes);
+}
+
+/* K rows of one group, lanes [lane, lane + count), 16 elements of d at a time: a strip's lines stay near. */
+static void k_group_write(enum number_format format, char *group, uint32_t lane, uint32_t count, const float *k,
+                          uint64_t k_stride, uint32_t head_dim)
+{
+    for (uint32_t d = 0; d < head_dim; d += 16) {
+        uint32_t strip = head_dim - d < 16 ? head_dim - d : 16;
+        for (uint32_t i = 0; i < count; i++) {
+            const float *row = k + i * k_stride + d;
+            uint64_t at = (uint64_t)d * KERNEL_GROUP_TOKENS + lane + i;
+            if (format == NF_F16) {
+                uint16_t halves[16];
+                f16_from_row(row, strip, halves);
+                for (uint32_t e = 0; e < strip; e++) ((uint16_t *)group)[at + e * KERNEL_GROUP_TOKENS] = halves[e];
+            } else {
+                for (uint32_t e = 0; e < strip; e++) ((float *)group)[at + e * KERNEL_GROUP_TOKENS] = row[e];
+            }
+        }
+    }
+}
+
+void ATTEND_NAME(kv_write)(enum number_format k_format, enum number_format v_format, void *k_groups, void *v_groups,
+                           uint32_t first_slot, uint32_t count, const float *k, uint64_t k_stride, uint32_t head_dim,
+                           const float *v, uint64_t v_stride, uint32_t value_dim)
+{
+    ASSERT(k_format <= NF_F16 && v_format <= NF_F16);
+    uint64_t k_bytes = kernel_k_group_bytes(k_format, head_dim), row_bytes = number_format_bytes(v_format, value_dim);
+    for (uint32_t i = 0, some; i < count; i += some) {
+        uint32_t lane = (first_slot + i) % KERNEL_GROUP_TOKENS;
+        some = KERNEL_GROUP_TOKENS - lane < count - i ? KERNEL_GROUP_TOKENS - lane : count - i;
+        char *group = (char *)k_groups + (first_slot + i) / KERNEL_GROUP_TOKENS * k_bytes;
+        k_group_write(k_format, group, lane, some, k + i * k_stride, k_stride, head_dim);
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        char *row = (char *)v_groups + (first_slot + i) * row_bytes;
+        if (v_format == NF_F16)
+            f16_from_row(v + i * v_stride, value_dim, (uint16_t *)row);
+        else
+            memcpy(row, v + i * v_stride, row_bytes);
+    }
+}
+
+/* ---- scores ---------------------------------------------------------------------------------------------------------------- */
+
+/* Up to ATTEND_TILE_ROWS query rows on their way through one segment. */
+struct tile {
+    const struct kernel_attend *attend;
+    const struct attend_groups *groups;
+    uint32_t row, rows;                          /* first row (token * group + head), and how many */
+    struct attend_range range[ATTEND_TILE_ROWS]; /* keys that each row sees */
+    uint32_t group_begin, group_end;             /* key groups that any row sees */
+    float *q;      /* parts of SIMD_TILE_ROWS rows or less, each [head_dim][rows of the part], times the scale */
+    float *scores; /* [rows][ATTEND_SCORE_STRIDE]; then the weights p */
+    float *values; /* [rows][round_up(value_dim, 16)] */
+};
+
+SIMD_INLINE void score_tile(const uint32_t rows, const uint32_t vectors, const enum number_format format,
+                            const float *q, const char *const *k, const char *const *ahead, uint32_t head_dim,
+                            float *scores)
+{
+    const uint32_t bytes = cache_element_bytes(format);
+    simd acc[SIMD_TILE_ROWS][2];
+#pragma GCC unroll 12
+    for (uint32_t r = 0; r < rows; r++)
+#pragma GCC unroll 2
+        for (uint32_t j = 0; j < vectors; j++) acc[r][j] = simd_set(0);
+    for (uint32_t d = 0; d < head_dim; d++) {
+        simd key[2];
+#pragma GCC unroll 2
+        for (uint32_t j = 0; j < vectors; j++)
+            key[j] = cache_load(format, k[j / GROUP_VECTORS],
+                                (uint64_t)d * KERNEL_GROUP_TOKENS + j % GROUP_VECTORS * SIMD_LANES);
+            /* The lines [d][16 keys] of the groups ahead: at 2 bytes an element, two of them share a line. */
+#pragma GCC unroll 2
+        for (uint32_t g = 0; g < SCORE_GROUPS; g++)
+            __builtin_prefetch(ahead[g] + (uint64_t)d * KERNEL_GROUP_TOKENS * bytes);
+#pragma GCC unroll 12
+        for (uint32_t r = 0; r < rows; r++) {
+            simd query = simd_set(q[d * rows + r]);
+#pragma GCC unroll 2
+            for (uint32_t j = 0; j < vectors; j++) acc[r][j] = simd_fma(query, key[j], acc[r][j]);
+        }
+    }
+#pragma GCC unroll 12
+    for (uint32_t r = 0; r < rows; r++)
+#pragma GCC unroll 2
+        for (uint32_t j = 0; j < vectors; j++) simd_store(scores + r * ATTEND_SCORE_STRIDE + j * SIMD_LANES, acc[r][j]);
+}
+
+#define SCORE_CASE(rows, vectors, format) score_tile(rows, vectors, format, q, k, ahead, head_dim, scores)
+
+/* One part of a tile against 2 vectors of keys, or against a single group that is left. */
+static void score_part(enum number_format format, uint32_t rows, uint32_t groups, const float *q, const char *const *k,
+                       const char *const *ahead, uint32_t head_dim, float *scores)
+{
+    if (groups == SCORE_GROUPS) {
+        if (format == NF_F16)
+            ROWS_SWITCH(rows, SCORE_CASE, 2, NF_F16)
+        else
+            ROWS_SWITCH(rows, SCORE_CASE, 2, NF_F32)
+    } else {
+        if (format == NF_F16)
+            ROWS_SWITCH(rows, SCORE_CASE, GROUP_VECTORS, NF_F16)
+        else
+            ROWS_SWITCH(rows, SCORE_CASE, GROUP_VECTORS, NF_F32)
+    }
+}
+
+/* Begin of part `part` of `parts` of `rows` rows: parts differ by one row at most. */
+SIMD_INLINE uint32_t part_begin(uint32_t rows, uint32_t parts, uint32_t part)
+{
+    return rows * part / parts;
+}
+
+static void tile_scores(const struct tile *tile)
+{
+    const struct kernel_attend *a = tile->attend;
+    uint32_t parts = (tile->rows + SIMD_TILE_ROWS - 1) / SIMD_TILE_ROWS, groups;
+    uint32_t distance = (uint32_t)(PREFETCH_BYTES / kernel_k_group_bytes(a->k_format, a->head_dim)) + SCORE_GROUPS;
+    for (uint32_t g = tile->group_begin; g < tile->group_end; g += groups) {
+        groups = tile->group_end - g < SCORE_GROUPS ? tile->group_end - g : SCORE_GROUPS;
+        const char *ahead[SCORE_GROUPS];
+        for (uint32_t i = 0; i < SCORE_GROUPS; i++) /* past the last group: the first V rows */
+            ahead[i] = g + i + distance < tile->group_end ? tile->groups->k[g + i + distance]
+                                                          : tile->groups->v[tile->group_begin];
+        for (uint32_t part = 0; part < parts; part++) {
+            uint32_t row = part_begin(tile->rows, parts, part), rows = part_begin(tile->rows, parts, part + 1) - row;
+            score_part(a->k_format, rows, groups, tile->q + (uint64_t)row * a->head_dim, tile->groups->k + g, ahead,
+                       a->head_dim, tile->scores + row * ATTEND_SCORE_STRIDE + g * KERNEL_GROUP_TOKENS);
+        }
+    }
+}
+
+/* ---- softmax --------------------------------------------------------------------------------------------------------------- */
+
+SIMD_INLINE uint32_t lane_of(uint32_t key, uint32_t first)
+{
+    return key <= first ? 0 : key - first < SIMD_LANES ? key - first : SIMD_LANES;
+}
+
+/* Turns one row's scores into weights 2^(s - maximum) and returns their sum; keys outside the row's range, up to the
+ * edges of its groups, get the weight 0. */
+static float softmax_row(const struct kernel_attend *a, float *scores, struct attend_range range, float *maximum)
+{
+    uint32_t begin = range.begin / SIMD_LANES * SIMD_LANES, end = (uint32_t)round_up(range.end, SIMD_LANES);
+    uint32_t last = end - SIMD_LANES;
+    simd none = simd_set(-INFINITY);
+    if (a->softcap > 0)
+        for (uint32_t i = begin; i < end; i += SIMD_LANES)
+            simd_store(scores + i,
+                       simd_mul(simd_tanh(simd_load(scores + i)), simd_set((float)((double)a->softcap * SIMD_LOG2_E))));
+    simd_store(scores + begin,
+               simd_between(lane_of(range.begin, begin), lane_of(range.end, begin), simd_load(scores + begin), none));
+    if (last != begin)
+        simd_store(scores + last, simd_between(0, lane_of(range.end, last), simd_load(scores + last), none));
+
+    simd top[4] = {none, none, none, none};
+    uint32_t i = begin;
+    for (; i + 4 * SIMD_LANES <= end; i += 4 * SIMD_LANES)
+#pragma GCC unroll 4
+        for (uint32_t j = 0; j < 4; j++) top[j] = simd_max(top[j], simd_load(scores + i + j * SIMD_LANES));
+    for (; i < end; i += SIMD_LANES) top[0] = simd_max(top[0], simd_load(scores + i));
+    *maximum = simd_top(simd_max(simd_max(top[0], top[1]), simd_max(top[2], top[3])));
+
+    simd offset = simd_set(*maximum), sum = simd_set(0);
+    for (i = begin; i < end; i += SIMD_LANES) {
+        simd p = simd_exp2_below_160(simd_sub(simd_load(scores + i), offset));
+        sum = simd_add(sum, p);
+        simd_store(scores + i, p);
+    }
+    return simd_sum(sum);
+}
+
+/* ---- values ---------------------------------------------------------------------------------------------------------------- */
+
+/* acc[row][columns] over keys [begin, end) of one group; `last` lanes of a last vector that is not whole, else 0. */
+SIMD_INLINE void value_tile(const uint32_t rows, const uint32_t vectors, const enum number_format format,
+                            const bool partial, const float *p, const char *const *v, const char *const *ahead,
+                            uint32_t begin, uint32_t end, uint32_t value_dim, uint32_t column, float *values,
+                            uint64_t value_stride)
+{
+    const uint32_t bytes = cache_element_bytes(format);
+    simd acc[SIMD_TILE_ROWS][2];
+#pragma GCC unroll 12
+    for (uint32_t r = 0; r < rows; r++)
+#pragma GCC unroll 2
+        for (uint32_t j = 0; j < vectors; j++) acc[r][j] = simd_load(values + r * value_stride + j * SIMD_LANES);
+    for (uint32_t key = begin; key < end;) {
+        uint32_t g = key / KERNEL_GROUP_TOKENS, group_end = (g + 1) * KERNEL_GROUP_TOKENS;
+        uint64_t first = (uint64_t)(key % KERNEL_GROUP_TOKENS) * value_dim + column;
+        const char *row = v[g] + first * bytes, *next = ahead[g] + first * bytes;
+        if (group_end > end) group_end = end;
+        for (; key < group_end; key++, row += (uint64_t)value_dim * bytes, next += (uint64_t)value_dim * bytes) {
+            simd value[2];
+#pragma GCC unroll 2
+            for (uint32_t j = 0; j < vectors; j++)
+                value[j] = partial ? cache_load_first(format, row, 0, value_dim - column)
+                                   : cache_load(format, row, j * SIMD_LANES);
+            __builtin_prefetch(next);
+            if (vectors * SIMD_LANES * bytes > 64) __builtin_prefetch(next + 64);
+#pragma GCC unroll 12
+            for (uint32_t r = 0; r < rows; r++) {
+                simd weight = simd_set(p[r * ATTEND_SCORE_STRIDE + key]);
+#pragma GCC unroll 2
+                for (uint32_t j = 0; j < vectors; j++) acc[r][j] = simd_fma(weight, value[j], acc[r][j]);
+            }
+        }
+    }
+#pragma GCC unroll 12
+    for (uint32_t r = 0; r < rows; r++)
+#pragma GCC unroll 2
+        for (uint32_t j = 0; j < vectors; j++) simd_store(values + r * value_stride + j * SIMD_LANES, acc[r][j]);
+}
+
+#define VALUE_CASE(rows, vectors, format, partial) \
+    value_tile(rows, vectors, format, partial, p, v, ahead, begin, end, value_dim, column, values, value_stride)
+
+/* All columns of `rows` rows over keys [begin, end). */
+static void value_rows(enum number_format format, uint32_t rows, const float *p, const char *const *v,
+                       const char *const *ahead, uint32_t begin, uint32_t end, uint32_t value_dim, float *values,
+                       uint64_t value_stride)
+{
+    uint32_t column = 0;
+    for (; column + 2 * SIMD_LANES <= value_dim; column += 2 * SIMD_LANES, values += 2 * SIMD_LANES) {
+        if (format == NF_F16)
+            ROWS_SWITCH(rows, VALUE_CASE, 2, NF_F16, false)
+        else
+            ROWS_SWITCH(rows, VALUE_CASE, 2, NF_F32, false)
+    }
+    for (; column + SIMD_LANES <= value_dim; column += SIMD_LANES, values += SIMD_LANES) {
+        if (format == NF_F16)
+            ROWS_SWITCH(rows, VALUE_CASE, 1, NF_F16, false)
+        else
+            ROWS_SWITCH(rows, VALUE_CASE, 1, NF_F32, false)
+    }
+    if (column < value_dim) {
+        if (format == NF_F16)
+            ROWS_SWITCH(rows, VALUE_CASE, 1, NF_F16, true)
+        else
+            ROWS_SWITCH(rows, VALUE_CASE, 1, NF_F32, true)
+    }
+}
+
+/* Rows [row, row + rows) of a tile over keys [begin, end). */
+static void part_values(const struct tile *tile, const char *const *ahead, uint32_t row, uint32_t rows, uint32_t begin,
+                        uint32_t end)
+{
+    const struct kernel_attend *a = tile->attend;
+    uint64_t value_stride = round_up(a->value_dim, 16);
+    if (begin < end)
+        value_rows(a->v_format, rows, tile->scores + row * ATTEND_SCORE_STRIDE, tile->groups->v, ahead, begin, end,
+                   a->value_dim, tile->values + row * value_stride, value_stride);
+}
+
+/* The weighted values of all rows. Where the rows of the tile see the same keys they go together, a chunk of keys at a
+ * time; at the edges, where a later token sees a key more or its window a key less, each goes alone. */
+static void tile_values(const struct tile *tile)
+{
+    const struct kernel_attend *a = tile->attend;
+    uint64_t group_bytes = kernel_v_group_bytes(a->v_format, a->value_dim);
+    uint32_t chunk = (uint32_t)(VALUE_CHUNK_BYTES / group_bytes + 1) * KERNEL_GROUP_TOKENS;
+    uint32_t distance = (uint32_t)(PREFETCH_BYTES / group_bytes) + 1;
+    uint32_t parts = (tile->rows + SIMD_TILE_ROWS - 1) / SIMD_TILE_ROWS;
+    uint32_t begin = 0, end = KERNEL_SEGMENT_TOKENS;
+    const char *ahead[ATTEND_SEGMENT_GROUPS];
+    for (uint32_t g = tile->group_begin; g < tile->group_end; g++)
+        ahead[g] = tile->groups->v[g + distance < tile->group_end ? g + distance : tile->group_end - 1];
+    for (uint32_t row = 0; row < tile->rows; row++) {
+        if (tile->range[row].begin > begin) begin = tile->range[row].begin;
+        if (tile->range[row].end < end) end = tile->range[row].end;
+    }
+    if (begin > end) begin = end;
+    for (uint32_t row = 0; row < tile->rows; row++) {
+        uint32_t stop = tile->range[row].end < begin ? tile->range[row].end : begin;
+        part_values(tile, ahead, row, 1, tile->range[row].begin, stop);
+    }
+    for (uint32_t key = begin; key < end; key += chunk)
+        for (uint32_t part = 0; part < parts; part++) {
+            uint32_t row = part_begin(tile->rows, parts, part), rows = part_begin(tile->rows, parts, part + 1) - row;
+            part_values(tile, ahead, row, rows, key, end - key < chunk ? end : key + chunk);
+        }
+    for (uint32_t row = 0; row < tile->rows; row++) {
+        uint32_t start = tile->range[row].begin > end ? tile->range[row].begin : end;
+        part_values(tile, ahead, row, 1, start, tile->range[row].end);
+    }
+}
+
+/* ---- states ---------------------------------------------------------------------------------------------------------------- */
+
+SIMD_INLINE float exp2_of(float t)
+{
+    float lanes[SIMD_LANES];
+    simd_store(lanes, simd_exp2(simd_set(t)));
+    return lanes[0];
+}
+
+/* Folds (maximum, sum, values) into a row of the state, which may be empty; a partial without keys changes nothing. */
+static void fold_row(float *row, float maximum, float sum, const float *values, uint32_t value_dim)
+{
+    if (maximum == -INFINITY) return;
+    if (row[0] == -INFINITY) {
+        row[0] = maximum;
+        row[1] = sum;
+        memcpy(row + 2, values, value_dim * sizeof *values);
+        return;
+    }
+    float top = row[0] > maximum ? row[0] : maximum, old_weight = exp2_of(row[0] - top),
+          weight = exp2_of(maximum - top);
+    row[0] = top;
+    row[1] = row[1] * old_weight + sum * weight;
+    for (uint32_t d = 0; d < value_dim; d += SIMD_LANES) {
+        uint32_t count = value_dim - d < SIMD_LANES ? value_dim - d : SIMD_LANES;
+        simd next = simd_mul(simd_load_first(values + d, count), simd_set(weight));
+        simd_store_first(row + 2 + d, count, simd_fma(simd_load_first(row + 2 + d, count), simd_set(old_weight), next));
+    }
+}
+
+void ATTEND_NAME(attend_fold)(const struct kernel_attend *attend, float *state, const float *next)
+{
+    uint64_t rows = (uint64_t)attend->tokens * attend->group, stride = 2 + (uint64_t)attend->value_dim;
+    for (uint64_t row = 0; row < rows; row++, state += stride, next += stride)
+        fold_row(state, next[0], next[1], next + 2, attend->value_dim);
+}
+
+void ATTEND_NAME(attend_finish)(const struct kernel_attend *attend, const float *state)
+{
+    for (uint32_t token = 0; token < attend->tokens; token++)
+        for (uint32_t head = 0; head < attend->group; head++, state += 2 + attend->value_dim) {
+            float *out = attend->out + token * attend->out_token_stride + (uint64_t)head * attend->value_dim;
+            simd sum = simd_set(state[1]);
+            for (uint32_t d = 0; d < attend->value_dim; d += SIMD_LANES) {
+                uint32_t count = attend->value_dim - d < SIMD_LANES ? attend->value_dim - d : SIMD_LANES;
+                simd_store_first(out + d, count, simd_div(simd_load_first(state + 2 + d, count), sum));
+            }
+        }
+}
+
+/* ---- a segment ------------------------------------------------------------------------------------------------------------- */
+
+/* The keys that the tile's rows see; false when there are none in this segment. */
+static bool tile_ranges(struct tile *tile, uint32_t segment)
+{
+    uint32_t begin = KERNEL_SEGMENT_TOKENS, end = 0;
+    for (uint32_t row = 0; row < tile->rows; row++) {
+        struct attend_range range = attend_visible(tile->attend, (tile->row + row) / tile->attend->group, segment);
+        tile->range[row] = range;
+        if (range.begin >= range.end) continue;
+        if (range.begin < begin) begin = range.begin;
+        if (range.end > end) end = range.end;
+    }
+    tile->group_begin = begin / KERNEL_GROUP_TOKENS;
+    tile->group_end = (end + KERNEL_GROUP_TOKENS - 1) / KERNEL_GROUP_TOKENS;
+    return begin < end;
+}
+
+/* The tile's queries, interleaved by row so that a score tile finds those of one d side by side. */
+static void tile_queries(const struct tile *tile)
+{
+    const struct kernel_attend *a = tile->attend;
+    float scale = (float)(a->softcap > 0 ? (double)a->scale / a->softcap : a->scale * SIMD_LOG2_E);
+    uint32_t parts = (tile->rows + SIMD_TILE_ROWS - 1) / SIMD_TILE_ROWS;
+    for (uint32_t part = 0; part < parts; part++) {
+        uint32_t begin = part_begin(tile->rows, parts, part), rows = part_begin(tile->rows, parts, part + 1) - begin;
+        float *out = tile->q + (uint64_t)begin * a->head_dim;
+        for (uint32_t r = 0; r < rows; r++) {
+            uint32_t row = tile->row + begin + r;
+            const float *q = a->q + row / a->group * a->q_token_stride + (uint64_t)(row % a->group) * a->head_dim;
+            for (uint32_t d = 0; d < a->head_dim; d++) out[d * rows + r] = q[d] * scale;
+        }
+    }
+}
+
+static void tile_attend(const struct tile *tile, float *state)
+{
+    const struct kernel_attend *a = tile->attend;
+    uint64_t value_stride = round_up(a->value_dim, 16), state_stride = 2 + (uint64_t)a->value_dim;
+    float maximum[ATTEND_TILE_ROWS], sum[ATTEND_TILE_ROWS];
+    tile_queries(tile);
+    tile_scores(tile);
+    for (uint32_t row = 0; row < tile->rows; row++) {
+        maximum[row] = -INFINITY;
+        sum[row] = 0;
+        if (tile->range[row].begin < tile->range[row].end)
+            sum[row] = softmax_row(a, tile->scores + row * ATTEND_SCORE_STRIDE, tile->range[row], &maximum[row]);
+    }
+    memset(tile->values, 0, tile->rows * value_stride * sizeof(float));
+    tile_values(tile);
+    for (uint32_t row = 0; row < tile->rows; row++)
+        fold_row(state + (tile->row + row) * state_stride, maximum[row], sum[row], tile->values + row * value_stride,
+                 a->value_dim);
+}
+
+void ATTEND_NAME(attend)(const struct kernel_attend *attend, uint32_t segment_begin, uint32_t segment_end, float *state,
+                         float *scratch)
+{
+    ASSERT(attend->k_format <= NF_F16 && attend->v_format <= NF_F16);
+    struct attend_groups groups;
+    struct tile tile = {.attend = attend, .groups = &groups};
+    tile.q = scratch;
+    tile.scores = tile.q + ATTEND_TILE_ROWS * round_up(attend->head_dim, 16);
+    tile.values = tile.scores + ATTEND_TILE_ROWS * ATTEND_SCORE_STRIDE;
+    uint64_t rows = (uint64_t)attend->tokens * attend->group, tiles = (rows + ATTEND_TILE_ROWS - 1) / ATTEND_TILE_ROWS;
+    attend_state_init(attend, state);
+    for (uint32_t segment = segment_begin; segment < segment_end; segment++) {
+        struct attend_range range = attend_segment_groups(attend, segment, &groups);
+        if (range.begin >= range.end) continue;
+        for (uint64_t i = 0; i < tiles; i++) {
+            tile.row = (uint32_t)(rows * i / tiles);
+            tile.rows = (uint32_t)(rows * (i + 1) / tiles) - tile.row;
+            if (tile_ranges(&tile, segment)) tile_attend(&tile, state);
+        }
+    }
+}

@@ -1,0 +1,134 @@
+/* simd_avx2.h - the vector operations of simd_avx512.h for AVX2, FMA and F16C: one vector is 8 f32 lanes. */
+#ifndef KERNEL_SIMD_AVX2_H
+#define KERNEL_SIMD_AVX2_H
+#include "kernel/kernel.h"
+
+#include <immintrin.h>
+#include <string.h>
+
+#define SIMD_LANES 8u
+#define SIMD_TILE_ROWS 6u /* rows by 2 vectors of accumulators that fit the 16 registers beside their operands */
+typedef __m256 simd;
+
+#define SIMD_INLINE static inline __attribute__((always_inline))
+
+/* All bits set in the lanes below `count`. */
+SIMD_INLINE __m256i simd_first(uint32_t count)
+{
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+SIMD_INLINE simd simd_set(float value)
+{
+    return _mm256_set1_ps(value);
+}
+SIMD_INLINE simd simd_load(const float *p)
+{
+    return _mm256_loadu_ps(p);
+}
+SIMD_INLINE simd simd_load_first(const float *p, uint32_t count)
+{
+    return _mm256_maskload_ps(p, simd_first(count));
+}
+SIMD_INLINE simd simd_load_f16(const uint16_t *p)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
+}
+SIMD_INLINE simd simd_load_f16_first(const uint16_t *p, uint32_t count)
+{
+    uint16_t lanes[SIMD_LANES] = {0};
+    memcpy(lanes, p, count * sizeof *p);
+    return simd_load_f16(lanes);
+}
+SIMD_INLINE void simd_store(float *p, simd a)
+{
+    _mm256_storeu_ps(p, a);
+}
+SIMD_INLINE void simd_store_first(float *p, uint32_t count, simd a)
+{
+    _mm256_maskstore_ps(p, simd_first(count), a);
+}
+SIMD_INLINE void simd_store_f16(uint16_t *p, simd a)
+{
+    _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+SIMD_INLINE simd simd_add(simd a, simd b)
+{
+    return _mm256_add_ps(a, b);
+}
+SIMD_INLINE simd simd_sub(simd a, simd b)
+{
+    return _mm256_sub_ps(a, b);
+}
+SIMD_INLINE simd simd_mul(simd a, simd b)
+{
+    return _mm256_mul_ps(a, b);
+}
+SIMD_INLINE simd simd_div(simd a, simd b)
+{
+    return _mm256_div_ps(a, b);
+}
+SIMD_INLINE simd simd_fma(simd a, simd b, simd c)
+{
+    return _mm256_fmadd_ps(a, b, c);
+}
+SIMD_INLINE simd simd_max(simd a, simd b)
+{
+    return _mm256_max_ps(a, b);
+}
+SIMD_INLINE simd simd_between(uint32_t begin, uint32_t end, simd inside, simd outside)
+{
+    __m256i mask = _mm256_andnot_si256(simd_first(begin), simd_first(end));
+    return _mm256_blendv_ps(outside, inside, _mm256_castsi256_ps(mask));
+}
+SIMD_INLINE simd simd_where_less(simd x, simd y, simd a, simd b)
+{
+    return _mm256_blendv_ps(b, a, _mm256_cmp_ps(x, y, _CMP_LT_OQ));
+}
+SIMD_INLINE simd simd_absolute(simd a)
+{
+    return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a);
+}
+SIMD_INLINE simd simd_copy_sign(simd a, simd b)
+{
+    return _mm256_or_ps(simd_absolute(a), _mm256_and_ps(_mm256_set1_ps(-0.0f), b));
+}
+SIMD_INLINE float simd_sum(simd a)
+{
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+SIMD_INLINE float simd_top(simd a)
+{
+    __m128 four = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+SIMD_INLINE void simd_unzip(simd a, simd b, simd *even, simd *odd)
+{
+    __m256 low = _mm256_permute2f128_ps(a, b, 0x20), high = _mm256_permute2f128_ps(a, b, 0x31);
+    /* within 128-bit halves: low = a0-3 b0-3, high = a4-7 b4-7 */
+    __m256 e = _mm256_shuffle_ps(low, high, 0x88), o = _mm256_shuffle_ps(low, high, 0xDD);
+    *even = e;
+    *odd = o;
+}
+SIMD_INLINE void simd_zip(simd even, simd odd, simd *a, simd *b)
+{
+    __m256 low = _mm256_unpacklo_ps(even, odd), high = _mm256_unpackhi_ps(even, odd);
+    *a = _mm256_permute2f128_ps(low, high, 0x20);
+    *b = _mm256_permute2f128_ps(low, high, 0x31);
+}
+SIMD_INLINE simd simd_round(simd t)
+{
+    return _mm256_round_ps(t, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+/* In two steps, so that neither 2^(n/2) leaves the exponent's range. */
+SIMD_INLINE simd simd_scale2(simd p, simd n)
+{
+    __m256i whole = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(whole, 1), rest = _mm256_sub_epi32(whole, half);
+    const __m256i bias = _mm256_set1_epi32(127);
+    p = _mm256_mul_ps(p, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(half, bias), 23)));
+    return _mm256_mul_ps(p, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23)));
+}
+
+#endif

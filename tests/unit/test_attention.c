@@ -1,0 +1,451 @@
+/* test_attention.c - kv_write and attention of every instruction set this machine runs: against an attention in double
+ * precision, and against themselves, bit for bit, however a prompt is chunked, spans are cut and segments are shared out.
+ *
+ * Every slot that was not written holds 0xFF bytes, a NaN in each cache format, and each span is an allocation of its own
+ * size: one number read from the wrong place makes the result a NaN, or asan speak. */
+#include "kernel/kernel.h"
+#include "support.h"
+
+#include <math.h>
+
+struct shape {
+    enum number_format k_format, v_format;
+    uint32_t head_dim, value_dim, group, keys, window;
+    float softcap;
+    uint32_t span_tokens;
+};
+
+/* One KV head of one sequence with all its queries. */
+struct scene {
+    struct shape shape;
+    float *q, *k,
+        *v; /* [keys, group * head_dim], [keys, head_dim], [keys, value_dim]; k and v as the cache rounds them */
+    struct kernel_span *spans;
+    uint32_t span_count;
+};
+
+static uint64_t seed;
+
+static float uniform(void) /* [-1, 1) */
+{
+    seed = seed * 6364136223846793005u + 1442695040888963407u;
+    return (float)((double)(seed >> 11) / (double)(1ull << 52) - 1.0);
+}
+
+static float *random_rows(uint64_t count, float size)
+{
+    float *rows = malloc(count * sizeof *rows + 1);
+    assert_non_null(rows);
+    for (uint64_t i = 0; i < count; i++) rows[i] = size * (uniform() + uniform());
+    return rows;
+}
+
+static void round_rows(enum number_format format, float *rows, uint64_t count)
+{
+    for (uint64_t i = 0; format == NF_F16 && i < count; i++) rows[i] = f16_to_f32(f16_from_f32(rows[i]));
+}
+
+static uint32_t smaller(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Writes the rows of all keys into spans, in runs of changing length. */
+static void scene_write(struct scene *scene, const struct kernel *kernel)
+{
+    const struct shape *s = &scene->shape;
+    uint32_t run = 1;
+    for (uint32_t at = 0, some; at < s->keys; at += some) {
+        struct kernel_span *span = &scene->spans[at / s->span_tokens];
+        uint32_t slot = at - span->position;
+        some = smaller(smaller(run, s->keys - at), s->span_tokens - slot);
+        kernel->kv_write(s->k_format, s->v_format, (void *)(uintptr_t)span->k, (void *)(uintptr_t)span->v, slot, some,
+                         scene->k + (uint64_t)at * s->head_dim, s->head_dim, s->head_dim,
+                         scene->v + (uint64_t)at * s->value_dim, s->value_dim, s->value_dim);
+        span->count = slot + some;
+        run = run % 37 + 1;
+    }
+}
+
+static void *unwritten(uint64_t bytes)
+{
+    void *memory = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    assert_non_null(memory);
+    memset(memory, 0xFF, bytes);
+    return memory;
+}
+
+static struct scene scene_open(const struct shape *shape, const struct kernel *kernel)
+{
+    struct scene scene = {.shape = *shape};
+    const struct shape *s = &scene.shape;
+    seed = 7;
+    scene.q = random_rows((uint64_t)s->keys * s->group * s->head_dim, 2);
+    scene.k = random_rows((uint64_t)s->keys * s->head_dim, 1);
+    scene.v = random_rows((uint64_t)s->keys * s->value_dim, 1);
+    round_rows(s->k_format, scene.k, (uint64_t)s->keys * s->head_dim);
+    round_rows(s->v_format, scene.v, (uint64_t)s->keys * s->value_dim);
+    scene.span_count = (s->keys + s->span_tokens - 1) / s->span_tokens;
+    scene.spans = calloc(scene.span_count, sizeof *scene.spans);
+    assert_non_null(scene.spans);
+    for (uint32_t i = 0; i < scene.span_count; i++) {
+        uint64_t groups = s->span_tokens / KERNEL_GROUP_TOKENS;
+        scene.spans[i].position = i * s->span_tokens;
+        scene.spans[i].k = unwritten(groups * kernel_k_group_bytes(s->k_format, s->head_dim));
+        scene.spans[i].v = unwritten(groups * kernel_v_group_bytes(s->v_format, s->value_dim));
+    }
+    scene_write(&scene, kernel);
+    return scene;
+}
+
+static void scene_close(struct scene *scene)
+{
+    for (uint32_t i = 0; i < scene->span_count; i++) {
+        free((void *)(uintptr_t)scene->spans[i].k);
+        free((void *)(uintptr_t)scene->spans[i].v);
+    }
+    free(scene->spans);
+    free(scene->q);
+    free(scene->k);
+    free(scene->v);
+}
+
+/* How the segments of a call are shared out. */
+enum split { WHOLE, BY_SEGMENT };
+
+static struct kernel_attend scene_attend(const struct scene *scene, uint32_t position, uint32_t tokens, float *out)
+{
+    const struct shape *s = &scene->shape;
+    uint64_t q_stride = (uint64_t)s->group * s->head_dim, out_stride = (uint64_t)s->group * s->value_dim;
+    return (struct kernel_attend){.k_format = s->k_format,
+                                  .v_format = s->v_format,
+                                  .head_dim = s->head_dim,
+                                  .value_dim = s->value_dim,
+                                  .group = s->group,
+                                  .tokens = tokens,
+                                  .position = position,
+                                  .window = s->window,
+                                  .scale = 1.0f / sqrtf((float)s->head_dim),
+                                  .softcap = s->softcap,
+                                  .q = scene->q + position * q_stride,
+                                  .q_token_stride = q_stride,
+                                  .spans = scene->spans,
+                                  .span_count = scene->span_count,
+                                  .out = out + position * out_stride,
+                                  .out_token_stride = out_stride};
+}
+
+/* Attention of `tokens` queries from `position` on, into their place of `out` [keys, group * value_dim]. A window leaves
+ * out the spans before it, as the cache does. */
+static void scene_run(const struct scene *scene, const struct kernel *kernel, uint32_t position, uint32_t tokens,
+                      enum split split, float *out)
+{
+    const struct shape *s = &scene->shape;
+    struct kernel_attend attend = scene_attend(scene, position, tokens, out);
+    uint32_t first = s->window && position + 1 > s->window ? position + 1 - s->window : 0;
+    attend.spans += first / s->span_tokens;
+    attend.span_count = (position + tokens - 1) / s->span_tokens + 1 - first / s->span_tokens;
+    struct kernel_span last = scene->spans[(position + tokens - 1) / s->span_tokens];
+    assert_true(last.position + last.count >= position + tokens);
+
+    uint64_t state_bytes = kernel_attend_state_floats(&attend) * sizeof(float);
+    float *state = malloc(state_bytes), *next = malloc(state_bytes);
+    float *scratch = aligned_alloc(64, kernel_attend_scratch_floats(&attend) * sizeof(float));
+    assert_true(state && next && scratch);
+    memset(state, 0xFF, state_bytes);
+    memset(scratch, 0xFF, kernel_attend_scratch_floats(&attend) * sizeof(float));
+    uint32_t segments = (position + tokens - 1) / KERNEL_SEGMENT_TOKENS + 1;
+    kernel->attend(&attend, 0, split == WHOLE ? segments : 1, state, scratch);
+    for (uint32_t i = 1; split == BY_SEGMENT && i < segments; i++) {
+        kernel->attend(&attend, i, i + 1, next, scratch);
+        kernel->attend_fold(&attend, state, next);
+    }
+    kernel->attend_finish(&attend, state);
+    free(state);
+    free(next);
+    free(scratch);
+}
+
+/* One query of the scene in double precision. */
+static void attend_exact(const struct scene *scene, uint32_t position, uint32_t head, double *out)
+{
+    const struct shape *s = &scene->shape;
+    uint32_t begin = s->window && position + 1 > s->window ? position + 1 - s->window : 0;
+    const float *q = scene->q + ((uint64_t)position * s->group + head) * s->head_dim;
+    double *scores = malloc((position + 1) * sizeof *scores), top = -INFINITY, sum = 0;
+    assert_non_null(scores);
+    for (uint32_t key = begin; key <= position; key++) {
+        double dot = 0;
+        for (uint32_t d = 0; d < s->head_dim; d++) dot += (double)q[d] * scene->k[(uint64_t)key * s->head_dim + d];
+        dot /= sqrt(s->head_dim);
+        scores[key] = s->softcap > 0 ? s->softcap * tanh(dot / s->softcap) : dot;
+        if (scores[key] > top) top = scores[key];
+    }
+    for (uint32_t d = 0; d < s->value_dim; d++) out[d] = 0;
+    for (uint32_t key = begin; key <= position; key++) {
+        double p = exp(scores[key] - top);
+        sum += p;
+        for (uint32_t d = 0; d < s->value_dim; d++) out[d] += p * scene->v[(uint64_t)key * s->value_dim + d];
+    }
+    for (uint32_t d = 0; d < s->value_dim; d++) out[d] /= sum;
+    free(scores);
+}
+
+/* Stated bound: no output differs from exact arithmetic over the cached rows by more than this; values are within 2,
+ * scores within about 12. */
+#define ATTEND_ERROR_MAX 4e-6
+
+static void expect_exact(const struct scene *scene, const struct kernel *kernel, const float *out, uint32_t step)
+{
+    const struct shape *s = &scene->shape;
+    double exact[256], worst = 0;
+    for (uint32_t position = 0; position < s->keys; position += position + step < s->keys ? step : s->keys)
+        for (uint32_t head = 0; head < s->group; head++) {
+            attend_exact(scene, position, head, exact);
+            const float *row = out + ((uint64_t)position * s->group + head) * s->value_dim;
+            for (uint32_t d = 0; d < s->value_dim; d++) {
+                double error = fabs(row[d] - exact[d]);
+                if (!(error <= ATTEND_ERROR_MAX))
+                    fail_msg("%s: dim %u/%u group %u window %u softcap %g formats %d/%d: position %u head %u column %u "
+                             "is %.9g, not %.9g",
+                             kernel->name, s->head_dim, s->value_dim, s->group, s->window, s->softcap, s->k_format,
+                             s->v_format, position, head, d, row[d], exact[d]);
+                if (error > worst) worst = error;
+            }
+        }
+    if (getenv("KVASIR_TEST_VERBOSE"))
+        print_message("%-10s dim %3u/%3u group %2u keys %4u window %4u softcap %2g: worst %.2g\n", kernel->name,
+                      s->head_dim, s->value_dim, s->group, s->keys, s->window, s->softcap, worst);
+}
+
+static void expect_same(const struct kernel *kernel, const float *a, const float *b, uint64_t count, const char *what,
+                        uint32_t detail)
+{
+    for (uint64_t i = 0; i < count; i++)
+        if (memcmp(a + i, b + i, sizeof *a))
+            fail_msg("%s: %s %u changes element %llu: %.9g, %.9g", kernel->name, what, detail, (unsigned long long)i,
+                     a[i], b[i]);
+}
+
+static uint64_t out_count(const struct shape *s)
+{
+    return (uint64_t)s->keys * s->group * s->value_dim;
+}
+
+static float *out_open(const struct shape *s)
+{
+    float *out = unwritten(out_count(s) * sizeof *out);
+    return out;
+}
+
+/* The tables whose attention is a file of its own; NULL where this machine cannot run it. */
+static const struct kernel *table(uint32_t index)
+{
+    static const char *const names[] = {"ref", "avx2", "avx512"};
+    const struct kernel *kernel = NULL;
+    return kernel_select(names[index], &kernel, NULL) == ST_OK ? kernel : NULL;
+}
+#define EACH_TABLE(kernel)                                         \
+    for (uint32_t table_index = 0; table_index < 3; table_index++) \
+        for (const struct kernel *kernel = table(table_index); kernel; kernel = NULL)
+
+/* Chunk by chunk as a prompt is prefilled: rows are there only up to the chunk's end. */
+static void run_chunks(const struct shape *shape, const struct kernel *kernel, uint32_t chunk, float *out)
+{
+    struct scene scene = scene_open(shape, kernel);
+    for (uint32_t at = 0; at < shape->keys; at += chunk)
+        scene_run(&scene, kernel, at, smaller(chunk, shape->keys - at), WHOLE, out);
+    scene_close(&scene);
+}
+
+static void test_exact(void **unused)
+{
+    (void)unused;
+    static const struct shape shapes[] = {
+        {NF_F32, NF_F32, 64, 64, 7, 130, 0, 0, 64},    {NF_F16, NF_F16, 64, 64, 7, 300, 0, 0, 32},
+        {NF_F16, NF_F16, 64, 64, 3, 257, 0, 0, 16},    {NF_F16, NF_F16, 256, 256, 4, 200, 50, 0, 64},
+        {NF_F16, NF_F32, 128, 128, 4, 100, 0, 0, 128}, {NF_F32, NF_F16, 80, 80, 1, 90, 0, 30, 16},
+        {NF_F16, NF_F16, 96, 96, 2, 75, 0, 0, 48},     {NF_F16, NF_F16, 112, 112, 5, 75, 17, 5, 32},
+        {NF_F32, NF_F32, 16, 16, 1, 75, 1, 0, 16},     {NF_F16, NF_F16, 32, 32, 8, 75, 16, 0, 16},
+        {NF_F16, NF_F16, 20, 13, 3, 75, 0, 50, 32},    {NF_F32, NF_F32, 7, 3, 2, 75, 33, 0, 32},
+        {NF_F16, NF_F16, 192, 128, 16, 60, 0, 0, 32},  {NF_F16, NF_F32, 1, 1, 1, 40, 0, 0, 16},
+        {NF_F16, NF_F16, 64, 40, 71, 33, 0, 0, 16},    {NF_F32, NF_F16, 40, 72, 13, 50, 20, 0, 16},
+    };
+    EACH_TABLE(kernel)
+    for (uint32_t i = 0; i < ARRAY_COUNT(shapes); i++) {
+        struct scene scene = scene_open(&shapes[i], kernel);
+        float *out = out_open(&shapes[i]);
+        scene_run(&scene, kernel, 0, shapes[i].keys, WHOLE, out);
+        expect_exact(&scene, kernel, out, 1);
+        free(out);
+        scene_close(&scene);
+    }
+}
+
+static void test_long_contexts(void **unused)
+{
+    (void)unused;
+    static const struct shape shapes[] = {
+        {NF_F16, NF_F16, 16, 16, 2, 2600, 0, 0, 64},     {NF_F32, NF_F32, 16, 24, 3, 2100, 1030, 0, 256},
+        {NF_F16, NF_F16, 64, 64, 7, 1100, 512, 0, 32},   {NF_F32, NF_F16, 32, 32, 1, 3100, 2000, 20, 1024},
+        {NF_F16, NF_F16, 16, 16, 1, 2100, 1024, 0, 128},
+    };
+    EACH_TABLE(kernel)
+    for (uint32_t i = 0; i < ARRAY_COUNT(shapes); i++) {
+        const struct shape *s = &shapes[i];
+        struct scene scene = scene_open(s, kernel);
+        float *whole = out_open(s), *other = out_open(s);
+        scene_run(&scene, kernel, 0, s->keys, WHOLE, whole);
+        expect_exact(&scene, kernel, whole, 61);
+        scene_run(&scene, kernel, 0, s->keys, BY_SEGMENT, other);
+        expect_same(kernel, whole, other, out_count(s), "a split by segments of scene", i);
+        run_chunks(s, kernel, 333, other);
+        expect_same(kernel, whole, other, out_count(s), "chunks of 333 in scene", i);
+        /* Single tokens around the segments' boundaries, their segments shared out. */
+        memset(other, 0xFF, out_count(s) * sizeof *other);
+        for (uint32_t at = 1000; at<s->keys; at += at % 1024> 1010 || at % 1024 < 40 ? 1 : 97) {
+            uint64_t row = (uint64_t)at * s->group * s->value_dim;
+            scene_run(&scene, kernel, at, 1, BY_SEGMENT, other);
+            expect_same(kernel, whole + row, other + row, (uint64_t)s->group * s->value_dim, "one token at", at);
+        }
+        free(whole);
+        free(other);
+        scene_close(&scene);
+    }
+}
+
+static void test_chunks_and_spans(void **unused)
+{
+    (void)unused;
+    static const struct shape shapes[] = {
+        {NF_F16, NF_F16, 64, 64, 7, 170, 0, 0, 256},  {NF_F32, NF_F32, 32, 48, 3, 170, 45, 0, 256},
+        {NF_F16, NF_F16, 16, 16, 1, 170, 16, 9, 256}, {NF_F32, NF_F16, 24, 20, 4, 170, 0, 0, 256},
+        {NF_F16, NF_F32, 16, 16, 13, 170, 1, 0, 256},
+    };
+    EACH_TABLE(kernel)
+    for (uint32_t i = 0; i < ARRAY_COUNT(shapes); i++) {
+        struct shape shape = shapes[i];
+        float *whole = out_open(&shape), *other = out_open(&shape);
+        run_chunks(&shape, kernel, shape.keys, whole);
+        uint32_t last = test_count(13, 40);
+        for (uint32_t chunk = 1; chunk <= last; chunk++) {
+            run_chunks(&shape, kernel, chunk, other);
+            expect_same(kernel, whole, other, out_count(&shape), "a chunk of", chunk);
+        }
+        for (shape.span_tokens = 16; shape.span_tokens <= 176; shape.span_tokens += 16) {
+            run_chunks(&shape, kernel, shape.keys, other);
+            expect_same(kernel, whole, other, out_count(&shape), "a span of", shape.span_tokens);
+        }
+        free(whole);
+        free(other);
+    }
+}
+
+/* A key that a query may not see has no part in its result, whatever it holds. */
+static void test_masked_keys_leave_no_trace(void **unused)
+{
+    (void)unused;
+    const struct shape shape = {NF_F32, NF_F32, 16, 24, 3, 90, 20, 0, 32};
+    EACH_TABLE(kernel)
+    {
+        struct scene scene = scene_open(&shape, kernel);
+        float *clean = out_open(&shape), *other = out_open(&shape);
+        scene_run(&scene, kernel, 40, 9, WHOLE, clean); /* keys 21 to 48 */
+        for (uint32_t key = 0; key < shape.keys; key++) {
+            if (key >= 21 && key <= 48) continue;
+            for (uint32_t d = 0; d < 16; d++) scene.k[key * 16 + d] = key % 2 ? NAN : INFINITY;
+            for (uint32_t d = 0; d < 24; d++) scene.v[key * 24 + d] = key % 3 ? NAN : -INFINITY;
+        }
+        /* A row that the first queries do not see yet, or the last no longer. */
+        for (uint32_t d = 0; d < 24; d++) scene.v[48 * 24 + d] = scene.v[21 * 24 + d] = NAN;
+        scene_write(&scene, kernel);
+        scene_run(&scene, kernel, 40, 9, WHOLE, other);
+        uint64_t row = 3 * 24;
+        expect_same(kernel, clean + 41 * row, other + 41 * row, 7 * row, "poison around the window of", 20);
+        for (uint64_t i = 0; i < row; i++) assert_true(isnan(other[40 * row + i]) && isnan(other[48 * row + i]));
+        free(clean);
+        free(other);
+        scene_close(&scene);
+    }
+}
+
+static void test_fold_of_empty_states(void **unused)
+{
+    (void)unused;
+    const struct shape shape = {NF_F16, NF_F16, 16, 20, 3, 1100, 40, 0, 64};
+    EACH_TABLE(kernel)
+    {
+        struct scene scene = scene_open(&shape, kernel);
+        float *out = out_open(&shape);
+        struct kernel_attend attend = scene_attend(&scene, 1090, 2, out);
+        uint64_t count = kernel_attend_state_floats(&attend);
+        assert_int_equal(count, 2 * 3 * (2 + 20));
+        float *empty = malloc(count * sizeof *empty), *full = malloc(count * sizeof *full),
+              *state = malloc(count * sizeof *state);
+        float *scratch = aligned_alloc(64, kernel_attend_scratch_floats(&attend) * sizeof *scratch);
+        assert_true(empty && full && state && scratch);
+        kernel->attend(&attend, 0, 1, empty, scratch); /* the window is past segment 0 */
+        kernel->attend(&attend, 1, 2, full, scratch);
+        for (uint32_t row = 0; row < 6; row++) assert_true(empty[row * 22] == -INFINITY && empty[row * 22 + 1] == 0);
+        memcpy(state, empty, count * sizeof *state);
+        kernel->attend_fold(&attend, state, full);
+        expect_same(kernel, state, full, count, "folding into an empty state", 0);
+        kernel->attend_fold(&attend, state, empty);
+        expect_same(kernel, state, full, count, "folding an empty state", 1);
+        kernel->attend_fold(&attend, empty, empty);
+        for (uint32_t row = 0; row < 6; row++) assert_true(empty[row * 22] == -INFINITY && empty[row * 22 + 1] == 0);
+        free(empty);
+        free(full);
+        free(state);
+        free(scratch);
+        free(out);
+        scene_close(&scene);
+    }
+}
+
+/* Every table writes the bytes that ref writes, and no others. */
+static void test_write_matches_ref(void **unused)
+{
+    (void)unused;
+    static const struct shape shapes[] = {{NF_F16, NF_F16, 64, 64, 1, 100, 0, 0, 48},
+                                          {NF_F32, NF_F16, 20, 13, 1, 70, 0, 0, 32},
+                                          {NF_F16, NF_F32, 5, 33, 1, 35, 0, 0, 16}};
+    const struct kernel *ref = table(0);
+    EACH_TABLE(kernel)
+    for (uint32_t i = 0; i < ARRAY_COUNT(shapes); i++) {
+        struct scene a = scene_open(&shapes[i], ref), b = scene_open(&shapes[i], kernel);
+        uint64_t groups = shapes[i].span_tokens / KERNEL_GROUP_TOKENS;
+        for (uint32_t span = 0; span < a.span_count; span++) {
+            assert_memory_equal(a.spans[span].k, b.spans[span].k,
+                                groups * kernel_k_group_bytes(shapes[i].k_format, shapes[i].head_dim));
+            assert_memory_equal(a.spans[span].v, b.spans[span].v,
+                                groups * kernel_v_group_bytes(shapes[i].v_format, shapes[i].value_dim));
+        }
+        scene_close(&a);
+        scene_close(&b);
+    }
+}
+
+static void test_sizes(void **unused)
+{
+    (void)unused;
+    assert_int_equal(kernel_k_group_bytes(NF_F32, 64), 16 * 64 * 4);
+    assert_int_equal(kernel_v_group_bytes(NF_F16, 80), 16 * 80 * 2);
+    struct kernel_attend attend = {.tokens = 5, .group = 7, .head_dim = 80, .value_dim = 64};
+    assert_int_equal(kernel_attend_state_floats(&attend), 5 * 7 * 66);
+    assert_int_equal(kernel_attend_scratch_floats(&attend) % 16, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_write_matches_ref),
+        cmocka_unit_test(test_exact),
+        cmocka_unit_test(test_long_contexts),
+        cmocka_unit_test(test_chunks_and_spans),
+        cmocka_unit_test(test_masked_keys_leave_no_trace),
+        cmocka_unit_test(test_fold_of_empty_states),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
