@@ -227,20 +227,23 @@ static enum status refuse_overlaps(struct format *format, struct error *error)
     return status;
 }
 
+bool format_architecture_valid(const char *text, size_t bytes)
+{
+    if (bytes == 0 || bytes > 63 || text[0] == '.') return false;
+    for (size_t i = 0; i < bytes; i++) {
+        if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-", text[i]) || !text[i])
+            return false;
+    }
+    return true;
+}
+
 static enum status check_architecture(const struct format *format, struct error *error)
 {
     const char *text;
     size_t bytes;
     enum status status = format_get_text(format, "general.architecture", &text, &bytes, error);
-    if (status != ST_OK) return status;
-    for (size_t i = 0; i < bytes; i++) {
-        if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-", text[i]) || !text[i])
-            bytes = 0;
-    }
-    if (bytes == 0 || bytes > 63)
-        return error_set(error, ST_INVALID,
-                         "general.architecture is not a name of 1 to 63 letters, digits, '.', '_' and '-'");
-    return ST_OK;
+    if (status != ST_OK || format_architecture_valid(text, bytes)) return status;
+    return error_set(error, ST_INVALID, "general.architecture is not a name of letters, digits, '.', '_' and '-'");
 }
 
 enum status format_finish(struct format *format, struct error *error)
@@ -249,9 +252,11 @@ enum status format_finish(struct format *format, struct error *error)
     format->tensor_order = sorted(format, format->tensor_count, by_name);
     if (!format->value_order || !format->tensor_order)
         return error_set(error, ST_NOMEM, "not enough memory to open it");
-    for (uint32_t i = 1; i < format->value_count; i++) {
+    for (uint32_t i = 0; i < format->value_count; i++) {
         const char *key = format->values[format->value_order[i]].key;
-        if (strcmp(format->values[format->value_order[i - 1]].key, key) == 0)
+        if (key[0] == '.') /* stands for "<architecture>." in the getters: it could not be asked for */
+            return error_set(error, ST_INVALID, "metadata key '%s' begins with '.'", key);
+        if (i > 0 && strcmp(format->values[format->value_order[i - 1]].key, key) == 0)
             return error_set(error, ST_INVALID, "metadata key '%s' appears twice", key);
     }
     for (uint32_t i = 1; i < format->tensor_count; i++) {

@@ -102,6 +102,8 @@ MUST_CHECK enum status format_tensor_add(struct format *format, const struct for
                                          uint64_t offset, struct error *error);
 /* True for 1…bytes_max printable ASCII characters: what keys and tensor names may be. */
 bool format_name_valid(const void *name, uint64_t bytes, uint64_t bytes_max);
+/* 1 to 63 letters, digits, '.', '_' and '-', the first not a '.': it becomes the beginning of keys. */
+bool format_architecture_valid(const char *text, size_t bytes);
 /* Sorts; refuses duplicate keys and tensor names, overlapping tensors, and a missing or odd general.architecture. */
 MUST_CHECK enum status format_finish(struct format *format, struct error *error);
 

@@ -128,7 +128,14 @@ static enum status read_shards(struct format *format, const char *folder, const 
     return ST_OK;
 }
 
-/* Every tensor of the index must be in the shard that it names. After format_finish. */
+static enum status finish(struct format *format, const char *folder, struct error *error)
+{
+    enum status status = format_finish(format, error);
+    if (status != ST_OK) error_prefix(error, "%s", folder);
+    return status;
+}
+
+/* Every tensor of the index must be in the shard that it names. After finish. */
 static enum status check_index(const struct format *format, const char *folder, const json_t *weight_map,
                                const json_t *opened, bool sandwich_norms, struct error *error)
 {
@@ -160,7 +167,7 @@ static enum status open_sharded(struct format *format, const char *folder, const
         goto done;
     }
     status = read_shards(format, folder, weight_map, opened, sandwich_norms, error);
-    if (status == ST_OK) status = format_finish(format, error);
+    if (status == ST_OK) status = finish(format, folder, error);
     if (status == ST_OK) status = check_index(format, folder, weight_map, opened, sandwich_norms, error);
 done:
     json_decref(root);
@@ -179,7 +186,7 @@ static enum status open_weights(struct format *format, const char *folder, bool 
         status = open_sharded(format, folder, index, sandwich_norms, error);
     } else if (file_exists(single)) {
         status = read_weights(format, folder, "model.safetensors", sandwich_norms, &part, error);
-        if (status == ST_OK) status = format_finish(format, error);
+        if (status == ST_OK) status = finish(format, folder, error);
     } else {
         status = error_set(error, ST_NOT_FOUND,
                            "%s: the folder has neither model.safetensors nor model.safetensors.index.json", folder);
@@ -212,7 +219,7 @@ enum status hugging_face_open(struct format *format, const char *folder, struct 
     }
     if (status == ST_OK) status = read_template(format, folder, error);
     if (status == ST_OK && format->vocabulary_only)
-        status = format_finish(format, error);
+        status = finish(format, folder, error);
     else if (status == ST_OK)
         status = open_weights(format, folder, hugging_face_sandwich_norms(row), error);
     if (status == ST_OK) status = check_head(format, folder, config, error);

@@ -437,8 +437,8 @@ static enum status find_row(struct config *config)
 {
     const char *type = json_string_value(json_object_get(config->text, "model_type"));
     if (!type) type = json_string_value(json_object_get(config->outer, "model_type"));
-    if (!type || !format_name_valid(type, strlen(type), 63))
-        return error_set(config->error, ST_INVALID, "\"model_type\" is missing or not a name of at most 63 characters");
+    if (!type || !format_architecture_valid(type, strlen(type)))
+        return error_set(config->error, ST_INVALID, "\"model_type\" is missing or not a name");
     config->row = &unknown_row;
     config->architecture = type;
     for (size_t i = 0; i < ARRAY_COUNT(rows); i++) {

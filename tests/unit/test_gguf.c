@@ -381,14 +381,31 @@ static void test_odd_values(void **state)
     refused(ST_INVALID, "bool of value 3");
 }
 
+/* A key that begins with '.' means "<architecture>." to the getters. (Found by fuzz_gguf.) */
+static void test_keys_that_cannot_be_asked_for(void **state)
+{
+    (void)state;
+    static const char *const names[] = {".block_count", "", "a\nb", "a\x80"};
+    for (size_t i = 0; i < ARRAY_COUNT(names); i++) {
+        buffer_release(&file);
+        buffer_init(&file, 0);
+        gguf_header(&file, 3, 0, 2);
+        gguf_key_text(&file, "general.architecture", "llama");
+        gguf_key_u32(&file, names[i], 1);
+        gguf_zeros(&file, 8);
+        refused(ST_INVALID, "metadata key");
+    }
+}
+
 static void test_architecture(void **state)
 {
     (void)state;
     gguf_header(&file, 3, 0, 1);
     gguf_key_u32(&file, "llama.block_count", 1);
     refused(ST_NOT_FOUND, "general.architecture");
-    static const char *const names[] = {"", "lla ma", "llama/..", "l\x1b[31m",
-                                        "a123456789012345678901234567890123456789012345678901234567890123456789"};
+    static const char *const names[] = {
+        "",       "lla ma",    "llama/..",
+        ".llama", "l\x1b[31m", "a123456789012345678901234567890123456789012345678901234567890123456789"};
     for (size_t i = 0; i < ARRAY_COUNT(names); i++) {
         buffer_release(&file);
         buffer_init(&file, 0);
@@ -550,14 +567,23 @@ static void test_real_models(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_single_values), TEST(test_conversions_that_lose_are_refused),
-        TEST(test_arrays),        TEST(test_rendering),
-        TEST(test_tensors),       TEST(test_vocabulary_only_ignores_tensors),
-        TEST(test_formats),       TEST(test_alignment),
-        TEST(test_versions),      TEST(test_duplicates),
-        TEST(test_places),        TEST(test_odd_values),
-        TEST(test_architecture),  TEST(test_files_that_are_none),
-        TEST(test_split_set),     TEST(test_split_sets_that_do_not_fit),
+        TEST(test_single_values),
+        TEST(test_conversions_that_lose_are_refused),
+        TEST(test_arrays),
+        TEST(test_rendering),
+        TEST(test_tensors),
+        TEST(test_vocabulary_only_ignores_tensors),
+        TEST(test_formats),
+        TEST(test_alignment),
+        TEST(test_versions),
+        TEST(test_duplicates),
+        TEST(test_places),
+        TEST(test_odd_values),
+        TEST(test_keys_that_cannot_be_asked_for),
+        TEST(test_architecture),
+        TEST(test_files_that_are_none),
+        TEST(test_split_set),
+        TEST(test_split_sets_that_do_not_fit),
         TEST(test_real_models),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -327,6 +327,7 @@ static void test_configs_that_are_refused(void **state)
         {"{\"model_type\":\"llama\",\"model_type\":\"qwen2\"}", "duplicate", ST_INVALID},
         {"{}", "model_type", ST_INVALID},
         {"{\"model_type\":7}", "model_type", ST_INVALID},
+        {"{\"model_type\":\".5\"}", "model_type", ST_INVALID},
         {"{\"model_type\":\"llama\"}", "\"num_hidden_layers\" is missing", ST_INVALID},
         {"{\"model_type\":\"llama\"," SIZES("-2") "}", "\"num_hidden_layers\" is not a whole number", ST_INVALID},
         {"{\"model_type\":\"llama\"," SIZES("2.5") "}", "\"num_hidden_layers\" is not a whole number", ST_INVALID},
