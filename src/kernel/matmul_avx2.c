@@ -27,6 +27,7 @@ MICRO_INLINE void dot_signed(__m256i (*sums)[2], const struct micro_kind kind, c
             for (uint32_t t = 0; t < tokens->count; t++) {
                 const __m256i x = _mm256_sign_epi8(token_word(kind, tokens, w, t), bytes);
                 sums[t][h] = _mm256_add_epi32(sums[t][h], widen(_mm256_maddubs_epi16(magnitude, x)));
+                KEEP_SUM(sums[t][h]);
             }
         }
     }
@@ -53,6 +54,8 @@ MICRO_INLINE void dot_group(__m256i (*sums)[2], const struct micro_kind kind, co
                 const __m256i x = token_word(kind, tokens, w, t);
                 pairs[t][0] = _mm256_add_epi16(pairs[t][0], _mm256_maddubs_epi16(low, x));
                 pairs[t][1] = _mm256_add_epi16(pairs[t][1], _mm256_maddubs_epi16(high, x));
+                KEEP_SUM(pairs[t][0]);
+                KEEP_SUM(pairs[t][1]);
             }
         }
         UNROLL

@@ -25,6 +25,7 @@ static inline void unpack_levels(uint32_t *out, const uint32_t *in)
         _mm256_storeu_si256((__m256i *)(out + h),
                             _mm256_shuffle_epi8(table, _mm256_loadu_si256((const __m256i *)(in + h))));
 }
+#define UNPACK_VECTOR_BYTES 32
 #include "kernel/matmul_unpack.h"
 
 #define MICRO_INLINE static inline __attribute__((always_inline))
@@ -99,7 +100,7 @@ MICRO_INLINE void micro_group(float (*chains)[TILE_ROWS], const struct matmul_pa
 MICRO_INLINE void micro_tokens(const struct matmul_call *call, const struct micro_kind kind, const uint32_t count)
 {
     _Alignas(32) float chains[TOKENS_MAX][TILE_ROWS];
-    struct micro_tokens tokens = {.input = call->input, .count = count, .lane = call->lane};
+    struct micro_tokens tokens = {.input = call->input, .count = count, .lane = count < INPUT_TOKENS ? call->lane : 0};
     memset(chains, 0, sizeof chains);
     for (uint32_t t = 0; t < count && !call->first; t++)
         memcpy(chains[t], call->out + t * call->out_stride, call->rows * sizeof(float));

@@ -27,6 +27,7 @@ MICRO_INLINE void dot_signed(__m512i *sums, const struct micro_kind kind, const 
             const __m512i x = token_word(kind, tokens, w, t);
             const __m512i signed_x = _mm512_mask_sub_epi8(x, negative, _mm512_setzero_si512(), x);
             sums[t] = _mm512_add_epi32(sums[t], widen(_mm512_maddubs_epi16(magnitude, signed_x)));
+            KEEP_SUM(sums[t]);
         }
     }
 }
@@ -48,8 +49,10 @@ MICRO_INLINE void dot_group(__m512i *sums, const struct micro_kind kind, const u
         for (uint32_t w = begin; w < begin + depth; w++) {
             const __m512i bytes = _mm512_load_si512(quants[w]);
             UNROLL
-            for (uint32_t t = 0; t < tokens->count; t++)
+            for (uint32_t t = 0; t < tokens->count; t++) {
                 pairs[t] = _mm512_add_epi16(pairs[t], _mm512_maddubs_epi16(bytes, token_word(kind, tokens, w, t)));
+                KEEP_SUM(pairs[t]);
+            }
         }
         UNROLL
         for (uint32_t t = 0; t < tokens->count; t++)

@@ -21,6 +21,7 @@ static inline void unpack_levels(uint32_t *out, const uint32_t *in)
     __m512i table = _mm512_broadcast_i32x4(_mm_xor_si128(levels, _mm_set1_epi8(-128)));
     _mm512_storeu_si512(out, _mm512_shuffle_epi8(table, _mm512_loadu_si512(in)));
 }
+#define UNPACK_VECTOR_BYTES 64
 #include "kernel/matmul_unpack.h"
 
 #define MICRO_INLINE static inline __attribute__((always_inline))
@@ -53,7 +54,8 @@ MICRO_INLINE __m512i token_word(const struct micro_kind kind, const struct micro
 {
     int32_t quants;
     memcpy(&quants,
-           tokens->input[t / INPUT_TOKENS]->quants[tokens->half * kind.words + word][tokens->lane + t % INPUT_TOKENS], 4);
+           tokens->input[t / INPUT_TOKENS]->quants[tokens->half * kind.words + word][tokens->lane + t % INPUT_TOKENS],
+           4);
     return _mm512_set1_epi32(quants);
 }
 
@@ -81,7 +83,8 @@ MICRO_INLINE void micro_tokens(const struct matmul_call *call, const struct micr
             const __m512 scale = _mm512_load_ps(panel->scales[s]);
             UNROLL
             for (uint32_t t = 0; t < count; t++) {
-                const __m512 x_scale = _mm512_set1_ps(tokens.input[t / INPUT_TOKENS]->scales[tokens.lane + t % INPUT_TOKENS]);
+                const __m512 x_scale =
+                    _mm512_set1_ps(tokens.input[t / INPUT_TOKENS]->scales[tokens.lane + t % INPUT_TOKENS]);
                 chains[t] = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sums[t]), scale), x_scale, chains[t]);
             }
             if (!kind.minimum) continue;

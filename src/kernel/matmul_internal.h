@@ -36,6 +36,8 @@
 #else
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
+/* Keeps a running integer sum in one register: without it gcc turns the chain of adds into a tree of spilled terms. */
+#define KEEP_SUM(vector) __asm__("" : "+v"(vector))
 
 /* 32 elements of 4 tokens, interleaved so that the bytes of a tile's tokens lie at constant distances. Sums are
  * negated: they start the integer chain of formats with an offset. */

@@ -17,6 +17,7 @@ static inline void unpack_levels(uint32_t *out, const uint32_t *in)
         for (int i = 0; i < 32; i += 8) out[l] |= (uint32_t)(number_iq4_levels[in[l] >> i & 15] + 128) << i;
     }
 }
+#define UNPACK_VECTOR_BYTES 16
 #include "kernel/matmul_unpack.h"
 
 /* `words` words of four bytes times the token's quants. */

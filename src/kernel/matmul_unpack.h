@@ -1,43 +1,56 @@
-/* matmul_unpack.h - packed words to unsigned bytes and f32 scales, in plain C that compilers turn into vectors.
+/* matmul_unpack.h - packed words to unsigned bytes and f32 scales, the same text for every instruction set.
  *
  * Included once by the matmul file of each instruction set, which first defines
+ *     UNPACK_VECTOR_BYTES                                                   16, 32 or 64
  *     static inline void unpack_halves(float *out, const uint16_t *in)      16 f16 to f32
  *     static inline void unpack_levels(uint32_t *out, const uint32_t *in)   16 words of four nibbles (one a byte) to
  *                                                                           IQ4 levels + 128
- * Every loop over LANES works on one 64-byte row of 16 words; bytes of a word never carry into each other because each
+ * LANES works on one 64-byte row of 16 words; bytes of a word never carry into each other because each
  * shift is followed by a mask. Which word holds which element: decoders in number_format.c. */
 #ifndef KERNEL_MATMUL_UNPACK_H
 #define KERNEL_MATMUL_UNPACK_H
 #include "kernel/matmul_internal.h"
 
-#define LANES(l) for (uint32_t l = 0; l < TILE_ROWS; l++)
+/* Vectors of the includer's width (UNPACK_VECTOR_BYTES), as the compilers' own vector types: LANES() walks the 16 lanes of
+ * a row, WORDS(at) and FLOATS(at) are the vector there. */
+typedef uint32_t unpack_words __attribute__((vector_size(UNPACK_VECTOR_BYTES), aligned(4), may_alias));
+typedef int32_t unpack_ints __attribute__((vector_size(UNPACK_VECTOR_BYTES), aligned(4), may_alias));
+typedef float unpack_floats __attribute__((vector_size(UNPACK_VECTOR_BYTES), aligned(4), may_alias));
+typedef uint16_t unpack_shorts __attribute__((vector_size(UNPACK_VECTOR_BYTES / 2), aligned(2), may_alias));
+#define LANES UNROLL for (uint32_t l = 0; l < TILE_ROWS; l += UNPACK_VECTOR_BYTES / 4)
+#define WORDS(at) (*(unpack_words *)((at) + l))
+#define IN(at) (*(const unpack_words *)((at) + l))
+#define FLOATS(at) (*(unpack_floats *)((at) + l))
+#define TO_FLOATS(words) __builtin_convertvector((unpack_ints)(words), unpack_floats)
 #define NIBBLES 0x0f0f0f0fu
 #define UNPACK_INLINE static inline __attribute__((always_inline))
 
-UNPACK_INLINE void low_nibbles(uint32_t *restrict out, const uint32_t *restrict in)
+UNPACK_INLINE void low_nibbles(uint32_t *out, const uint32_t *in)
 {
-    LANES(l) out[l] = in[l] & NIBBLES;
+    LANES WORDS(out) = IN(in) & NIBBLES;
 }
-UNPACK_INLINE void high_nibbles(uint32_t *restrict out, const uint32_t *restrict in)
+UNPACK_INLINE void high_nibbles(uint32_t *out, const uint32_t *in)
 {
-    LANES(l) out[l] = in[l] >> 4 & NIBBLES;
+    LANES WORDS(out) = IN(in) >> 4 & NIBBLES;
 }
 /* Nibbles and, above them, bit `bit` of each byte of `fifth`. */
-UNPACK_INLINE void low_and_fifth(uint32_t *restrict out, const uint32_t *restrict in, const uint32_t *restrict fifth,
-                                 uint32_t bit)
+UNPACK_INLINE unpack_words fifth_bits(unpack_words fifth, uint32_t bit)
 {
-    LANES(l) out[l] = (in[l] & NIBBLES) | (fifth[l] >> bit & 0x01010101u) << 4;
+    return (bit < 4 ? fifth << (4 - bit) : fifth >> (bit - 4)) & 0x10101010u;
 }
-UNPACK_INLINE void high_and_fifth(uint32_t *restrict out, const uint32_t *restrict in, const uint32_t *restrict fifth,
-                                  uint32_t bit)
+UNPACK_INLINE void low_and_fifth(uint32_t *out, const uint32_t *in, const uint32_t *fifth, uint32_t bit)
 {
-    LANES(l) out[l] = (in[l] >> 4 & NIBBLES) | (fifth[l] >> bit & 0x01010101u) << 4;
+    LANES WORDS(out) = (IN(in) & NIBBLES) | fifth_bits(IN(fifth), bit);
+}
+UNPACK_INLINE void high_and_fifth(uint32_t *out, const uint32_t *in, const uint32_t *fifth, uint32_t bit)
+{
+    LANES WORDS(out) = (IN(in) >> 4 & NIBBLES) | fifth_bits(IN(fifth), bit);
 }
 /* scale * (byte `index` of each word + bias) */
-UNPACK_INLINE void scale_by_byte(float *restrict out, const float *restrict scale, const uint32_t *restrict bytes,
-                                 uint32_t index, uint32_t mask, int32_t bias)
+UNPACK_INLINE void scale_by_byte(float *out, const float *scale, const uint32_t *bytes, uint32_t index, int32_t bias)
 {
-    LANES(l) out[l] = scale[l] * (float)((int32_t)(bytes[l] >> (8 * index) & mask) + bias);
+    LANES FLOATS(out) =
+        *(const unpack_floats *)(scale + l) * TO_FLOATS((IN(bytes) >> (8 * index) & 0xffu) + (uint32_t)bias);
 }
 
 /* ---- formats with 32 columns a block -------------------------------------------------------------------------------
@@ -49,6 +62,7 @@ static void unpack_q4_0(const uint16_t *halves, const uint32_t *words, uint32_t 
     for (uint32_t g = 0; g < groups; g++) {
         const uint32_t *w = words + (uint64_t)(group_begin + g) * 4 * TILE_ROWS;
         unpack_halves(panel->scales[g], halves + (uint64_t)(group_begin + g) * TILE_ROWS);
+        UNROLL
         for (uint32_t j = 0; j < 4; j++) {
             low_nibbles(panel->quants[g * 8 + j], w + j * TILE_ROWS);
             high_nibbles(panel->quants[g * 8 + 4 + j], w + j * TILE_ROWS);
@@ -64,6 +78,7 @@ static void unpack_q4_1(const uint16_t *halves, const uint32_t *words, uint32_t 
         const uint16_t *h = halves + (uint64_t)(group_begin + g) * 2 * TILE_ROWS;
         unpack_halves(panel->scales[g], h);
         unpack_halves(panel->minima[g], h + TILE_ROWS);
+        UNROLL
         for (uint32_t j = 0; j < 4; j++) {
             low_nibbles(panel->quants[g * 8 + j], w + j * TILE_ROWS);
             high_nibbles(panel->quants[g * 8 + 4 + j], w + j * TILE_ROWS);
@@ -73,6 +88,7 @@ static void unpack_q4_1(const uint16_t *halves, const uint32_t *words, uint32_t 
 
 UNPACK_INLINE void unpack_five_bits(const uint32_t *w, uint32_t (*quants)[TILE_ROWS])
 {
+    UNROLL
     for (uint32_t j = 0; j < 4; j++) {
         low_and_fifth(quants[j], w + (1 + j) * TILE_ROWS, w, j);
         high_and_fifth(quants[4 + j], w + (1 + j) * TILE_ROWS, w, 4 + j);
@@ -105,13 +121,15 @@ static void unpack_q8_0(const uint16_t *halves, const uint32_t *words, uint32_t 
     for (uint32_t g = 0; g < groups; g++) {
         const uint32_t *w = words + (uint64_t)(group_begin + g) * 8 * TILE_ROWS;
         unpack_halves(panel->scales[g], halves + (uint64_t)(group_begin + g) * TILE_ROWS);
-        for (uint32_t j = 0; j < 8; j++) LANES(l) panel->quants[g * 8 + j][l] = w[j * TILE_ROWS + l] ^ 0x80808080u;
+        UNROLL
+        for (uint32_t j = 0; j < 8; j++) LANES WORDS(panel->quants[g * 8 + j]) = IN(w + j * TILE_ROWS) ^ 0x80808080u;
     }
 }
 
 UNPACK_INLINE void unpack_iq4(const uint32_t *w, uint32_t (*quants)[TILE_ROWS])
 {
     _Alignas(64) uint32_t nibbles[TILE_ROWS];
+    UNROLL
     for (uint32_t j = 0; j < 4; j++) {
         low_nibbles(nibbles, w + j * TILE_ROWS);
         unpack_levels(quants[j], nibbles);
@@ -143,17 +161,18 @@ UNPACK_INLINE void unpack_scales_k4(const uint16_t *halves, const uint32_t *w, f
     const uint32_t *w1 = w + TILE_ROWS, *w2 = w + 2 * TILE_ROWS;
     unpack_halves(d, halves);
     unpack_halves(dmin, halves + TILE_ROWS);
-    LANES(l)
+    LANES
     {
-        s[0][l] = w[l] & 0x3f3f3f3fu;
-        m[0][l] = w1[l] & 0x3f3f3f3fu;
-        s[1][l] = (w2[l] & NIBBLES) | (w[l] >> 2 & 0x30303030u);
-        m[1][l] = (w2[l] >> 4 & NIBBLES) | (w1[l] >> 2 & 0x30303030u);
-        dmin[l] = -dmin[l];
+        WORDS(s[0]) = IN(w) & 0x3f3f3f3fu;
+        WORDS(m[0]) = IN(w1) & 0x3f3f3f3fu;
+        WORDS(s[1]) = (IN(w2) & NIBBLES) | (IN(w) >> 2 & 0x30303030u);
+        WORDS(m[1]) = (IN(w2) >> 4 & NIBBLES) | (IN(w1) >> 2 & 0x30303030u);
+        FLOATS(dmin) = -FLOATS(dmin);
     }
+    UNROLL
     for (uint32_t i = 0; i < BLOCK_GROUPS; i++) {
-        scale_by_byte(scales[i], d, s[i / 4], i % 4, 0xff, 0);
-        scale_by_byte(minima[i], dmin, m[i / 4], i % 4, 0xff, 0);
+        scale_by_byte(scales[i], d, s[i / 4], i % 4, 0);
+        scale_by_byte(minima[i], dmin, m[i / 4], i % 4, 0);
     }
 }
 
@@ -165,8 +184,10 @@ static void unpack_q4_k(const uint16_t *halves, const uint32_t *words, uint32_t 
         const uint32_t *w = words + block * 35 * TILE_ROWS;
         unpack_scales_k4(halves + block * 2 * TILE_ROWS, w, panel->scales + g, panel->minima + g);
         w += 3 * TILE_ROWS;
+        UNROLL
         for (uint32_t pair = 0; pair < 4; pair++) {
             uint32_t(*q)[TILE_ROWS] = panel->quants + (g + 2 * pair) * 8;
+            UNROLL
             for (uint32_t j = 0; j < 8; j++, w += TILE_ROWS) {
                 low_nibbles(q[j], w);
                 high_nibbles(q[8 + j], w);
@@ -183,8 +204,10 @@ static void unpack_q5_k(const uint16_t *halves, const uint32_t *words, uint32_t 
         const uint32_t *w = words + block * 43 * TILE_ROWS, *fifth = w + 3 * TILE_ROWS;
         unpack_scales_k4(halves + block * 2 * TILE_ROWS, w, panel->scales + g, panel->minima + g);
         w += 11 * TILE_ROWS;
+        UNROLL
         for (uint32_t pair = 0; pair < 4; pair++) {
             uint32_t(*q)[TILE_ROWS] = panel->quants + (g + 2 * pair) * 8;
+            UNROLL
             for (uint32_t j = 0; j < 8; j++, w += TILE_ROWS) {
                 low_and_fifth(q[j], w, fifth + j * TILE_ROWS, 2 * pair);
                 high_and_fifth(q[8 + j], w, fifth + j * TILE_ROWS, 2 * pair + 1);
@@ -202,21 +225,25 @@ static void unpack_q6_k(const uint16_t *halves, const uint32_t *words, uint32_t 
         uint64_t block = (group_begin + g) / BLOCK_GROUPS;
         const uint32_t *w = words + block * 52 * TILE_ROWS;
         unpack_halves(d, halves + block * TILE_ROWS);
+        UNROLL
         for (uint32_t s = 0; s < 16; s++) {
             const uint32_t *bytes = w + (48 + s / 4) * TILE_ROWS;
-            LANES(l) panel->scales[2 * g + s][l] = d[l] * (float)((int32_t)(bytes[l] << (24 - 8 * (s % 4))) >> 24);
+            LANES FLOATS(panel->scales[2 * g + s]) =
+                FLOATS(d) * TO_FLOATS((unpack_ints)(IN(bytes) << (24 - 8 * (s % 4))) >> 24);
         }
+        UNROLL
         for (uint32_t half = 0; half < 2; half++) {
             uint32_t(*q)[TILE_ROWS] = panel->quants + (g + 4 * half) * 8;
+            UNROLL
             for (uint32_t j = 0; j < 8; j++) {
                 const uint32_t *a = w + (16 * half + j) * TILE_ROWS, *b = a + 8 * TILE_ROWS;
                 const uint32_t *high = w + (32 + 8 * half + j) * TILE_ROWS;
-                LANES(l)
+                LANES
                 {
-                    q[j][l] = (a[l] & NIBBLES) | (high[l] << 4 & 0x30303030u);
-                    q[8 + j][l] = (b[l] & NIBBLES) | (high[l] << 2 & 0x30303030u);
-                    q[16 + j][l] = (a[l] >> 4 & NIBBLES) | (high[l] & 0x30303030u);
-                    q[24 + j][l] = (b[l] >> 4 & NIBBLES) | (high[l] >> 2 & 0x30303030u);
+                    WORDS(q[j]) = (IN(a) & NIBBLES) | (IN(high) << 4 & 0x30303030u);
+                    WORDS(q[8 + j]) = (IN(b) & NIBBLES) | (IN(high) << 2 & 0x30303030u);
+                    WORDS(q[16 + j]) = (IN(a) >> 4 & NIBBLES) | (IN(high) & 0x30303030u);
+                    WORDS(q[24 + j]) = (IN(b) >> 4 & NIBBLES) | (IN(high) >> 2 & 0x30303030u);
                 }
             }
         }
@@ -233,21 +260,23 @@ static void unpack_q3_k(const uint16_t *halves, const uint32_t *words, uint32_t 
         uint64_t block = (group_begin + g) / BLOCK_GROUPS;
         const uint32_t *w = words + block * 27 * TILE_ROWS;
         unpack_halves(d, halves + block * TILE_ROWS);
-        LANES(l)
+        LANES
         {
-            uint32_t a = w[24 * TILE_ROWS + l], b = w[25 * TILE_ROWS + l], high = w[26 * TILE_ROWS + l];
-            s[0][l] = (a & NIBBLES) | (high << 4 & 0x30303030u);
-            s[1][l] = (b & NIBBLES) | (high << 2 & 0x30303030u);
-            s[2][l] = (a >> 4 & NIBBLES) | (high & 0x30303030u);
-            s[3][l] = (b >> 4 & NIBBLES) | (high >> 2 & 0x30303030u);
+            const unpack_words a = IN(w + 24 * TILE_ROWS), b = IN(w + 25 * TILE_ROWS), high = IN(w + 26 * TILE_ROWS);
+            WORDS(s[0]) = (a & NIBBLES) | (high << 4 & 0x30303030u);
+            WORDS(s[1]) = (b & NIBBLES) | (high << 2 & 0x30303030u);
+            WORDS(s[2]) = (a >> 4 & NIBBLES) | (high & 0x30303030u);
+            WORDS(s[3]) = (b >> 4 & NIBBLES) | (high >> 2 & 0x30303030u);
         }
-        for (uint32_t i = 0; i < 16; i++) scale_by_byte(panel->scales[2 * g + i], d, s[i / 4], i % 4, 0xff, -32);
-        for (uint32_t i = 0; i < BLOCK_GROUPS; i++)
-            for (uint32_t j = 0; j < 8; j++) {
-                const uint32_t *low = w + (8 + 8 * (i / 4) + j) * TILE_ROWS, *third = w + j * TILE_ROWS;
-                uint32_t *q = panel->quants[(g + i) * 8 + j];
-                LANES(l) q[l] = (low[l] >> (2 * (i % 4)) & 0x03030303u) | (third[l] >> i & 0x01010101u) << 2;
-            }
+        UNROLL
+        for (uint32_t i = 0; i < 16; i++) scale_by_byte(panel->scales[2 * g + i], d, s[i / 4], i % 4, -32);
+        UNROLL
+        for (uint32_t i = 0; i < BLOCK_GROUPS; i++) UNROLL
+        for (uint32_t j = 0; j < 8; j++) {
+            const uint32_t *low = w + (8 + 8 * (i / 4) + j) * TILE_ROWS, *third = w + j * TILE_ROWS;
+            uint32_t *q = panel->quants[(g + i) * 8 + j];
+            LANES WORDS(q) = (IN(low) >> (2 * (i % 4)) & 0x03030303u) | (IN(third) >> i & 0x01010101u) << 2;
+        }
     }
 }
 
@@ -261,20 +290,22 @@ static void unpack_q2_k(const uint16_t *halves, const uint32_t *words, uint32_t 
         const uint32_t *w = words + block * 20 * TILE_ROWS;
         unpack_halves(d, halves + block * 2 * TILE_ROWS);
         unpack_halves(dmin, halves + (block * 2 + 1) * TILE_ROWS);
+        UNROLL
         for (uint32_t s = 0; s < 16; s++) {
             const uint32_t *bytes = w + s / 4 * TILE_ROWS;
-            LANES(l)
+            LANES
             {
-                uint32_t both = bytes[l] >> (8 * (s % 4));
-                panel->scales[2 * g + s][l] = d[l] * (float)(int32_t)(both & 15);
-                panel->minima[2 * g + s][l] = dmin[l] * (float)(int32_t)(both >> 4 & 15);
+                const unpack_words both = IN(bytes) >> (8 * (s % 4));
+                FLOATS(panel->scales[2 * g + s]) = FLOATS(d) * TO_FLOATS(both & 15u);
+                FLOATS(panel->minima[2 * g + s]) = FLOATS(dmin) * TO_FLOATS(both >> 4 & 15u);
             }
         }
-        for (uint32_t i = 0; i < BLOCK_GROUPS; i++)
-            for (uint32_t j = 0; j < 8; j++) {
-                const uint32_t *low = w + (4 + 8 * (i / 4) + j) * TILE_ROWS;
-                LANES(l) panel->quants[(g + i) * 8 + j][l] = low[l] >> (2 * (i % 4)) & 0x03030303u;
-            }
+        UNROLL
+        for (uint32_t i = 0; i < BLOCK_GROUPS; i++) UNROLL
+        for (uint32_t j = 0; j < 8; j++) {
+            const uint32_t *low = w + (4 + 8 * (i / 4) + j) * TILE_ROWS;
+            LANES WORDS(panel->quants[(g + i) * 8 + j]) = IN(low) >> (2 * (i % 4)) & 0x03030303u;
+        }
     }
 }
 
@@ -288,11 +319,13 @@ static void unpack_iq4_xs(const uint16_t *halves, const uint32_t *words, uint32_
         const uint32_t *w = words + block * 33 * TILE_ROWS;
         const uint16_t *high = halves + (block * 2 + 1) * TILE_ROWS;
         unpack_halves(d, halves + block * 2 * TILE_ROWS);
+        UNROLL
         for (uint32_t i = 0; i < BLOCK_GROUPS; i++) {
-            LANES(l)
+            LANES
             {
-                uint32_t scale = (w[l] >> (4 * i) & 15) | ((uint32_t)high[l] >> (2 * i) & 3) << 4;
-                panel->scales[g + i][l] = d[l] * (float)((int32_t)scale - 32);
+                const unpack_words two = __builtin_convertvector(*(const unpack_shorts *)(high + l), unpack_words);
+                const unpack_words scale = (IN(w) >> (4 * i) & 15u) | (two >> (2 * i) & 3u) << 4;
+                FLOATS(panel->scales[g + i]) = FLOATS(d) * TO_FLOATS(scale - 32u);
             }
             unpack_iq4(w + (1 + 4 * i) * TILE_ROWS, panel->quants + (g + i) * 8);
         }
