@@ -1,0 +1,148 @@
+/* cli.h - what the files of the program share: errors and exit statuses, the terminal, progress, model names, reading of
+ * prompts, one session of model and engine, and the commands.
+ *
+ * Rules
+ * - Exit status: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C, 141 standard output was closed by its reader.
+ * - An error is one line on standard error; a command that fails before its first output prints nothing to standard output.
+ * - Standard output carries the answer and nothing else. */
+#ifndef CLI_CLI_H
+#define CLI_CLI_H
+#include "base/base.h"
+#include "cli/options.h"
+#include "kvasir.h"
+
+enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_INTERRUPTED = 130, EXIT_PIPE = 141 };
+
+/* ---- commands: each returns the exit status ---------------------------------------------------------------------------- */
+
+int run_main(const struct options *options);
+int chat_main(const struct options *options);
+int tokenize_main(const struct options *options);
+int detokenize_main(const struct options *options);
+int render_main(const struct options *options);
+int inspect_main(const struct options *options);
+int eval_nll_main(const struct options *options);
+int bench_main(const struct options *options);
+int help_main(const struct options *options);
+
+/* ---- errors ------------------------------------------------------------------------------------------------------------- */
+
+/* Prints the line and returns the exit status that fits: nothing and EXIT_PIPE when output_write met a closed pipe. */
+int fail(const struct error *error);
+int fail_usage(const char *format, ...) PRINTF_LIKE(1, 2);
+/* The library's error as base's, and its status. */
+enum status library_error(const struct kvasir_error *from, struct error *to);
+
+/* ---- standard output and the terminal (terminal.c) ------------------------------------------------------------------------ */
+
+/* Bytes to standard output, at once. ST_CANCELLED: nobody reads it any more. */
+MUST_CHECK enum status output_write(const char *bytes, size_t count, struct error *error);
+/* The same for text that a model made: on a terminal, control characters other than newline and tab become '?', so that
+ * no answer can drive the terminal. */
+MUST_CHECK enum status output_write_answer(const char *bytes, size_t count, struct error *error);
+bool terminal_is(int descriptor);
+bool terminal_has_colour(const struct options *options, int descriptor);
+
+/* A bar on standard error, only there if that is a terminal and only after half a second. */
+struct progress {
+    const char *label;
+    double begin_s, drawn_s;
+    bool enabled, drawn;
+};
+void progress_begin(struct progress *progress, const struct options *options, const char *label);
+void progress_update(struct progress *progress, double fraction); /* 0…1 */
+void progress_end(struct progress *progress);                     /* wipes it */
+
+/* Ctrl-C, while watched, is counted instead of ending the program; interrupt_limit of them end it anyway. */
+void interrupt_watch(unsigned limit);
+void interrupt_unwatch(void); /* back to the default */
+unsigned interrupt_count(void);
+void interrupt_clear(void);
+
+/* "1.5 MiB" */
+const char *bytes_text(uint64_t bytes, char out[32]);
+
+/* ---- model names (model_name.c) --------------------------------------------------------------------------------------------- */
+
+/* The path that options->model names: itself, or a file of the cache folder. */
+MUST_CHECK enum status model_locate(const struct options *options, struct buffer *path, struct error *error);
+
+/* ---- text in (text_source.c) -------------------------------------------------------------------------------------------------- */
+
+bool source_is_given(
+    const struct options *options); /* text or ids by option or argument, or standard input is no terminal */
+/* Bytes of -p, -f, the argument or standard input. `standard_input` is set when they came from there unasked. */
+MUST_CHECK enum status source_text(const struct options *options, struct buffer *out, bool *standard_input,
+                                   struct error *error);
+/* The ids written in `text`, or in the file it names as "@FILE". */
+MUST_CHECK enum status source_ids(const char *what, const char *text, struct id_list *out, struct error *error);
+/* The --set values as a JSON object (taken by the caller with free), NULL without any. */
+MUST_CHECK enum status source_values(const struct options *options, char **out, struct error *error);
+
+/* ---- help texts (help.c, manual.c, completion.c), all from the tables ------------------------------------------------------- */
+
+void manual_write(const struct command *command, struct buffer *out); /* NULL: the program's own page */
+void completion_write(struct buffer *out);
+/* "-c, --context, --ctx-size, --max-model-len": every way to write an option. */
+void option_names(const struct option_row *row, const char *separator, struct buffer *out);
+/* What the row says beside its help text: "(0 to 1; default 1; KVASIR_X)", or nothing. */
+void option_facts(const struct option_row *row, struct buffer *out);
+
+/* ---- JSON out (json_out.c) ------------------------------------------------------------------------------------------------------ */
+
+/* A JSON string; bytes that are no UTF-8 become U+FFFD, one for each maximal part of a character. */
+void json_out_text(struct buffer *out, const char *text, size_t bytes);
+void json_out_ids(struct buffer *out, const uint32_t *ids, size_t count);
+void json_out_real(struct buffer *out, double value); /* null where it is not finite */
+
+/* ---- a session: one model, one engine, one request at a time (session.c) --------------------------------------------------------- */
+
+/* The model that the options name, its weights and a progress bar. */
+MUST_CHECK enum status model_load(const struct options *options, struct kvasir_model **out, struct error *error);
+
+struct session {
+    const struct options *options;
+    struct kvasir_model *model;
+    struct kvasir_engine *engine;
+    struct kvasir_model_info info;
+    char *dtype;           /* owned; the KV cache's number format as the engine takes it */
+    char *template_source; /* owned; NULL = the model's */
+    char *values;          /* owned; template variables as JSON, or NULL */
+};
+MUST_CHECK enum status session_open(struct session *session, const struct options *options, struct error *error);
+void session_close(struct session *session);
+bool session_has_template(const struct session *session);
+
+/* Text and tokens of one answer. */
+struct answer {
+    struct buffer text;
+    struct kvasir_token *tokens; /* [count]; `top` points nowhere: see `tops` */
+    struct kvasir_logprob *tops; /* [top_count], all tokens' alternatives in a row */
+    size_t count, capacity, top_count, top_capacity;
+    enum kvasir_finish finish;
+    struct kvasir_timings timings;
+    struct kvasir_engine_stats stats;
+    bool interrupted;
+};
+/* The request that the options describe, without its prompt. Arrays are borrowed from `options`. With `chatting`, the
+ * sampling that was not given is a chat's. */
+void request_prepare(const struct options *options, bool chatting, struct kvasir_request *out);
+/* Submits and runs to the end, or until Ctrl-C where that is watched; `stream` writes the text as it comes. */
+MUST_CHECK enum status session_answer(struct session *session, const struct kvasir_request *request, bool stream,
+                                      struct answer *out, struct error *error);
+void answer_release(struct answer *answer);
+/* The closing line, on standard error. */
+void answer_report(const struct session *session, const struct kvasir_request *request, const struct answer *answer);
+/* The KV cache's number format that -ctk, -ctv and --kv-cache-dtype name together: taken by the caller. */
+MUST_CHECK enum status kv_dtype_text(const struct options *options, char **out, struct error *error);
+
+/* ---- line editing (line_editor.c) ---------------------------------------------------------------------------------------------------- */
+
+struct line_editor;
+enum line_result { LINE_READ, LINE_INTERRUPTED, LINE_INTERRUPTED_EMPTY, LINE_END };
+MUST_CHECK enum status line_editor_open(const struct options *options, struct line_editor **out, struct error *error);
+void line_editor_close(struct line_editor *editor);
+/* One line without its newline; borrowed until the next call. */
+enum line_result line_editor_read(struct line_editor *editor, const char *prompt, const char **line, size_t *bytes);
+
+#endif

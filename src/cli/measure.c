@@ -1,0 +1,149 @@
+/* measure.c - inspect, eval and bench: the reports are made by src/eval; here they get their inputs and are printed. */
+#include "cli/cli.h"
+#include "eval/eval.h"
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static enum eval_output output_kind(const struct options *options)
+{
+    const char *name = options->output;
+    return strcmp(name, "json") == 0  ? EVAL_JSON
+           : strcmp(name, "csv") == 0 ? EVAL_CSV
+           : strcmp(name, "md") == 0  ? EVAL_MARKDOWN
+                                      : EVAL_TEXT;
+}
+
+/* Prints the report, with one newline at its end, and releases it. */
+static enum status report_print(enum status status, struct buffer *report, struct error *error)
+{
+    if (status == ST_OK && report->length && report->data[report->length - 1] != '\n') buffer_text(report, "\n");
+    if (status == ST_OK && report->failed) status = error_set(error, ST_NOMEM, "not enough memory for the report");
+    if (status == ST_OK) status = output_write(report->data, report->length, error);
+    buffer_release(report);
+    return status;
+}
+
+int inspect_main(const struct options *options)
+{
+    struct error error;
+    struct buffer path, report;
+    buffer_init(&report, 0);
+    enum status status = model_locate(options, &path, &error);
+    if (status == ST_OK) {
+        status = eval_inspect(path.data, output_kind(options), &report, &error);
+        buffer_release(&path);
+    }
+    status = report_print(status, &report, &error);
+    return status == ST_OK ? EXIT_OK : fail(&error);
+}
+
+static void fraction_progress(void *data, double fraction)
+{
+    progress_update(data, fraction);
+}
+
+/* ---- eval nll -------------------------------------------------------------------------------------------------------- */
+
+/* The ids to be judged: given, or of the text. `library_ids` is set where the library owns them. */
+static enum status nll_ids(const struct options *options, const struct kvasir_model *model, const struct buffer *text,
+                           struct id_list *ids, uint32_t **library_ids, struct error *error)
+{
+    if (options->prompt_ids) return ST_OK;
+    unsigned flags =
+        (options->no_special ? 0 : KVASIR_ADD_SPECIAL) | (options->no_parse_special ? 0 : KVASIR_PARSE_SPECIAL);
+    struct kvasir_error reason;
+    if (kvasir_tokenize(model, text->data, text->length, flags, library_ids, &ids->count, &reason) == KVASIR_OK)
+        return ST_OK;
+    return library_error(&reason, error);
+}
+
+int eval_nll_main(const struct options *options)
+{
+    struct error error;
+    if (!source_is_given(options))
+        return fail_usage("eval nll: no text: give one with -f, -p, --prompt-ids or on standard input");
+    struct buffer text = {0}, report;
+    struct id_list ids = {0};
+    uint32_t *library_ids = NULL;
+    struct kvasir_model *model = NULL;
+    char *dtype = NULL;
+    bool standard_input;
+    buffer_init(&report, 0);
+    enum status status = options->prompt_ids ? source_ids("--prompt-ids", options->prompt_ids, &ids, &error)
+                                             : source_text(options, &text, &standard_input, &error);
+    if (status == ST_OK) status = kv_dtype_text(options, &dtype, &error);
+    if (status == ST_OK) status = model_load(options, &model, &error);
+    if (status == ST_OK) status = nll_ids(options, model, &text, &ids, &library_ids, &error);
+    if (status == ST_OK && ids.count < 2)
+        status = error_set(&error, ST_INVALID, "eval nll: at least 2 tokens are needed, there are %zu", ids.count);
+    if (status == ST_OK) {
+        struct progress progress;
+        progress_begin(&progress, options, "nll    ");
+        struct eval_nll_options nll = {.ids = library_ids ? library_ids : ids.items,
+                                       .count = ids.count,
+                                       .context = (uint32_t)options->context,
+                                       .kv_cache_dtype = dtype,
+                                       .no_kv_cache = options->no_kv_cache,
+                                       .progress = fraction_progress,
+                                       .progress_data = &progress};
+        status = eval_nll(model, &nll, output_kind(options), &report, &error);
+        progress_end(&progress);
+    }
+    status = report_print(status, &report, &error);
+    kvasir_free(library_ids);
+    mem_free(ids.items);
+    mem_free(dtype);
+    if (model) kvasir_model_close(model);
+    buffer_release(&text);
+    return status == ST_OK ? EXIT_OK : fail(&error);
+}
+
+/* ---- bench ----------------------------------------------------------------------------------------------------------- */
+
+static void bench_progress(void *data, const char *test, uint32_t done, uint32_t total)
+{
+    (void)test;
+    progress_update(data, total ? (double)done / total : 0);
+}
+
+static bool any_positive(const struct id_list *list)
+{
+    for (size_t i = 0; i < list->count; i++)
+        if (list->items[i]) return true;
+    return false;
+}
+
+int bench_main(const struct options *options)
+{
+    struct error error;
+    if (!any_positive(&options->bench_prompt) && !any_positive(&options->bench_generate))
+        return fail_usage("bench: nothing to measure: both -p and -n are 0");
+    struct kvasir_model *model = NULL;
+    char *dtype = NULL;
+    struct buffer report;
+    buffer_init(&report, 0);
+    enum status status = kv_dtype_text(options, &dtype, &error);
+    if (status == ST_OK) status = model_load(options, &model, &error);
+    if (status == ST_OK) {
+        struct progress progress;
+        progress_begin(&progress, options, "bench  ");
+        struct eval_bench_options bench = {.prompt = options->bench_prompt.items,
+                                           .prompt_count = options->bench_prompt.count,
+                                           .generate = options->bench_generate.items,
+                                           .generate_count = options->bench_generate.count,
+                                           .depth = options->bench_depth.items,
+                                           .depth_count = options->bench_depth.count,
+                                           .repetitions = (uint32_t)options->repetitions,
+                                           .kv_cache_dtype = dtype,
+                                           .no_kv_cache = options->no_kv_cache,
+                                           .progress = bench_progress,
+                                           .progress_data = &progress};
+        status = eval_bench(model, &bench, output_kind(options), &report, &error);
+        progress_end(&progress);
+    }
+    status = report_print(status, &report, &error);
+    mem_free(dtype);
+    if (model) kvasir_model_close(model);
+    return status == ST_OK ? EXIT_OK : fail(&error);
+}

@@ -1,0 +1,259 @@
+/* option_table.c - the two tables of options.h: every command and every option, with all that is said about them
+ * anywhere. Names that llama.cpp and vLLM users have in their fingers are aliases. No code. */
+#include "cli/options.h"
+
+#define AT(field) offsetof(struct options, field)
+#define ANY_MODEL (FOR(RUN) | FOR(INSPECT) | FOR(TOKENIZE) | FOR(DETOKENIZE) | FOR(RENDER) | FOR(EVAL_NLL) | FOR(BENCH))
+#define GENERATES (FOR(RUN) | FOR(EVAL_NLL) | FOR(BENCH))
+#define READS_TEXT (FOR(RUN) | FOR(TOKENIZE) | FOR(EVAL_NLL))
+#define IDS_MAX 4294967294.0
+#define TOKENS_MAX 1073741824.0
+
+const struct command COMMANDS[COMMAND_COUNT] = {
+    [COMMAND_RUN] = {"run", ARGUMENTS_MODEL_TEXT, "[MODEL] [PROMPT]", "answer a prompt, or chat on a terminal",
+                     "The prompt is the second argument, or comes from -p, -f, --prompt-ids or standard input. With "
+                     "nothing given on a "
+                     "terminal, a chat begins. A model with a chat template gets the prompt as a user's message; "
+                     "without one, or with "
+                     "--raw, the model continues the prompt itself.\n\n"
+                     "The answer goes to standard output as it is made; one closing line about time and memory goes to "
+                     "standard error. "
+                     "An answer is greedy, thus always the same, unless --temp is given; a chat uses --temp 0.7 "
+                     "--top-k 40 --top-p 0.95 "
+                     "--min-p 0.05 where these are not given.\n\n"
+                     "Ctrl-C stops the answer: what was written stays, and the exit status is 130.",
+                     "kvasir run smollm2 \"Why is the sky blue?\"\tone answer\n"
+                     "kvasir run\ta chat with the default model\n"
+                     "git diff | kvasir run qwen2 --system \"Review this patch.\"\ta prompt from a pipe\n"
+                     "kvasir run model.gguf --raw -p \"Once upon a time\" -n 64 --temp 0.8 -s 7\ta continuation\n"},
+    [COMMAND_INSPECT] = {"inspect", ARGUMENTS_MODEL, "[MODEL]", "say what a model is and what its KV cache costs",
+                         "Architecture, tensors by format, context length, and the bytes of K and V per token by kind "
+                         "of layer, with the "
+                         "formula and a table for 1K to 128K tokens. No weights are loaded.",
+                         "kvasir inspect smollm2\ta model of the cache folder\n"},
+    [COMMAND_TOKENIZE] = {"tokenize", ARGUMENTS_MODEL_TEXT, "[MODEL] [TEXT]", "turn text into token ids",
+                          "The text is the second argument, or comes from -p, -f or standard input, byte for byte. "
+                          "Only the file's vocabulary "
+                          "is read, so the architecture need not be one that Kvasir runs. An empty text gives no ids.",
+                          "kvasir tokenize smollm2 \"Hello world\"\tids and pieces\n"
+                          "kvasir tokenize -m model.gguf -f book.txt --output json\t{\"ids\":[...]}\n"},
+    [COMMAND_DETOKENIZE] = {"detokenize", ARGUMENTS_MODEL_REST, "[MODEL] [ID...]", "turn token ids into text",
+                            "The ids are the further arguments, or come from --ids, -f or standard input: whole "
+                            "numbers separated by commas or "
+                            "blanks, or the JSON that tokenize prints. Out come the exact bytes, nothing else; a BOS "
+                            "that tokenize put in front "
+                            "is left out.",
+                            "kvasir detokenize smollm2 504 3575 282\tthe text of three tokens\n"},
+    [COMMAND_RENDER] =
+        {"render", ARGUMENTS_MODEL, "[MODEL]", "show the prompt text a chat template gives",
+         "Prints exactly the text that the model's template, or the one in --template, makes of the messages: an array "
+         "of "
+         "{\"role\", \"content\"}, or an object with \"messages\" and perhaps \"tools\".",
+         "kvasir render qwen2 --messages chat.json\tthe model's own template\n"
+         "kvasir render --template t.jinja --messages chat.json --set 'bos_token=\"<s>\"'\tany template\n"},
+    [COMMAND_EVAL_NLL] =
+        {"eval nll", ARGUMENTS_MODEL, "[MODEL]", "measure how well a model predicts a text",
+         "The mean negative log-likelihood (natural logarithm) over all next-token predictions of the text; its "
+         "exponential is the perplexity.",
+         "kvasir eval nll smollm2 -f wiki.txt --output json\t{\"mean_nll\",\"tokens\"}\n"},
+    [COMMAND_BENCH] =
+        {"bench", ARGUMENTS_MODEL, "[MODEL]", "measure prefill and decode speed",
+         "Every value of -p is a prefill test (pp512), every pair of -n and -d a decode test (tg128, tg128@8192). Each "
+         "runs "
+         "once untimed, then -r times.",
+         "kvasir bench smollm2\tpp512 and tg128\n"
+         "kvasir bench qwen2 -p 0 -n 64 -d 0,8192 -r 5 --output json\tdecode, empty and at 8K tokens of context\n"},
+    [COMMAND_HELP] = {"help", ARGUMENTS_REST, "[COMMAND]", "describe a command",
+                      "The same as COMMAND --help. With --man, the manual page as roff source; with --bash-completion, "
+                      "a script for bash.",
+                      "kvasir help run\tas kvasir run --help\n"
+                      "kvasir help --man run | man -l -\tthe manual page\n"
+                      "source <(kvasir help --bash-completion)\tcompletion in this shell\n"},
+    [COMMAND_VERSION] = {"version", ARGUMENTS_NONE, "", "print the version", "The same as --version.", NULL},
+};
+
+/* A row is read as a paragraph. */
+/* clang-format off */
+const struct option_row OPTION_ROWS[] = {
+    /* ---- model ---- */
+    {.commands = ANY_MODEL, .letter = 'm', .name = "model", .kind = OPTION_FILE, .argument = "MODEL",
+     .group = "Model", .fallback = "smollm2", .environment = "KVASIR_MODEL", .offset = AT(model),
+     .help = "a GGUF file, a folder with config.json and *.safetensors, or a name in the cache folder. With -m, "
+             "arguments are no longer taken as MODEL"},
+    {.commands = GENERATES, .letter = 't', .name = "threads", .kind = OPTION_WHOLE, .argument = "N",
+     .group = "Model", .fallback = "0", .low = 0, .high = 1024, .environment = "KVASIR_THREADS",
+     .offset = AT(threads),
+     .help = "threads; 0 = one for every processor. The answer does not depend on it"},
+    {.commands = GENERATES, .name = "isa", .kind = OPTION_TEXT, .argument = "NAME", .group = "Model",
+     .fallback = "auto", .environment = "KVASIR_ISA", .offset = AT(isa),
+     .help = "instruction set of the kernels: auto, ref, avx2, avxvnni, avx512, avx512vnni"},
+
+    /* ---- prompt ---- */
+    {.commands = READS_TEXT, .letter = 'p', .name = "prompt", .kind = OPTION_TEXT, .argument = "TEXT",
+     .group = "Prompt", .exclusive = "prompt", .offset = AT(prompt),
+     .help = "the text"},
+    {.commands = READS_TEXT, .letter = 'f', .name = "file", .kind = OPTION_FILE, .argument = "FILE",
+     .group = "Prompt", .exclusive = "prompt", .offset = AT(file),
+     .help = "the text is the file's bytes, all of them; - is standard input"},
+    {.commands = FOR(RUN) | FOR(EVAL_NLL), .name = "prompt-ids", .kind = OPTION_IDS, .argument = "IDS",
+     .group = "Prompt", .exclusive = "prompt", .offset = AT(prompt_ids),
+     .help = "token ids instead of text, as in \"1,2,3\"; @FILE reads them from a file. Nothing is added"},
+    {.commands = FOR(DETOKENIZE), .name = "ids", .kind = OPTION_IDS, .argument = "IDS", .group = "Prompt",
+     .exclusive = "prompt", .offset = AT(ids),
+     .help = "the ids, as in \"1,2,3\""},
+    {.commands = FOR(DETOKENIZE), .letter = 'f', .name = "file", .kind = OPTION_FILE, .argument = "FILE",
+     .group = "Prompt", .exclusive = "prompt", .offset = AT(file),
+     .help = "a file with the ids; - is standard input"},
+    {.commands = FOR(RUN), .name = "system", .kind = OPTION_TEXT, .argument = "TEXT", .group = "Prompt",
+     .aliases = "-sys --system-prompt", .offset = AT(system),
+     .help = "a system message before the user's"},
+    {.commands = FOR(RUN), .name = "raw", .kind = OPTION_FLAG, .group = "Prompt", .offset = AT(raw),
+     .help = "no chat template: the model continues the text. Control tokens spelled in it count as such"},
+    {.commands = FOR(RENDER), .name = "messages", .kind = OPTION_FILE, .argument = "FILE", .group = "Prompt",
+     .offset = AT(messages_file),
+     .help = "the messages, as JSON; - is standard input"},
+    {.commands = FOR(RENDER), .name = "tools", .kind = OPTION_FILE, .argument = "FILE", .group = "Prompt",
+     .offset = AT(tools_file), .unset = "`tools` is none in the template",
+     .help = "an array of tools, as JSON"},
+    {.commands = FOR(RUN) | FOR(RENDER), .name = "template", .kind = OPTION_FILE, .argument = "FILE",
+     .group = "Prompt", .aliases = "--chat-template --chat-template-file", .offset = AT(template_file),
+     .unset = "the model's own",
+     .help = "a file with a Jinja chat template"},
+    {.commands = FOR(RUN) | FOR(RENDER), .name = "set", .kind = OPTION_VALUES, .argument = "KEY=JSON",
+     .group = "Prompt", .offset = AT(values),
+     .help = "a value for the template, as in enable_thinking=false; may be repeated"},
+    {.commands = FOR(RENDER), .name = "no-generation-prompt", .kind = OPTION_FLAG, .group = "Prompt",
+     .offset = AT(no_generation_prompt),
+     .help = "do not open the assistant's turn at the end"},
+    {.commands = READS_TEXT | FOR(DETOKENIZE), .name = "no-special", .kind = OPTION_FLAG, .group = "Prompt",
+     .aliases = "--no-bos", .offset = AT(no_special),
+     .help = "the model's BOS and EOS are not added to a raw text (detokenize: were not, so none is left out)"},
+    {.commands = READS_TEXT, .name = "no-parse-special", .kind = OPTION_FLAG, .group = "Prompt",
+     .offset = AT(no_parse_special),
+     .help = "control tokens spelled in a raw text stay text"},
+    {.commands = FOR(DETOKENIZE), .name = "skip-special", .kind = OPTION_FLAG, .group = "Prompt",
+     .aliases = "--skip-special-tokens", .offset = AT(skip_special),
+     .help = "leave out all control tokens"},
+
+    /* ---- answer ---- */
+    {.commands = FOR(RUN), .letter = 'n', .name = "max-tokens", .kind = OPTION_WHOLE, .argument = "N",
+     .group = "Answer", .aliases = "--n-predict --predict", .fallback = "-1", .low = -1, .high = TOKENS_MAX,
+     .offset = AT(max_tokens),
+     .help = "most tokens of the answer; -1 = until it ends or the context is full"},
+    {.commands = FOR(RUN), .name = "stop", .kind = OPTION_TEXTS, .argument = "TEXT", .group = "Answer",
+     .aliases = "-r --reverse-prompt", .offset = AT(stop),
+     .help = "end the answer where this text would begin; may be repeated"},
+    {.commands = FOR(RUN), .name = "stop-token-ids", .kind = OPTION_WHOLES, .argument = "IDS", .group = "Answer",
+     .low = 0, .high = IDS_MAX, .offset = AT(stop_ids),
+     .help = "tokens that end the answer"},
+    {.commands = FOR(RUN), .name = "ignore-eos", .kind = OPTION_FLAG, .group = "Answer", .offset = AT(ignore_eos),
+     .help = "go on after the model's own end tokens"},
+    {.commands = FOR(RUN), .name = "logprobs", .kind = OPTION_WHOLE, .argument = "N", .group = "Answer",
+     .fallback = "0", .low = 0, .high = 128, .offset = AT(logprobs),
+     .help = "in JSON: each token's log-probability and the N best beside it"},
+    {.commands = FOR(RUN), .name = "show-control", .kind = OPTION_FLAG, .group = "Answer",
+     .aliases = "-sp --special", .offset = AT(show_control),
+     .help = "write control tokens by their spelling"},
+
+    /* ---- sampling ---- */
+    {.commands = FOR(RUN), .name = "temp", .kind = OPTION_REAL, .argument = "X", .group = "Sampling",
+     .aliases = "--temperature", .fallback = "0", .low = 0, .high = 100, .offset = AT(temperature),
+     .help = "temperature; 0 = greedy, always the best token"},
+    {.commands = FOR(RUN), .name = "top-k", .kind = OPTION_WHOLE, .argument = "N", .group = "Sampling",
+     .fallback = "0", .low = -1, .high = TOKENS_MAX, .offset = AT(top_k),
+     .help = "draw from the N best tokens; 0 or -1 = off"},
+    {.commands = FOR(RUN), .name = "top-p", .kind = OPTION_REAL, .argument = "P", .group = "Sampling",
+     .fallback = "1", .low = 0, .high = 1, .offset = AT(top_p),
+     .help = "draw from the smallest set of best tokens whose probability reaches P; 1 = off"},
+    {.commands = FOR(RUN), .name = "min-p", .kind = OPTION_REAL, .argument = "P", .group = "Sampling",
+     .fallback = "0", .low = 0, .high = 1, .offset = AT(min_p),
+     .help = "drop tokens less probable than P times the best; 0 = off"},
+    {.commands = FOR(RUN), .name = "typical-p", .kind = OPTION_REAL, .argument = "P", .group = "Sampling",
+     .aliases = "--typical", .fallback = "1", .low = 0, .high = 1, .offset = AT(typical_p),
+     .help = "locally typical sampling of mass P; 1 = off"},
+    {.commands = FOR(RUN), .name = "repeat-penalty", .kind = OPTION_REAL, .argument = "X", .group = "Sampling",
+     .aliases = "--repetition-penalty", .fallback = "1", .low = 0, .high = 100, .offset = AT(repetition_penalty),
+     .help = "make tokens of the prompt and the answer less likely again; 1 = off"},
+    {.commands = FOR(RUN), .name = "repeat-last-n", .kind = OPTION_WHOLE, .argument = "N", .group = "Sampling",
+     .fallback = "-1", .low = -1, .high = TOKENS_MAX, .offset = AT(penalty_window),
+     .help = "how many tokens back --repeat-penalty looks; -1 = all, 0 = none"},
+    {.commands = FOR(RUN), .name = "frequency-penalty", .kind = OPTION_REAL, .argument = "X", .group = "Sampling",
+     .fallback = "0", .low = -2, .high = 2, .offset = AT(frequency_penalty),
+     .help = "subtracted once for every time the answer has used the token"},
+    {.commands = FOR(RUN), .name = "presence-penalty", .kind = OPTION_REAL, .argument = "X", .group = "Sampling",
+     .fallback = "0", .low = -2, .high = 2, .offset = AT(presence_penalty),
+     .help = "subtracted when the answer has used the token"},
+    {.commands = FOR(RUN), .letter = 'l', .name = "logit-bias", .kind = OPTION_BIASES, .argument = "ID=BIAS",
+     .group = "Sampling", .low = 0, .high = IDS_MAX, .offset = AT(bias),
+     .help = "added to a token's logit; -inf forbids it; by commas, may be repeated"},
+    {.commands = FOR(RUN), .letter = 's', .name = "seed", .kind = OPTION_WHOLE, .argument = "N", .group = "Sampling",
+     .fallback = "-1", .low = -1, .high = 9223372036854775807.0, .environment = "KVASIR_SEED", .offset = AT(seed),
+     .help = "of the random draws; -1 = a new one, which the closing line tells"},
+
+    /* ---- KV cache ---- */
+    {.commands = FOR(RUN) | FOR(EVAL_NLL), .letter = 'c', .name = "context", .kind = OPTION_WHOLE, .argument = "N",
+     .group = "KV cache", .aliases = "--ctx-size --max-model-len", .fallback = "0", .low = 0, .high = TOKENS_MAX,
+     .environment = "KVASIR_CONTEXT", .offset = AT(context),
+     .help = "most tokens of prompt and answer; 0 = what the model was trained for, as far as memory allows"},
+    {.commands = GENERATES, .name = "kv-cache-dtype", .kind = OPTION_TEXT, .argument = "TYPE", .group = "KV cache",
+     .fallback = "auto", .environment = "KVASIR_KV_CACHE_DTYPE", .offset = AT(kv_cache_dtype),
+     .help = "number format of K and V: auto (f16), f16, f32, or k=f32,v=f16"},
+    {.commands = GENERATES, .name = "cache-type-k", .kind = OPTION_TEXT, .argument = "TYPE", .group = "KV cache",
+     .aliases = "-ctk", .unset = "as --kv-cache-dtype", .offset = AT(cache_type_k),
+     .help = "number format of K alone"},
+    {.commands = GENERATES, .name = "cache-type-v", .kind = OPTION_TEXT, .argument = "TYPE", .group = "KV cache",
+     .aliases = "-ctv", .unset = "as --kv-cache-dtype", .offset = AT(cache_type_v),
+     .help = "number format of V alone"},
+    {.commands = FOR(RUN), .name = "kv-cache-memory", .kind = OPTION_SIZE, .argument = "SIZE", .group = "KV cache",
+     .aliases = "--kv-cache-memory-bytes", .unset = "what one request of the whole context needs", .low = 1,
+     .high = 1.0e15, .environment = "KVASIR_KV_CACHE_MEMORY", .offset = AT(kv_cache_bytes),
+     .help = "budget of the KV cache, as in 512MiB or 2GiB"},
+    {.commands = FOR(RUN), .name = "block-size", .kind = OPTION_WHOLE, .argument = "N", .group = "KV cache",
+     .fallback = "32", .low = 16, .high = 128, .offset = AT(block_size),
+     .help = "tokens in a block; a multiple of 16"},
+    {.commands = FOR(RUN), .name = "max-num-batched-tokens", .kind = OPTION_WHOLE, .argument = "N",
+     .group = "KV cache", .aliases = "-ub --ubatch-size", .fallback = "512", .low = 1, .high = 65536,
+     .offset = AT(max_batched_tokens),
+     .help = "prompt tokens computed in one step"},
+    {.commands = GENERATES, .name = "no-kv-cache", .kind = OPTION_FLAG, .group = "KV cache",
+     .offset = AT(no_kv_cache),
+     .help = "recompute everything for each token: slow, same tokens, for comparison"},
+
+    /* ---- measurement ---- */
+    {.commands = FOR(BENCH), .letter = 'p', .name = "n-prompt", .kind = OPTION_WHOLES, .argument = "N,...",
+     .group = "Measurement", .fallback = "512", .low = 0, .high = TOKENS_MAX, .offset = AT(bench_prompt),
+     .help = "prompt tokens of the prefill tests; 0 = none"},
+    {.commands = FOR(BENCH), .letter = 'n', .name = "n-gen", .kind = OPTION_WHOLES, .argument = "N,...",
+     .group = "Measurement", .fallback = "128", .low = 0, .high = TOKENS_MAX, .offset = AT(bench_generate),
+     .help = "tokens of the decode tests; 0 = none"},
+    {.commands = FOR(BENCH), .letter = 'd', .name = "depth", .kind = OPTION_WHOLES, .argument = "N,...",
+     .group = "Measurement", .aliases = "--n-depth", .fallback = "0", .low = 0, .high = TOKENS_MAX,
+     .offset = AT(bench_depth),
+     .help = "tokens of context before the decode tests"},
+    {.commands = FOR(BENCH), .letter = 'r', .name = "repetitions", .kind = OPTION_WHOLE, .argument = "N",
+     .group = "Measurement", .fallback = "3", .low = 1, .high = 10000, .offset = AT(repetitions),
+     .help = "timed runs of every test"},
+
+    /* ---- output ---- */
+    {.commands = FOR(RUN) | FOR(INSPECT) | FOR(TOKENIZE) | FOR(EVAL_NLL), .letter = 'o', .name = "output",
+     .kind = OPTION_CHOICE, .argument = "FORMAT", .group = "Output", .fallback = "text", .choices = "text|json",
+     .offset = AT(output),
+     .help = "text or json"},
+    {.commands = FOR(BENCH), .letter = 'o', .name = "output", .kind = OPTION_CHOICE, .argument = "FORMAT",
+     .group = "Output", .fallback = "md", .choices = "md|csv|json", .offset = AT(output),
+     .help = "md, csv or json"},
+    {.commands = GENERATES, .letter = 'q', .name = "quiet", .kind = OPTION_FLAG, .group = "Output",
+     .offset = AT(quiet),
+     .help = "no closing line and no progress"},
+    {.commands = FOR(HELP), .name = "man", .kind = OPTION_FLAG, .group = "Output", .offset = AT(manual),
+     .help = "the manual page, as roff source"},
+    {.commands = FOR(HELP), .name = "bash-completion", .kind = OPTION_FLAG, .group = "Output",
+     .offset = AT(bash_completion),
+     .help = "a completion script for bash"},
+    {.commands = (1u << COMMAND_COUNT) - 1, .letter = 'h', .name = "help", .kind = OPTION_FLAG, .group = "Output",
+     .offset = AT(help),
+     .help = "describe the command"},
+};
+/* clang-format on */
+const size_t OPTION_ROW_COUNT = ARRAY_COUNT(OPTION_ROWS);
+_Static_assert(ARRAY_COUNT(OPTION_ROWS) <= OPTION_ROWS_MAX, "struct options has room for every row");

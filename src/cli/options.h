@@ -1,0 +1,148 @@
+/* options.h - the command line as data: one table of commands, one of options. Parsing, --help, the manual pages and the
+ * bash completion are all made from these rows, so they cannot disagree.
+ *
+ * Rules
+ * - The order of weight is: command line, environment (rows that name a variable), the row's default. The default is
+ *   text in the row, parsed like any value: what --help says is what is used.
+ * - A number is the whole text, within the row's range. Nothing is guessed from a prefix of an option's name.
+ * - An argument's text is borrowed from argv or the environment; lists are owned by struct options.
+ * - Only options_parse reads the environment. */
+#ifndef CLI_OPTIONS_H
+#define CLI_OPTIONS_H
+#include "base/base.h"
+#include "kvasir.h"
+
+enum command_id {
+    COMMAND_RUN,
+    COMMAND_INSPECT,
+    COMMAND_TOKENIZE,
+    COMMAND_DETOKENIZE,
+    COMMAND_RENDER,
+    COMMAND_EVAL_NLL,
+    COMMAND_BENCH,
+    COMMAND_HELP,
+    COMMAND_VERSION,
+    COMMAND_COUNT,
+};
+#define FOR(command) (1u << COMMAND_##command)
+
+/* What the arguments that are no options mean. */
+enum arguments { ARGUMENTS_NONE, ARGUMENTS_MODEL, ARGUMENTS_MODEL_TEXT, ARGUMENTS_MODEL_REST, ARGUMENTS_REST };
+
+struct command {
+    const char *name; /* as typed: "run", "eval nll" */
+    enum arguments arguments;
+    const char *synopsis; /* after the name */
+    const char *summary;  /* one line, no full stop */
+    const char *text;     /* paragraphs, separated by \n\n */
+    const char *examples; /* lines "command\tmeaning", or NULL */
+};
+extern const struct command COMMANDS[COMMAND_COUNT];
+
+enum option_kind {
+    OPTION_FLAG,   /* bool */
+    OPTION_TEXT,   /* const char * */
+    OPTION_FILE,   /* const char *; the completion offers files */
+    OPTION_CHOICE, /* const char *, one of the row's choices */
+    OPTION_WHOLE,  /* int64_t */
+    OPTION_REAL,   /* double */
+    OPTION_SIZE,   /* uint64_t bytes, written 512MiB, 2GiB, 1500MB … */
+    OPTION_TEXTS,  /* struct text_list; repeatable */
+    OPTION_IDS,    /* const char *: token ids, or @FILE; the ids are checked here, read later */
+    OPTION_VALUES, /* struct text_list, KEY=JSON; checked here; repeatable */
+    OPTION_WHOLES, /* struct id_list; by commas, repeatable */
+    OPTION_BIASES, /* struct bias_list, ID=BIAS; by commas, repeatable */
+};
+
+struct text_list {
+    const char **items;
+    size_t count;
+};
+struct id_list {
+    uint32_t *items;
+    size_t count;
+};
+struct bias_list {
+    struct kvasir_logit_bias *items;
+    size_t count;
+};
+
+struct option_row {
+    unsigned commands; /* FOR(…) | FOR(…) */
+    char letter;       /* 0 = none */
+    const char *name;  /* without dashes */
+    enum option_kind kind;
+    const char *argument; /* its name in the help */
+    const char *help;
+    const char *group;
+    const char *aliases;     /* with their dashes, separated by blanks */
+    const char *fallback;    /* the default, or NULL: zero, off, none */
+    const char *unset;       /* what happens without it, for the help where `fallback` does not say it */
+    const char *choices;     /* "text|json" */
+    const char *environment; /* the variable that gives it, or NULL */
+    const char *exclusive;   /* rows of one such name exclude each other */
+    double low, high;        /* the range of numbers (of each number in a list) */
+    size_t offset;           /* of the value in struct options */
+};
+extern const struct option_row OPTION_ROWS[];
+extern const size_t OPTION_ROW_COUNT;
+#define OPTION_ROWS_MAX 64
+
+/* What the process was told by its surroundings. NULL where unset or empty. */
+struct environment {
+    const char *home, *kvasir_home, *cache_home, *state_home, *terminal;
+    bool no_colour;
+};
+
+struct options {
+    enum command_id command;
+    struct environment environment;
+    bool given[OPTION_ROWS_MAX]; /* by row: on the command line or in the environment */
+    bool help;
+
+    const char *model;     /* from -m, the first argument, the environment or the default */
+    bool model_chosen;     /* on the command line */
+    struct text_list rest; /* further arguments (ids, topic) */
+    const char *isa;
+    int64_t threads;
+
+    const char *prompt, *file, *prompt_ids, *system, *template_file;
+    bool raw, no_special, no_parse_special, skip_special, no_generation_prompt;
+    struct text_list values; /* KEY=JSON */
+    const char *messages_file, *tools_file, *ids;
+
+    int64_t max_tokens, logprobs;
+    struct text_list stop;
+    struct id_list stop_ids;
+    bool ignore_eos, show_control;
+
+    double temperature, top_p, min_p, typical_p, repetition_penalty, frequency_penalty, presence_penalty;
+    int64_t top_k, penalty_window, seed;
+    struct bias_list bias;
+
+    int64_t context, block_size, max_batched_tokens;
+    uint64_t kv_cache_bytes;
+    const char *kv_cache_dtype, *cache_type_k, *cache_type_v;
+    bool no_kv_cache;
+
+    struct id_list bench_prompt, bench_generate, bench_depth;
+    int64_t repetitions;
+
+    const char *output;
+    bool quiet, manual, bash_completion;
+};
+
+/* Parses argv[1…]; `environment` is getenv outside tests. On failure one line in `error`; on success as on failure the
+ * caller releases `out`. --help stops the parsing and sets out->help. */
+MUST_CHECK enum status options_parse(int argc, char *const *argv, const char *(*environment)(const char *),
+                                     struct options *out, struct error *error);
+void options_release(struct options *options);
+/* Was the option of this long name given (not defaulted) for this command? */
+bool options_given(const struct options *options, const char *name);
+
+/* Appends the whole numbers in `text`, separated by commas or white space (brackets are allowed around them), each at
+ * most `high`. `what` names them in the error. */
+MUST_CHECK enum status ids_parse(const char *what, const char *text, uint32_t high, struct id_list *out,
+                                 struct error *error);
+
+#endif

@@ -1,0 +1,269 @@
+/* session.c - one model, one engine, one request at a time: what run and chat share. The text is written to standard
+ * output between two steps of the engine; Ctrl-C is looked at there too. */
+#include "cli/cli.h"
+#include <float.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#define TEMPLATE_BYTES_MAX (16u << 20)
+
+/* What a chat uses where nothing was given: small models repeat themselves when greedy. */
+static const struct {
+    float temperature, top_p, min_p;
+    uint32_t top_k;
+} CHAT_SAMPLING = {.temperature = 0.7f, .top_k = 40, .top_p = 0.95f, .min_p = 0.05f};
+
+enum status kv_dtype_text(const struct options *options, char **out, struct error *error)
+{
+    const char *both = options->kv_cache_dtype, *k = options->cache_type_k, *v = options->cache_type_v;
+    struct buffer text;
+    buffer_init(&text, 0);
+    enum status status = ST_OK;
+    if (!k && !v)
+        buffer_text(&text, both);
+    else if (strchr(both, '='))
+        status =
+            error_set(error, ST_INVALID, "--kv-cache-dtype %s already names K and V: leave out -ctk and -ctv", both);
+    else
+        buffer_printf(&text, "k=%s,v=%s",
+                      k                      ? k
+                      : strcmp(both, "auto") ? both
+                                             : "f16",
+                      v                      ? v
+                      : strcmp(both, "auto") ? both
+                                             : "f16");
+    if (status == ST_OK && text.failed) status = error_set(error, ST_NOMEM, "not enough memory");
+    if (status == ST_OK)
+        *out = buffer_take(&text);
+    else
+        buffer_release(&text);
+    return status;
+}
+
+static void load_progress(void *data, double fraction)
+{
+    progress_update(data, fraction);
+}
+
+enum status model_load(const struct options *options, struct kvasir_model **out, struct error *error)
+{
+    struct buffer path;
+    enum status status = model_locate(options, &path, error);
+    if (status != ST_OK) return status;
+    struct progress progress;
+    progress_begin(&progress, options, "loading");
+    struct kvasir_model_options model_options = {.threads = (uint32_t)options->threads,
+                                                 .isa = options->isa,
+                                                 .progress = load_progress,
+                                                 .progress_data = &progress};
+    struct kvasir_error reason;
+    if (kvasir_model_open(path.data, &model_options, out, &reason) != KVASIR_OK) status = library_error(&reason, error);
+    progress_end(&progress);
+    buffer_release(&path);
+    return status;
+}
+
+static enum status engine_open(struct session *session, struct error *error)
+{
+    const struct options *options = session->options;
+    struct kvasir_engine_options engine_options = {.context = (uint32_t)options->context,
+                                                   .kv_cache_bytes = options->kv_cache_bytes,
+                                                   .block_size = (uint32_t)options->block_size,
+                                                   .kv_cache_dtype = session->dtype,
+                                                   .no_kv_cache = options->no_kv_cache,
+                                                   .max_batched_tokens = (uint32_t)options->max_batched_tokens,
+                                                   .max_sequences = 1};
+    struct kvasir_error reason;
+    if (kvasir_engine_open(session->model, &engine_options, &session->engine, &reason) == KVASIR_OK) return ST_OK;
+    return library_error(&reason, error);
+}
+
+static enum status template_read(struct session *session, struct error *error)
+{
+    struct buffer source;
+    if (!session->options->template_file) return ST_OK;
+    enum status status = file_read(session->options->template_file, TEMPLATE_BYTES_MAX, &source, error);
+    if (status == ST_OK) session->template_source = buffer_take(&source);
+    return status;
+}
+
+enum status session_open(struct session *session, const struct options *options, struct error *error)
+{
+    *session = (struct session){.options = options};
+    enum status status = kv_dtype_text(options, &session->dtype, error);
+    if (status == ST_OK) status = source_values(options, &session->values, error);
+    if (status == ST_OK) status = template_read(session, error);
+    if (status == ST_OK) status = model_load(options, &session->model, error);
+    if (status == ST_OK) kvasir_model_info(session->model, &session->info);
+    if (status == ST_OK) status = engine_open(session, error);
+    if (status != ST_OK) session_close(session);
+    return status;
+}
+
+void session_close(struct session *session)
+{
+    if (session->engine) kvasir_engine_close(session->engine);
+    if (session->model) kvasir_model_close(session->model);
+    free(session->values); /* jansson's */
+    mem_free(session->template_source);
+    mem_free(session->dtype);
+    *session = (struct session){0};
+}
+
+bool session_has_template(const struct session *session)
+{
+    return session->template_source || session->info.has_chat_template;
+}
+
+static uint64_t seed_random(void)
+{
+    uint32_t seed = 0; /* short enough to be typed again */
+    if (getrandom(&seed, sizeof seed, 0) != (ssize_t)sizeof seed) seed = (uint32_t)(clock_seconds() * 1e9);
+    return seed;
+}
+
+/* The library takes 0 for "off"; here it asks for the smallest set, the best token alone. */
+static float mass(double probability)
+{
+    return probability > 0 ? (float)probability : FLT_MIN;
+}
+
+void request_prepare(const struct options *options, bool chatting, struct kvasir_request *out)
+{
+    int64_t window = options->penalty_window;
+    *out = (struct kvasir_request){
+        .max_tokens = options->max_tokens > 0 ? (uint32_t)options->max_tokens : 0,
+        .stop = options->stop.items,
+        .stop_count = options->stop.count,
+        .stop_ids = options->stop_ids.items,
+        .stop_id_count = options->stop_ids.count,
+        .ignore_eos = options->ignore_eos,
+        .logprobs = (uint32_t)options->logprobs,
+        .show_control = options->show_control,
+        .sampling = {.temperature = (float)options->temperature,
+                     .top_k = options->top_k > 0 ? (uint32_t)options->top_k : 0,
+                     .top_p = mass(options->top_p),
+                     .min_p = (float)options->min_p,
+                     .typical_p = mass(options->typical_p),
+                     .repetition_penalty = window == 0 ? 1 : (float)options->repetition_penalty,
+                     .frequency_penalty = (float)options->frequency_penalty,
+                     .presence_penalty = (float)options->presence_penalty,
+                     .penalty_window = window > 0 ? (uint32_t)window : 0,
+                     .bias = options->bias.items,
+                     .bias_count = options->bias.count,
+                     .has_seed = true,
+                     .seed = options->seed >= 0 ? (uint64_t)options->seed : seed_random()},
+    };
+    if (!chatting) return;
+    if (!options_given(options, "temp")) out->sampling.temperature = CHAT_SAMPLING.temperature;
+    if (!options_given(options, "top-k")) out->sampling.top_k = CHAT_SAMPLING.top_k;
+    if (!options_given(options, "top-p")) out->sampling.top_p = CHAT_SAMPLING.top_p;
+    if (!options_given(options, "min-p")) out->sampling.min_p = CHAT_SAMPLING.min_p;
+}
+
+/* `items` with room for `more` of `size` bytes behind `count`; NULL when there is none, and `items` stays. */
+static void *grow(void *items, size_t count, size_t more, size_t *capacity, size_t size)
+{
+    if (*capacity && count + more <= *capacity) return items;
+    size_t wanted = (count + more) * 2 + 16;
+    void *grown = mem_resize(items, wanted * size);
+    if (grown) *capacity = wanted;
+    return grown;
+}
+
+static enum status answer_append(struct answer *answer, const struct kvasir_event *event, struct error *error)
+{
+    size_t more = 0;
+    for (size_t i = 0; i < event->token_count; i++) more += event->tokens[i].top_count;
+    buffer_append(&answer->text, event->text, event->text_bytes);
+    struct kvasir_token *tokens =
+        grow(answer->tokens, answer->count, event->token_count, &answer->capacity, sizeof *tokens);
+    if (tokens) answer->tokens = tokens;
+    struct kvasir_logprob *tops = grow(answer->tops, answer->top_count, more, &answer->top_capacity, sizeof *tops);
+    if (tops) answer->tops = tops;
+    if (answer->text.failed || !tokens || !tops) return error_set(error, ST_NOMEM, "not enough memory for the answer");
+    for (size_t i = 0; i < event->token_count; i++) {
+        const struct kvasir_token *token = &event->tokens[i];
+        for (uint32_t j = 0; j < token->top_count; j++) tops[answer->top_count++] = token->top[j];
+        tokens[answer->count] = *token;
+        tokens[answer->count++].top = NULL;
+    }
+    return ST_OK;
+}
+
+/* Steps until the request's last event. */
+static enum status steps_run(struct session *session, uint64_t id, bool stream, struct answer *out, struct error *error)
+{
+    struct progress progress;
+    progress_begin(&progress, session->options, "prompt ");
+    enum status status = ST_OK;
+    while (status == ST_OK && out->finish == KVASIR_RUNNING && kvasir_engine_busy(session->engine)) {
+        struct kvasir_error reason;
+        const struct kvasir_event *events;
+        size_t count;
+        if (interrupt_count() && !out->interrupted) {
+            out->interrupted = true;
+            kvasir_engine_cancel(session->engine, id);
+        }
+        if (kvasir_engine_step(session->engine, &events, &count, &reason) != KVASIR_OK) {
+            status = library_error(&reason, error);
+            break;
+        }
+        for (size_t i = 0; i < count && status == ST_OK; i++) {
+            const struct kvasir_event *event = &events[i];
+            if (event->id != id) continue;
+            out->finish = event->finish;
+            status = answer_append(out, event, error);
+            if (event->token_count || event->finish != KVASIR_RUNNING)
+                progress_end(&progress);
+            else
+                progress_update(&progress, (double)event->prompt_done / event->prompt_count);
+            if (status == ST_OK && stream && event->text_bytes)
+                status = output_write_answer(event->text, event->text_bytes, error);
+        }
+    }
+    progress_end(&progress);
+    if (status == ST_OK && (out->finish == KVASIR_ERROR || out->finish == KVASIR_RUNNING))
+        status = error_set(error, ST_IO, "the engine could not finish the answer");
+    return status;
+}
+
+enum status session_answer(struct session *session, const struct kvasir_request *request, bool stream,
+                           struct answer *out, struct error *error)
+{
+    *out = (struct answer){0};
+    buffer_init(&out->text, 0);
+    struct kvasir_error reason;
+    uint64_t id;
+    if (kvasir_engine_submit(session->engine, request, &id, &reason) != KVASIR_OK) return library_error(&reason, error);
+    enum status status = steps_run(session, id, stream, out, error);
+    if (status == ST_OK && kvasir_engine_timings(session->engine, id, &out->timings) != KVASIR_OK)
+        status = error_set(error, ST_NOT_FOUND, "the engine has no record of the answer");
+    kvasir_engine_stats(session->engine, &out->stats);
+    return status;
+}
+
+void answer_release(struct answer *answer)
+{
+    buffer_release(&answer->text);
+    mem_free(answer->tokens);
+    mem_free(answer->tops);
+    *answer = (struct answer){0};
+}
+
+void answer_report(const struct session *session, const struct kvasir_request *request, const struct answer *answer)
+{
+    const struct kvasir_timings *timings = &answer->timings;
+    if (session->options->quiet) return;
+    bool colour = terminal_has_colour(session->options, STDERR_FILENO);
+    char bytes[32];
+    fprintf(stderr, "%s[prompt %u tokens, %u cached, %.1f tok/s | first token %.3f s", colour ? "\033[2m" : "",
+            timings->prompt_tokens, timings->cached_tokens, timings->prefill_tokens_per_s, timings->ttft_s);
+    fprintf(stderr, " | answer %u tokens, %.1f tok/s, %.1f ms each | KV %s", timings->output_tokens,
+            timings->decode_tokens_per_s, timings->tpot_s * 1e3, bytes_text(timings->kv_bytes, bytes));
+    if (request->sampling.temperature > 0) fprintf(stderr, " | seed %llu", (unsigned long long)request->sampling.seed);
+    fprintf(stderr, " | %s]%s\n", kvasir_finish_name(answer->finish), colour ? "\033[0m" : "");
+}
