@@ -71,7 +71,7 @@ class Tidy(unittest.TestCase):
 
     def test_words(self):
         self.rule(tidy.check_words,
-                  [{"README.md": "in /ro" + "ot/x"}, {"README.md": "in /wo" + "rk/x"}, {"README.md": "http://pack" + "ages.internal/x"}],
+                  [{"README.md": "in /ro" + "ot/x"}, {"README.md": "in /wo" + "rk/x"}, {"README.md": "http:/" + "/packages.internal/x"}],
                   [{"README.md": "https://github.com/x /usr/share a/work/b ./work/x"}])
 
 
