@@ -1,0 +1,166 @@
+/* test_forward.c - the promise of determinism, on the seven tiny checkpoints: logits are the same bits alone or
+ * batched, in any chunks, with any number of threads, block size, warm or cold prefix, with or without the cache. */
+#include "model/model.h"
+#include "support.h"
+
+static const char *const names[] = {"llama", "llama3-rope", "mistral-swa", "qwen2", "qwen2-yarn", "qwen3", "gemma3"};
+
+struct setting {
+    uint32_t threads, chunk, block_tokens;
+    bool no_cache, batched, warm;
+    enum number_format format;
+};
+
+struct bench {
+    struct format *format;
+    const struct kernel *kernel;
+    struct model *model;
+};
+
+static void make_tokens(uint32_t *ids, uint32_t count, uint32_t seed)
+{
+    struct random random;
+    random_seed(&random, seed);
+    for (uint32_t i = 0; i < count; i++) ids[i] = 3 + (uint32_t)random_below(&random, 500);
+}
+
+/* Feeds ids[0, count) to `seq` (and, batched, another text to `other`) and copies the last token's logits. */
+static void feed(struct model_run *run, struct kv_cache *cache, struct kv_seq *seq, struct kv_seq *other,
+                 const uint32_t *ids, uint32_t count, uint32_t chunk, uint32_t vocabulary, float *out)
+{
+    uint32_t other_ids[64];
+    make_tokens(other_ids, 64, 99);
+    while (kv_seq_count(seq) < count) {
+        uint32_t at = kv_seq_count(seq), part = count - at < chunk ? count - at : chunk, entries = 1;
+        struct kv_seq *seqs[2] = {seq, other};
+        struct model_entry entry[2] = {
+            {.seq = seq, .tokens = ids + at, .count = part, .logits_count = at + part == count}};
+        assert_int_equal(kv_seq_reserve(seq, part), ST_OK);
+        if (other && kv_seq_count(other) < 64) { /* first in the batch, so that rows are shifted */
+            entry[1] = entry[0];
+            entry[0] = (struct model_entry){
+                .seq = other, .tokens = other_ids + kv_seq_count(other), .count = 2, .logits_count = 1};
+            seqs[0] = other;
+            seqs[1] = seq;
+            entries = 2;
+            assert_int_equal(kv_seq_reserve(other, 2), ST_OK);
+        }
+        struct kv_batch *batch;
+        const float *logits;
+        assert_int_equal(kv_batch_pin(cache, seqs, entries, &batch), ST_OK);
+        model_forward(run, entry, entries, &logits);
+        kv_batch_unpin(batch);
+        for (uint32_t e = 0; e < entries; e++) kv_seq_commit(entry[e].seq, entry[e].tokens, entry[e].count);
+        if (entry[entries - 1].logits_count)
+            memcpy(out, logits + (uint64_t)(entries - 1) * vocabulary, vocabulary * sizeof *out);
+    }
+}
+
+static void logits_of(const struct bench *bench, const struct setting *s, const uint32_t *ids, uint32_t count,
+                      float *out)
+{
+    struct error error;
+    const struct model_config *c = model_config(bench->model);
+    struct pool *pool;
+    struct model_run *run;
+    struct kv_cache *cache;
+    struct kv_layer layers[64];
+    assert_int_equal(pool_open(s->threads, &pool, &error), ST_OK);
+    assert_int_equal(model_run_open(bench->model, pool, count + 64, 2, count + 64, &run, &error), ST_OK);
+    model_kv_layers(c, s->format, s->format, layers);
+    struct kv_config config = {.layers = layers,
+                               .layer_count = c->layers,
+                               .block_tokens = s->block_tokens,
+                               .bytes_max = 64u << 20,
+                               .kernel = bench->kernel,
+                               .share_prefixes = s->warm,
+                               .one_layer_at_a_time = s->no_cache};
+    assert_int_equal(kv_open(&config, &cache, &error), ST_OK);
+    struct kv_seq *seq, *other = NULL;
+    uint32_t cached;
+    if (s->warm) {
+        assert_int_equal(kv_seq_open(cache, ids, count, 0, &seq, &cached), ST_OK);
+        feed(run, cache, seq, NULL, ids, count, s->chunk, c->vocabulary, out);
+        kv_seq_close(seq);
+        memset(out, 0, c->vocabulary * sizeof *out);
+    }
+    assert_int_equal(kv_seq_open(cache, ids, count, 0, &seq, &cached), ST_OK);
+    assert_true(!s->warm || cached >= count / s->block_tokens * s->block_tokens - s->block_tokens);
+    if (s->batched) assert_int_equal(kv_seq_open(cache, NULL, 0, 0, &other, &cached), ST_OK);
+    feed(run, cache, seq, other, ids, count, s->no_cache ? count : s->chunk, c->vocabulary, out);
+    assert_int_equal(kv_check(cache, &error), ST_OK);
+    kv_seq_close(seq);
+    kv_seq_close(other);
+    kv_close(cache);
+    model_run_close(run);
+    pool_close(pool);
+}
+
+static void compare(const char *name, const char *isa, uint32_t count)
+{
+    struct bench bench;
+    struct error error = {0};
+    if (kernel_select(isa, &bench.kernel, &error) != ST_OK) return; /* this machine cannot run it */
+    char path[256];
+    snprintf(path, sizeof path, TEST_DATA "/tiny/%s", name);
+    struct pool *pool;
+    assert_int_equal(pool_open(1, &pool, &error), ST_OK);
+    if (format_open(path, false, &bench.format, &error) != ST_OK) fail_msg("%s", error.text);
+    if (model_open(bench.format, bench.kernel, pool, NULL, NULL, &bench.model, &error) != ST_OK)
+        fail_msg("%s", error.text);
+    pool_close(pool);
+    uint32_t vocabulary = model_config(bench.model)->vocabulary;
+    uint32_t *ids = calloc(count, sizeof *ids);
+    float *expected = calloc(vocabulary, sizeof *expected), *got = calloc(vocabulary, sizeof *got);
+    make_tokens(ids, count, 7);
+    for (int f = 0; f < 2; f++) {
+        enum number_format format = f ? NF_F16 : NF_F32;
+        const struct setting base = {.threads = 1, .chunk = count, .block_tokens = 32, .format = format};
+        logits_of(&bench, &base, ids, count, expected);
+        const struct setting others[] = {
+            {.threads = 2, .chunk = count, .block_tokens = 32, .format = format},
+            {.threads = 3, .chunk = 1, .block_tokens = 16, .format = format},
+            {.threads = 2, .chunk = 7, .block_tokens = 128, .format = format},
+            {.threads = 2, .chunk = 33, .block_tokens = 64, .format = format, .batched = true},
+            {.threads = 2, .chunk = 1, .block_tokens = 32, .format = format, .batched = true},
+            {.threads = 2, .chunk = 19, .block_tokens = 16, .format = format, .warm = true},
+            {.threads = 2, .chunk = count, .block_tokens = 32, .format = format, .no_cache = true},
+        };
+        for (size_t i = 0; i < ARRAY_COUNT(others); i++) {
+            if (count > 500 && others[i].chunk == 1 && others[i].batched) continue; /* slow, and nothing new */
+            memset(got, 0, vocabulary * sizeof *got);
+            logits_of(&bench, &others[i], ids, count, got);
+            if (memcmp(expected, got, vocabulary * sizeof *got) != 0)
+                fail_msg("%s, %s, %u tokens, %s: setting %zu gives other logits", name, bench.kernel->name, count,
+                         f ? "f16" : "f32", i);
+        }
+    }
+    free(ids);
+    free(expected);
+    free(got);
+    model_close(bench.model);
+    format_close(bench.format);
+}
+
+static void test_short_texts(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < ARRAY_COUNT(names); i++)
+        for (const char *const *isa = kernel_names(); *isa; isa++) compare(names[i], *isa, 53);
+}
+
+/* Past one softmax segment, where decode is split over threads. */
+static void test_long_texts(void **state)
+{
+    (void)state;
+    compare("qwen2", NULL, 2100);
+    compare("gemma3", NULL, 1200);
+    for (const char *const *isa = kernel_names(); *isa && test_count(0, 1); isa++)
+        for (size_t i = 0; i < ARRAY_COUNT(names); i++) compare(names[i], *isa, 1100);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_short_texts), cmocka_unit_test(test_long_texts)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
