@@ -7,7 +7,8 @@
 #include "kernel/matmul_internal.h"
 
 #define FEW_TOKENS 24u
-#define SLAB_TOKENS 384u /* 384 tokens x 512 columns x 1.6 bytes: 320 KB */
+#define PREFETCH_BYTES 16384u /* how far ahead of the panel, with few tokens */
+#define SLAB_TOKENS 384u      /* 384 tokens x 512 columns x 1.6 bytes: 320 KB */
 
 static enum matmul_kind format_kind(enum number_format format)
 {
@@ -39,6 +40,12 @@ static enum matmul_kind format_kind(enum number_format format)
     return KIND_COUNT;
 }
 
+/* Packed bytes of 32 columns of a tile, the f16 fields apart (rounded down; a guide, not an address). */
+static uint32_t group_words_bytes(enum number_format format)
+{
+    return tile_format(format)->words * TILE_ROWS * 4 * GROUP_COLUMNS / number_format_info(format)->block_elements;
+}
+
 struct matmul_job {
     const struct matmul_set *set;
     const struct kernel_matrix *weights;
@@ -57,24 +64,37 @@ static uint32_t call_tokens(uint32_t token, uint32_t token_end, uint32_t tokens_
     return rest < INPUT_TOKENS ? rest : rest / INPUT_TOKENS * INPUT_TOKENS;
 }
 
-static void panel_times_tokens(const struct matmul_job *job, matmul_micro_fn *micro, const struct matmul_panel *panel,
-                               uint32_t group, uint32_t groups, uint32_t row, uint32_t token_begin, uint32_t token_end)
+/* One panel of one tile, at `row` and column group `group`. */
+struct matmul_place {
+    const struct matmul_panel *panel;
+    const uint32_t *words; /* the panel's first packed word */
+    uint32_t row, group, groups;
+};
+
+static void panel_times_tokens(const struct matmul_job *job, const struct matmul_place *place, uint32_t token_begin,
+                               uint32_t token_end)
 {
+    enum number_format format = job->weights->format;
+    matmul_micro_fn *micro = job->set->micro[format_kind(format)];
     uint64_t block_stride = job->input->columns / GROUP_COLUMNS;
-    uint32_t rows = job->row_end - row < TILE_ROWS ? job->row_end - row : TILE_ROWS;
-    for (uint32_t token = token_begin, tokens; token < token_end; token += tokens) {
-        tokens = call_tokens(token, token_end, job->set->tokens_max);
-        struct matmul_call call = {.panel = panel,
-                                   .groups = groups,
-                                   .input = job->input->groups + token / INPUT_TOKENS * block_stride + group,
-                                   .block_stride = block_stride,
-                                   .lane = token % INPUT_TOKENS,
-                                   .tokens = tokens,
-                                   .out = job->out + token * job->out_stride + row,
-                                   .out_stride = job->out_stride,
-                                   .rows = rows,
-                                   .first = group == 0};
+    uint32_t rows_left = job->row_end - place->row;
+    struct matmul_call call = {.panel = place->panel,
+                               .groups = place->groups,
+                               .block_stride = block_stride,
+                               .out_stride = job->out_stride,
+                               .rows = rows_left < TILE_ROWS ? rows_left : TILE_ROWS,
+                               .first = place->group == 0};
+    if (token_end - token_begin <= FEW_TOKENS) {
+        call.prefetch = (uintptr_t)place->words + PREFETCH_BYTES;
+        call.prefetch_lines = (group_words_bytes(format) + 63) / 64;
+    }
+    for (uint32_t token = token_begin; token < token_end; token += call.tokens) {
+        call.tokens = call_tokens(token, token_end, job->set->tokens_max);
+        call.lane = token % INPUT_TOKENS;
+        call.input = job->input->groups + token / INPUT_TOKENS * block_stride + place->group;
+        call.out = job->out + token * job->out_stride + place->row;
         micro(&call);
+        call.prefetch_lines = 0;
     }
 }
 
@@ -84,16 +104,22 @@ static void slab_times_tokens(const struct matmul_job *job, uint32_t slab_begin,
 {
     const struct kernel_matrix *weights = job->weights;
     matmul_unpack_fn *unpack = job->set->unpack[weights->format];
-    matmul_micro_fn *micro = job->set->micro[format_kind(weights->format)];
     uint64_t bytes = tile_bytes(weights->format, weights->columns);
     uint64_t words_at = tile_words_at(weights->format, weights->columns);
     struct matmul_panel panel;
     for (uint32_t row = job->row_begin; row < job->row_end; row += TILE_ROWS) {
         const uint8_t *tile = (const uint8_t *)weights->data + row / TILE_ROWS * bytes;
+        const uint16_t *halves = (const uint16_t *)tile;
+        const uint32_t *words = (const uint32_t *)(tile + words_at);
         for (uint32_t group = slab_begin; group < slab_end; group += PANEL_GROUPS) {
             uint32_t groups = slab_end - group < PANEL_GROUPS ? slab_end - group : PANEL_GROUPS;
-            unpack((const uint16_t *)tile, (const uint32_t *)(tile + words_at), group, groups, &panel);
-            panel_times_tokens(job, micro, &panel, group, groups, row, token_begin, token_end);
+            unpack(halves, words, group, groups, &panel);
+            struct matmul_place place = {.panel = &panel,
+                                         .words = words + (uint64_t)group * group_words_bytes(weights->format) / 4,
+                                         .row = row,
+                                         .group = group,
+                                         .groups = groups};
+            panel_times_tokens(job, &place, token_begin, token_end);
         }
     }
 }

@@ -105,6 +105,7 @@ MICRO_INLINE void micro_tokens(const struct matmul_call *call, const struct micr
     for (uint32_t t = 0; t < count && !call->first; t++)
         memcpy(chains[t], call->out + t * call->out_stride, call->rows * sizeof(float));
     for (uint32_t g = 0; g < call->groups; g++, tokens.input++) {
+        prefetch_share(call, g);
         UNROLL
         for (tokens.half = 0; tokens.half < 8 / kind.words; tokens.half++)
             micro_group(chains, call->panel, g * (8 / kind.words) + tokens.half, kind, &tokens);

@@ -75,6 +75,7 @@ MICRO_INLINE void micro_tokens(const struct matmul_call *call, const struct micr
     for (uint32_t t = 0; t < count; t++)
         chains[t] = call->first ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(rows, call->out + t * call->out_stride);
     for (uint32_t g = 0; g < call->groups; g++) {
+        prefetch_share(call, g);
         UNROLL
         for (tokens.half = 0; tokens.half < 8 / kind.words; tokens.half++) {
             const uint32_t s = g * (8 / kind.words) + tokens.half;

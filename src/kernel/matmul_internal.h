@@ -93,7 +93,16 @@ struct matmul_call {
     uint64_t out_stride;
     uint32_t rows;
     bool first; /* the chains begin at 0, not at what `out` holds */
+    /* Bytes that will be wanted soon: `prefetch_lines` cache lines for every group of this call, 0 for none. */
+    uintptr_t prefetch;
+    uint32_t prefetch_lines;
 };
+/* Called once a group: spreads the requests over the arithmetic, for the second-level cache. */
+static inline void prefetch_share(const struct matmul_call *call, uint32_t group)
+{
+    uintptr_t at = call->prefetch + (uintptr_t)group * call->prefetch_lines * 64;
+    for (uint32_t i = 0; i < call->prefetch_lines; i++, at += 64) __builtin_prefetch((const void *)at, 0, 2);
+}
 typedef void matmul_micro_fn(const struct matmul_call *call);
 
 /* A whole tile of float weights times 1...tokens_max tokens. */
