@@ -53,6 +53,14 @@ class Tidy(unittest.TestCase):
                   [{"README.md": "`src/kv/a.c` `src/kv/` [x](docs/a.md#part) [y](https://github.com/x)",
                     "src/kv/a.c": HEAD, "docs/a.md": "x"}])
 
+    def test_readme(self):
+        code = HEAD + 'const char *names[] = {"max-tokens", "KVASIR_HOME"};\n'
+        def page(text):
+            return {"README.md": text, "src/cli/a.c": code}
+        self.rule(tidy.check_readme,
+                  [page("## Commands\n`--no-such`\n## X\n`KVASIR_HOME`"), page("nothing"), page("`KVASIR_HOME` `KVASIR_GONE`")],
+                  [page("## Commands\n`--max-tokens`\n## X\n`KVASIR_HOME` `--preset`")])
+
     def test_functions(self):
         def call(name, function):
             return {name: HEAD + f"static void f(void)\n{{\n    {function}(x);\n}}\n"}

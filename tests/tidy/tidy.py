@@ -147,6 +147,22 @@ def check_links(tree):
                 yield f"{page}:{line_of(tree.files[page], match.start())}: {path} does not exist"
 
 
+def check_readme(tree):
+    """Options and variables that the README names exist, and it names every variable that the program reads."""
+    readme = tree.files.get("README.md", "")
+    program = "".join(text for _, text in tree.sources("src/cli/"))
+    commands = re.search(r"^## Commands$(.*?)(?=^## |\Z)", readme, re.M | re.S)
+    for option in sorted(set(re.findall(r"(?<![\w-])--([a-z][a-z-]*[a-z])", commands.group(1) if commands else ""))):
+        if f'"{option}"' not in program:
+            yield f"README.md: --{option} is no option"
+    read, named = (set(re.findall(pattern, text)) for pattern, text in
+                   ((r'"(KVASIR_[A-Z_]+)"', program), (r"`(KVASIR_[A-Z_]+)`", readme)))
+    for variable in sorted(named - read):
+        yield f"README.md: the program does not read {variable}"
+    for variable in sorted(read - named):
+        yield f"README.md: does not name {variable}, which the program reads"
+
+
 def check_functions(tree):
     """No banned function; memory and files by base only; the environment by the cli only; only main exits."""
     for name, text in tree.sources("src/"):
@@ -198,7 +214,7 @@ def check_words(tree):
                 yield f"{name}:{line_of(text, match.start())}: {host} is not among the hosts that tidy.py allows"
 
 
-CHECKS = [check_rooms, check_architecture, check_links, check_functions, check_style, check_words]
+CHECKS = [check_rooms, check_architecture, check_links, check_readme, check_functions, check_style, check_words]
 
 
 def main():
