@@ -40,12 +40,6 @@ static enum matmul_kind format_kind(enum number_format format)
     return KIND_COUNT;
 }
 
-/* Packed bytes of 32 columns of a tile, the f16 fields apart (rounded down; a guide, not an address). */
-static uint32_t group_words_bytes(enum number_format format)
-{
-    return tile_format(format)->words * TILE_ROWS * 4 * GROUP_COLUMNS / number_format_info(format)->block_elements;
-}
-
 struct matmul_job {
     const struct matmul_set *set;
     const struct kernel_matrix *weights;
@@ -67,7 +61,7 @@ static uint32_t call_tokens(uint32_t token, uint32_t token_end, uint32_t tokens_
 /* One panel of one tile, at `row` and column group `group`. */
 struct matmul_place {
     const struct matmul_panel *panel;
-    const uint32_t *words; /* the panel's first packed word */
+    const uint8_t *tile;
     uint32_t row, group, groups;
 };
 
@@ -85,8 +79,9 @@ static void panel_times_tokens(const struct matmul_job *job, const struct matmul
                                .rows = rows_left < TILE_ROWS ? rows_left : TILE_ROWS,
                                .first = place->group == 0};
     if (token_end - token_begin <= FEW_TOKENS) {
-        call.prefetch = (uintptr_t)place->words + PREFETCH_BYTES;
-        call.prefetch_lines = (group_words_bytes(format) + 63) / 64;
+        uint64_t group_bytes = tile_bytes(format, job->weights->columns) / block_stride;
+        call.prefetch = (uintptr_t)place->tile + place->group * group_bytes + PREFETCH_BYTES;
+        call.prefetch_lines = (uint32_t)(group_bytes + 63) / 64;
     }
     for (uint32_t token = token_begin; token < token_end; token += call.tokens) {
         call.tokens = call_tokens(token, token_end, job->set->tokens_max);
@@ -114,11 +109,7 @@ static void slab_times_tokens(const struct matmul_job *job, uint32_t slab_begin,
         for (uint32_t group = slab_begin; group < slab_end; group += PANEL_GROUPS) {
             uint32_t groups = slab_end - group < PANEL_GROUPS ? slab_end - group : PANEL_GROUPS;
             unpack(halves, words, group, groups, &panel);
-            struct matmul_place place = {.panel = &panel,
-                                         .words = words + (uint64_t)group * group_words_bytes(weights->format) / 4,
-                                         .row = row,
-                                         .group = group,
-                                         .groups = groups};
+            struct matmul_place place = {.panel = &panel, .tile = tile, .row = row, .group = group, .groups = groups};
             panel_times_tokens(job, &place, token_begin, token_end);
         }
     }
