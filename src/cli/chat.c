@@ -75,10 +75,14 @@ static enum status messages_clear(struct chat *chat, struct error *error)
 
 static enum status messages_save(const struct chat *chat, const char *path, struct error *error)
 {
-    char *text = json_dumps(chat->messages, JSON_INDENT(2));
-    if (!text) return error_set(error, ST_NOMEM, "not enough memory for the messages");
-    enum status status = file_write(path, text, strlen(text), error);
-    free(text);
+    char *json = json_dumps(chat->messages, JSON_INDENT(2));
+    struct buffer text;
+    buffer_init(&text, 0);
+    if (json) buffer_printf(&text, "%s\n", json);
+    enum status status = json && !text.failed ? file_write(path, text.data, text.length, error)
+                                              : error_set(error, ST_NOMEM, "not enough memory for the messages");
+    buffer_release(&text);
+    free(json);
     return status;
 }
 

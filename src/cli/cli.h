@@ -53,7 +53,7 @@ void progress_begin(struct progress *progress, const struct options *options, co
 void progress_update(struct progress *progress, double fraction); /* 0…1 */
 void progress_end(struct progress *progress);                     /* wipes it */
 
-/* Ctrl-C, while watched, is counted instead of ending the program; interrupt_limit of them end it anyway. */
+/* Ctrl-C, while watched, is counted instead of ending the program; `limit` of them end it anyway. */
 void interrupt_watch(unsigned limit);
 void interrupt_unwatch(void); /* back to the default */
 unsigned interrupt_count(void);

@@ -18,6 +18,7 @@
 
 #define HISTORY_LINES 1000
 #define HISTORY_BYTES_MAX (4u << 20)
+#define CONTROL_D 4
 
 struct line_editor {
     EditLine *edit;
@@ -54,6 +55,7 @@ static int byte_read(struct line_editor *editor, unsigned char *out)
             el_set(editor->edit, EL_REFRESH);
         }
         ssize_t got = read(STDIN_FILENO, out, 1);
+        if (got == 1 && !*out) *out = CONTROL_D; /* typed while the terminal was still in line mode */
         if (got >= 0) return (int)got;
         if (errno != EINTR) return 0;
     }
@@ -192,6 +194,7 @@ enum line_result line_editor_read(struct line_editor *editor, const char *prompt
     editor->interrupted = false;
     interrupt_watch(INT_MAX);
     el_resize(editor->edit);
+    el_set(editor->edit, EL_PREP_TERM, 1); /* before the prompt is seen, so that no key meets the line mode */
     int count = 0;
     const char *text = el_gets(editor->edit, &count);
     interrupt_clear();

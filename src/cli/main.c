@@ -35,16 +35,17 @@ static const char *environment(const char *name)
 
 /* A closed standard stream would give its number to the next file opened, and the answer would be written into it.
  * Standard output gets a read-only descriptor, so that writing to it still fails and is reported. */
-static void standard_streams_hold(void)
+static bool standard_streams_hold(void)
 {
     static const int modes[] = {O_RDONLY, O_RDONLY, O_RDWR};
     for (int i = 0; i < 3; i++)
-        if (fcntl(i, F_GETFD) < 0 && open("/dev/null", modes[i]) != i) _exit(EXIT_FAILED);
+        if (fcntl(i, F_GETFD) < 0 && open("/dev/null", modes[i]) != i) return false;
+    return true;
 }
 
 int main(int argc, char **argv)
 {
-    standard_streams_hold();
+    if (!standard_streams_hold()) return EXIT_FAILED;
     signal(SIGPIPE, SIG_IGN); /* output_write sees EPIPE, and the program ends in order */
     setlocale(LC_CTYPE, "");
     struct options options;

@@ -260,10 +260,10 @@ void answer_report(const struct session *session, const struct kvasir_request *r
     if (session->options->quiet) return;
     bool colour = terminal_has_colour(session->options, STDERR_FILENO);
     char bytes[32];
-    fprintf(stderr, "%s[prompt %u tokens, %u cached, %.1f tok/s | first token %.3f s", colour ? "\033[2m" : "",
+    fprintf(stderr, "%s[prompt %u tokens, %u cached, %.1f tok/s, TTFT %.3f s; ", colour ? "\033[2m" : "",
             timings->prompt_tokens, timings->cached_tokens, timings->prefill_tokens_per_s, timings->ttft_s);
-    fprintf(stderr, " | answer %u tokens, %.1f tok/s, %.1f ms each | KV %s", timings->output_tokens,
+    fprintf(stderr, "answer %u tokens, %.1f tok/s, TPOT %.1f ms; KV %s", timings->output_tokens,
             timings->decode_tokens_per_s, timings->tpot_s * 1e3, bytes_text(timings->kv_bytes, bytes));
-    if (request->sampling.temperature > 0) fprintf(stderr, " | seed %llu", (unsigned long long)request->sampling.seed);
-    fprintf(stderr, " | %s]%s\n", kvasir_finish_name(answer->finish), colour ? "\033[0m" : "");
+    if (request->sampling.temperature > 0) fprintf(stderr, "; seed %llu", (unsigned long long)request->sampling.seed);
+    fprintf(stderr, "; %s]%s\n", kvasir_finish_name(answer->finish), colour ? "\033[0m" : "");
 }

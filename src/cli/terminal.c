@@ -121,7 +121,9 @@ static void interrupt_received(int number)
 {
     (void)number;
     interrupts = interrupts + 1;
-    if (interrupts >= interrupts_max) _exit(EXIT_INTERRUPTED);
+    if (interrupts < interrupts_max) return;
+    signal(SIGINT, SIG_DFL); /* as if it had not been watched: the shell sees status 130 */
+    raise(SIGINT);
 }
 
 void interrupt_watch(unsigned limit)
