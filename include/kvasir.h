@@ -37,7 +37,7 @@ enum kvasir_status {
     KVASIR_UNSUPPORTED, /* well-formed, but not something Kvasir does */
     KVASIR_FULL,        /* no room now */
     KVASIR_NOT_FOUND,
-    KVASIR_LIMIT,       /* a stated limit was passed */
+    KVASIR_LIMIT, /* a stated limit was passed */
     KVASIR_CANCELLED,
 };
 
@@ -54,9 +54,12 @@ void kvasir_free(void *block);
 struct kvasir_model;
 
 struct kvasir_model_options {
-    uint32_t threads;                              /* 0 = every processor this process may use */
-    const char *isa;                               /* NULL or "auto": the best; else ref avx2 avxvnni avx512 avx512vnni */
-    bool vocabulary_only;                          /* tokenize and render only: any architecture, no tensors needed */
+    uint32_t threads;     /* 0 = every processor this process may use */
+    const char *isa;      /* NULL or "auto": the best; else ref avx2 avxvnni avx512 avx512vnni */
+    bool vocabulary_only; /* tokenize and render only: any architecture, no tensors needed */
+    /* "f32" (or NULL), or "bf16": rope's inverse frequencies rounded, as PyTorch's model.to(torch.bfloat16) leaves them;
+     * only to compare with references computed after such a cast. */
+    const char *rope_frequencies;
     void (*progress)(void *data, double fraction); /* while loading, 0…1; may be NULL */
     void *progress_data;
 };
@@ -71,7 +74,7 @@ struct kvasir_model_info {
     uint32_t context_length;         /* what the model was trained for (with its rope scaling); 0 = unknown */
     uint32_t vocabulary_size, threads;
     bool has_tokenizer, has_chat_template, adds_bos;
-    uint32_t bos, eos;               /* UINT32_MAX = none */
+    uint32_t bos, eos; /* UINT32_MAX = none */
     double load_s;
 };
 void kvasir_model_info(const struct kvasir_model *model, struct kvasir_model_info *out);
@@ -96,8 +99,8 @@ struct kvasir_chat {
 int kvasir_render(const struct kvasir_model *model, const struct kvasir_chat *chat, char **text, size_t *bytes,
                   struct kvasir_error *error);
 /* Rendered and tokenised; control tokens spelled in the user's own text stay text. */
-int kvasir_chat_tokenize(const struct kvasir_model *model, const struct kvasir_chat *chat, uint32_t **ids, size_t *count,
-                         struct kvasir_error *error);
+int kvasir_chat_tokenize(const struct kvasir_model *model, const struct kvasir_chat *chat, uint32_t **ids,
+                         size_t *count, struct kvasir_error *error);
 
 /* ---- engine -------------------------------------------------------------------------------------------------------- */
 
@@ -123,16 +126,17 @@ struct kvasir_logit_bias {
 
 /* Zero-initialised means greedy. The order is: bias, penalties, then (unless greedy) temperature, top-k, typical-p, top-p, min-p, draw. */
 struct kvasir_sampling {
-    float temperature;        /* 0 = greedy */
-    uint32_t top_k;           /* 0 = off */
-    float top_p;              /* 0 or 1 = off; the smallest set whose probability reaches it (Holtzman et al. 2019) */
-    float min_p;              /* 0 = off; below min_p * the best's probability is dropped */
-    float typical_p;          /* 0 or 1 = off; Meister et al. 2022 */
-    float repetition_penalty; /* 0 or 1 = off; Keskar et al. 2019; over the last penalty_window tokens, prompt included */
+    float temperature; /* 0 = greedy */
+    uint32_t top_k;    /* 0 = off */
+    float top_p;       /* 0 or 1 = off; the smallest set whose probability reaches it (Holtzman et al. 2019) */
+    float min_p;       /* 0 = off; below min_p * the best's probability is dropped */
+    float typical_p;   /* 0 or 1 = off; Meister et al. 2022 */
+    float
+        repetition_penalty; /* 0 or 1 = off; Keskar et al. 2019; over the last penalty_window tokens, prompt included */
     float frequency_penalty, presence_penalty; /* 0 = off; OpenAI's, over generated tokens */
-    uint32_t penalty_window;  /* 0 = all tokens */
+    uint32_t penalty_window;                   /* 0 = all tokens */
     uint64_t seed;
-    bool has_seed;            /* else a random seed is taken */
+    bool has_seed; /* else a random seed is taken */
     const struct kvasir_logit_bias *bias;
     size_t bias_count;
 };
@@ -174,7 +178,7 @@ struct kvasir_event {
     uint64_t id;                       /* of the request */
     const struct kvasir_token *tokens; /* new in this step */
     size_t token_count;
-    const char *text;                  /* new text, whole UTF-8 characters; what could become a stop text is held back */
+    const char *text; /* new text, whole UTF-8 characters; what could become a stop text is held back */
     size_t text_bytes;
     uint32_t prompt_done, prompt_count; /* progress of the prefill */
     enum kvasir_finish finish;
@@ -186,17 +190,17 @@ int kvasir_engine_step(struct kvasir_engine *engine, const struct kvasir_event *
 /* Of one request, also after its last event (the last 64 finished are kept). KVASIR_NOT_FOUND when it is not known. */
 struct kvasir_timings {
     uint32_t prompt_tokens, cached_tokens, output_tokens;
-    double ttft_s;                 /* submit to first token */
-    double tpot_s;                 /* mean time per output token after the first */
+    double ttft_s; /* submit to first token */
+    double tpot_s; /* mean time per output token after the first */
     double prefill_s, decode_s;
     double prefill_tokens_per_s, decode_tokens_per_s;
-    uint64_t kv_bytes, kv_blocks;  /* held by the request (at its end) */
+    uint64_t kv_bytes, kv_blocks; /* held by the request (at its end) */
 };
 int kvasir_engine_timings(const struct kvasir_engine *engine, uint64_t id, struct kvasir_timings *out);
 
 struct kvasir_engine_stats {
     uint32_t context, block_size;
-    uint64_t kv_bytes_per_token;   /* all layers, K and V, for a token that every layer still holds */
+    uint64_t kv_bytes_per_token; /* all layers, K and V, for a token that every layer still holds */
     uint64_t kv_bytes_budget, kv_bytes_used, kv_blocks_used;
     uint32_t running, waiting;
 };

@@ -6,6 +6,7 @@
 #include "base/base_internal.h"
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -31,9 +32,16 @@ struct pool {
     uint32_t started;
 };
 
-static void relax(void)
+#define SPINS_BEFORE_YIELD 256u
+
+/* One turn of a spin loop. Now and then the processor is offered to others: with more threads than free processors, the
+ * one that is waited for may be among them. */
+static void relax(uint32_t turn)
 {
-    __builtin_ia32_pause();
+    if (turn % SPINS_BEFORE_YIELD == SPINS_BEFORE_YIELD - 1)
+        sched_yield();
+    else
+        __builtin_ia32_pause();
 }
 
 /* Waits until `epoch` is no longer `seen`; false when the pool closes. */
@@ -42,8 +50,8 @@ static bool wait_task(struct pool *pool, uint64_t seen)
     double until = 0;
     for (uint32_t i = 0;; i++) {
         if (atomic_load_explicit(&pool->epoch, memory_order_acquire) != seen) return !atomic_load(&pool->closing);
-        relax();
-        if (i % 256 != 255) continue;
+        relax(i);
+        if (i % SPINS_BEFORE_YIELD != SPINS_BEFORE_YIELD - 1) continue;
         double now = clock_seconds();
         if (until == 0) until = now + SPIN_SECONDS;
         if (now >= until) break;
@@ -135,7 +143,8 @@ void pool_run(struct pool *pool, void (*task)(void *, uint32_t, uint32_t), void 
         announce(pool);
     }
     task(data, 0, pool->workers);
-    while (pool->workers > 1 && atomic_load_explicit(&pool->running, memory_order_acquire)) relax();
+    if (pool->workers == 1) return;
+    for (uint32_t i = 0; atomic_load_explicit(&pool->running, memory_order_acquire); i++) relax(i);
 }
 
 void pool_share(uint64_t count, uint64_t unit, uint32_t worker, uint32_t workers, uint64_t *begin, uint64_t *end)

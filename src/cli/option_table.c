@@ -87,6 +87,9 @@ const struct option_row OPTION_ROWS[] = {
     {.commands = GENERATES, .name = "isa", .kind = OPTION_TEXT, .argument = "NAME", .group = "Model",
      .fallback = "auto", .environment = "KVASIR_ISA", .offset = AT(isa),
      .help = "instruction set of the kernels: auto, ref, avx2, avxvnni, avx512, avx512vnni"},
+    {.commands = GENERATES, .name = "rope-frequencies", .kind = OPTION_TEXT, .argument = "FORMAT", .group = "Model",
+     .fallback = "f32", .offset = AT(rope_frequencies),
+     .help = "f32, or bf16: rounded as PyTorch's model.to(bfloat16) leaves them, to compare with such references"},
 
     /* ---- prompt ---- */
     {.commands = READS_TEXT, .letter = 'p', .name = "prompt", .kind = OPTION_TEXT, .argument = "TEXT",

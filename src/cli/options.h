@@ -103,7 +103,7 @@ struct options {
     const char *model;     /* from -m, the first argument, the environment or the default */
     bool model_chosen;     /* on the command line */
     struct text_list rest; /* further arguments (ids, topic) */
-    const char *isa;
+    const char *isa, *rope_frequencies;
     int64_t threads;
 
     const char *prompt, *file, *prompt_ids, *system, *template_file;

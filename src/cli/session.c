@@ -57,6 +57,7 @@ enum status model_load(const struct options *options, struct kvasir_model **out,
     progress_begin(&progress, options, "loading");
     struct kvasir_model_options model_options = {.threads = (uint32_t)options->threads,
                                                  .isa = options->isa,
+                                                 .rope_frequencies = options->rope_frequencies,
                                                  .progress = load_progress,
                                                  .progress_data = &progress};
     struct kvasir_error reason;

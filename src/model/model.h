@@ -37,10 +37,17 @@ void model_kv_layers(const struct model_config *config, enum number_format k_for
                      struct kv_layer *out);
 
 /* Reads and packs the weights; `format` stays open and outlives the model (embedding rows are read from it). ST_LIMIT:
- * larger than the memory there is, said before loading. `progress` (may be NULL) is called with 0…1. */
+ * larger than the memory there is, said before loading. `options` may be NULL; its `progress` is called with 0…1. */
+struct model_options {
+    void (*progress)(void *data, double fraction);
+    void *progress_data;
+    /* Rounds rope's inverse frequencies to bf16, as a PyTorch model has them after model.to(torch.bfloat16), which casts
+     * buffers too. transformers' from_pretrained keeps them in f32, and so does Kvasir unless asked: to compare with
+     * references that were computed after such a cast. */
+    bool rope_frequencies_bf16;
+};
 MUST_CHECK enum status model_open(const struct format *format, const struct kernel *kernel, struct pool *pool,
-                                  void (*progress)(void *data, double fraction), void *progress_data,
-                                  struct model **out, struct error *error);
+                                  const struct model_options *options, struct model **out, struct error *error);
 void model_close(struct model *model);
 const struct model_config *model_config(const struct model *model);
 const struct kernel *model_kernel(const struct model *model);

@@ -24,6 +24,7 @@ const struct model_architecture *architecture_find(const char *name);
 enum status architecture_refuse(const char *name, struct error *error);
 
 /* ---- rope.c ---- */
+void rope_round_to_bf16(struct model_config *config);
 MUST_CHECK enum status rope_read(const struct format *format, struct model_config *config, struct error *error);
 
 /* ---- weights.c ---- */

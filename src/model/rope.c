@@ -11,7 +11,7 @@
 struct scaling {
     char type[32];
     double factor, original, attention_factor, low, high, beta_fast, beta_slow;
-    bool truncate, has_attention_factor;
+    bool truncate;
 };
 
 static enum status refuse(const struct format *format, const char *type, struct error *error)
@@ -60,7 +60,6 @@ static enum status read_scaling(const struct format *format, struct scaling *s, 
         snprintf(s->type, sizeof s->type, "linear");
         status = read_number(format, ".rope.scale_linear", 0, &s->factor, error);
     }
-    s->has_attention_factor = format_has(format, ".rope.scaling.attn_factor");
     const struct {
         const char *key;
         double least, *value;
@@ -126,10 +125,7 @@ static enum status scale(const struct format *format, struct model_config *confi
     } else if (strcmp(s.type, "yarn") == 0) {
         if (base <= 1) return error_set(error, ST_INVALID, "%s: yarn needs a rope base above 1", format_path(format));
         scale_yarn(&s, base, dims, frequencies);
-        /* Hugging Face's attention_factor replaces the paper's; GGUF's multiplies it. */
-        double paper = s.factor > 1 ? 0.1 * log(s.factor) + 1 : 1;
-        bool replaces = format_kind(format) == FORMAT_HUGGING_FACE && s.has_attention_factor;
-        config->rope_attention_factor = (float)(replaces ? s.attention_factor : paper * s.attention_factor);
+        config->rope_attention_factor = (float)((s.factor > 1 ? 0.1 * log(s.factor) + 1 : 1) * s.attention_factor);
         double reach = s.original * s.factor;
         if (reach > config->context_length && reach < 1u << 30) config->context_length = (uint32_t)reach;
     } else if (strcmp(s.type, "llama3") == 0) {
@@ -188,4 +184,15 @@ enum status rope_read(const struct format *format, struct model_config *config, 
     if (status == ST_OK && !own)
         memcpy(config->rope_frequencies[1], config->rope_frequencies[0], dims / 2 * sizeof(float));
     return status;
+}
+
+void rope_round_to_bf16(struct model_config *config)
+{
+    for (uint32_t i = 0; i < config->rope_dimensions; i++) {
+        float *value = &config->rope_frequencies[i % 2][i / 2];
+        uint32_t bits;
+        memcpy(&bits, value, sizeof bits);
+        bits = (bits + 0x7fffu + (bits >> 16 & 1)) & 0xffff0000u; /* to nearest even; frequencies are finite */
+        memcpy(value, &bits, sizeof bits);
+    }
 }

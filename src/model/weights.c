@@ -8,8 +8,7 @@
 struct loader {
     struct model *model;
     struct pool *pool;
-    void (*progress)(void *, double);
-    void *progress_data;
+    struct model_options options;
     uint64_t done_bytes, total_bytes;
     struct error *error;
 };
@@ -78,8 +77,9 @@ static enum status pack(struct loader *loader, const struct format_tensor *tenso
     model->bytes += out->weights.bytes;
     format_tensor_drop(model->format, tensor);
     loader->done_bytes += tensor->bytes;
-    if (loader->progress)
-        loader->progress(loader->progress_data, (double)loader->done_bytes / (double)loader->total_bytes);
+    if (loader->options.progress)
+        loader->options.progress(loader->options.progress_data,
+                                 (double)loader->done_bytes / (double)loader->total_bytes);
     return ST_OK;
 }
 
@@ -153,7 +153,7 @@ static enum status check_memory(const struct loader *loader)
 }
 
 enum status model_open(const struct format *format, const struct kernel *kernel, struct pool *pool,
-                       void (*progress)(void *, double), void *progress_data, struct model **out, struct error *error)
+                       const struct model_options *options, struct model **out, struct error *error)
 {
     *out = NULL;
     struct model *model = mem_zero(1, sizeof *model);
@@ -161,10 +161,11 @@ enum status model_open(const struct format *format, const struct kernel *kernel,
     model->format = format;
     model->kernel = kernel;
     arena_init(&model->arena);
-    struct loader loader = {
-        .model = model, .pool = pool, .progress = progress, .progress_data = progress_data, .error = error};
+    struct loader loader = {.model = model, .pool = pool, .error = error};
+    if (options) loader.options = *options;
     enum status status = model_config_read(format, &model->config, error);
     if (status != ST_OK) goto done;
+    if (loader.options.rope_frequencies_bf16) rope_round_to_bf16(&model->config);
     for (uint32_t i = 0; i < format_tensor_count(format); i++) loader.total_bytes += format_tensor_at(format, i)->bytes;
     status = check_memory(&loader);
     if (status != ST_OK) goto done;
@@ -176,7 +177,7 @@ enum status model_open(const struct format *format, const struct kernel *kernel,
     }
     model_kv_layers(&model->config, NF_F32, NF_F32, model->shapes);
     status = read_all(&loader);
-    if (status == ST_OK && progress) progress(progress_data, 1);
+    if (status == ST_OK && loader.options.progress) loader.options.progress(loader.options.progress_data, 1);
 done:
     if (status == ST_OK)
         *out = model;

@@ -106,8 +106,7 @@ static void compare(const char *name, const char *isa, uint32_t count)
     struct pool *pool;
     assert_int_equal(pool_open(1, &pool, &error), ST_OK);
     if (format_open(path, false, &bench.format, &error) != ST_OK) fail_msg("%s", error.text);
-    if (model_open(bench.format, bench.kernel, pool, NULL, NULL, &bench.model, &error) != ST_OK)
-        fail_msg("%s", error.text);
+    if (model_open(bench.format, bench.kernel, pool, NULL, &bench.model, &error) != ST_OK) fail_msg("%s", error.text);
     pool_close(pool);
     uint32_t vocabulary = model_config(bench.model)->vocabulary;
     uint32_t *ids = calloc(count, sizeof *ids);
