@@ -1,0 +1,172 @@
+/* pretokenizer.c - runs the passes of a pre-tokenizer type one inside the other; PCRE2 for the patterns that have no
+ * hand-written pass.
+ *
+ * PCRE2's effort is bounded (match, depth and heap limits): a text that passes them is refused with ST_LIMIT. The
+ * patterns here need no backtracking beyond one run of characters, so that no real text does. */
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include "text/pretokenizer_internal.h"
+#include <pcre2.h>
+#include <string.h>
+
+#define MATCH_LIMIT 100000000u
+#define DEPTH_LIMIT 1000000u
+#define HEAP_LIMIT_KIB 262144u
+
+struct pretokenizer {
+    const struct pretokenizer_type *type;
+    pcre2_code *patterns[PASSES_MAX]; /* of the passes that are patterns */
+    bool any_pattern;
+};
+
+/* One call of pretokenizer_split. */
+struct splitting {
+    const struct pretokenizer *pretokenizer;
+    const char *text;
+    const char *clean; /* for PCRE2: well-formed, the same places; NULL when no pass needs it */
+    char *clean_owned;
+    pcre2_match_data *match;
+    pcre2_match_context *context;
+    enum status (*word)(void *data, size_t begin, size_t end);
+    void *data;
+    struct error *error;
+};
+
+enum status pretokenizer_open(const char *name, size_t bytes, struct pretokenizer **out, struct error *error)
+{
+    *out = NULL;
+    const struct pretokenizer_type *type = pretokenizer_type_find(name, bytes);
+    if (!type)
+        return error_set(error, ST_UNSUPPORTED, "the pre-tokenizer type '%.*s' is not known", bytes < 64 ? (int)bytes : 64, name);
+    struct pretokenizer *pretokenizer = mem_zero(1, sizeof *pretokenizer);
+    if (!pretokenizer) return error_set(error, ST_NOMEM, "no memory for the pre-tokenizer");
+    pretokenizer->type = type;
+    for (uint32_t i = 0; i < PASSES_MAX; i++) {
+        if (type->passes[i].kind != PASS_PATTERN) continue;
+        int code;
+        PCRE2_SIZE offset;
+        pcre2_code *pattern = pcre2_compile((PCRE2_SPTR)type->passes[i].pattern, PCRE2_ZERO_TERMINATED,
+                                            PCRE2_UTF | PCRE2_UCP, &code, &offset, NULL);
+        if (!pattern) {
+            pretokenizer_close(pretokenizer);
+            return error_set(error, ST_NOMEM, "the pattern of pre-tokenizer '%.*s' did not compile (PCRE2 %d)",
+                             (int)bytes, name, code);
+        }
+        (void)pcre2_jit_compile(pattern, PCRE2_JIT_COMPLETE); /* without it the interpreter runs the pattern */
+        pretokenizer->patterns[i] = pattern;
+        pretokenizer->any_pattern = true;
+    }
+    *out = pretokenizer;
+    return ST_OK;
+}
+
+void pretokenizer_close(struct pretokenizer *pretokenizer)
+{
+    if (!pretokenizer) return;
+    for (uint32_t i = 0; i < PASSES_MAX; i++) pcre2_code_free(pretokenizer->patterns[i]);
+    mem_free(pretokenizer);
+}
+
+const struct pretokenizer_traits *pretokenizer_traits(const struct pretokenizer *pretokenizer)
+{
+    return &pretokenizer->type->traits;
+}
+
+/* ---- PCRE2 ---- */
+
+/* Patterns see a well-formed text: each stray byte becomes a control character, in place. */
+static enum status clean_text(struct splitting *splitting, size_t bytes)
+{
+    splitting->clean = splitting->text;
+    for (size_t at = 0; at < bytes;) {
+        uint32_t code_point, length = utf8_decode(splitting->text + at, bytes - at, &code_point, NULL);
+        if (!length) {
+            if (!splitting->clean_owned) {
+                splitting->clean_owned = mem_strndup(splitting->text, bytes);
+                if (!splitting->clean_owned) return error_set(splitting->error, ST_NOMEM, "no memory to cut a text");
+                splitting->clean = splitting->clean_owned;
+            }
+            splitting->clean_owned[at] = 1;
+        }
+        at += length ? length : 1;
+    }
+    return ST_OK;
+}
+
+static enum status begin_patterns(struct splitting *splitting, size_t bytes)
+{
+    splitting->match = pcre2_match_data_create(1, NULL);
+    splitting->context = pcre2_match_context_create(NULL);
+    if (!splitting->match || !splitting->context)
+        return error_set(splitting->error, ST_NOMEM, "no memory to cut a text");
+    pcre2_set_match_limit(splitting->context, MATCH_LIMIT);
+    pcre2_set_depth_limit(splitting->context, DEPTH_LIMIT);
+    pcre2_set_heap_limit(splitting->context, HEAP_LIMIT_KIB);
+    return clean_text(splitting, bytes);
+}
+
+/* The first match in [at, end): its begin and end; both `end` when there is none. */
+static enum status pattern_find(struct splitting *splitting, uint32_t pass, size_t at, size_t end, size_t *begin,
+                                size_t *match_end)
+{
+    const pcre2_code *pattern = splitting->pretokenizer->patterns[pass];
+    PCRE2_SPTR subject = (PCRE2_SPTR)splitting->clean + at;
+    int code = pcre2_match(pattern, subject, end - at, 0, PCRE2_NO_UTF_CHECK, splitting->match, splitting->context);
+    if (code == PCRE2_ERROR_JIT_STACKLIMIT)
+        code = pcre2_match(pattern, subject, end - at, 0, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, splitting->match,
+                           splitting->context);
+    *begin = *match_end = end;
+    if (code == PCRE2_ERROR_NOMATCH) return ST_OK;
+    if (code == PCRE2_ERROR_NOMEMORY) return error_set(splitting->error, ST_NOMEM, "no memory to cut a text");
+    if (code < 0) return error_set(splitting->error, ST_LIMIT, "the text is too hard for the pattern (PCRE2 %d)", code);
+    const PCRE2_SIZE *places = pcre2_get_ovector_pointer(splitting->match);
+    ASSERT(places[1] > places[0]);
+    *begin = at + places[0];
+    *match_end = at + places[1];
+    return ST_OK;
+}
+
+/* ---- passes inside passes ---- */
+
+static enum status split(struct splitting *splitting, uint32_t pass, size_t begin, size_t end);
+
+static enum status split_pattern(struct splitting *splitting, uint32_t pass, size_t begin, size_t end)
+{
+    while (begin < end) {
+        size_t match, match_end;
+        enum status status = pattern_find(splitting, pass, begin, end, &match, &match_end);
+        if (status == ST_OK && match > begin) status = split(splitting, pass + 1, begin, match);
+        if (status == ST_OK && match_end > match) status = split(splitting, pass + 1, match, match_end);
+        if (status != ST_OK) return status;
+        begin = match_end;
+    }
+    return ST_OK;
+}
+
+/* Cuts [begin, end) by pass `pass` and those after it. The depth is at most PASSES_MAX. */
+static enum status split(struct splitting *splitting, uint32_t pass, size_t begin, size_t end)
+{
+    const struct pass *passes = splitting->pretokenizer->type->passes;
+    if (pass == PASSES_MAX || passes[pass].kind == PASS_NONE) return splitting->word(splitting->data, begin, end);
+    if (passes[pass].kind == PASS_PATTERN) return split_pattern(splitting, pass, begin, end);
+    while (begin < end) {
+        size_t next = pass_next(&passes[pass], splitting->text, begin, end);
+        enum status status = split(splitting, pass + 1, begin, next);
+        if (status != ST_OK) return status;
+        begin = next;
+    }
+    return ST_OK;
+}
+
+enum status pretokenizer_split(const struct pretokenizer *pretokenizer, const char *text, size_t bytes,
+                               enum status (*word)(void *data, size_t begin, size_t end), void *data,
+                               struct error *error)
+{
+    struct splitting splitting = {
+        .pretokenizer = pretokenizer, .text = text, .word = word, .data = data, .error = error};
+    enum status status = pretokenizer->any_pattern ? begin_patterns(&splitting, bytes) : ST_OK;
+    if (status == ST_OK) status = split(&splitting, 0, 0, bytes);
+    pcre2_match_data_free(splitting.match);
+    pcre2_match_context_free(splitting.context);
+    mem_free(splitting.clean_owned);
+    return status;
+}

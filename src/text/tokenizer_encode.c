@@ -1,0 +1,122 @@
+/* tokenizer_encode.c - one encoding: special tokens first, then the text between them, word by word. */
+#include "text/tokenizer_internal.h"
+
+/* Symbols are counted in 32 bits, and a space may be spelled with three bytes. */
+#define TEXT_BYTES_MAX (UINT32_MAX / 8)
+/* Below this many bytes a cache costs more than it saves. */
+#define WORD_CACHE_WORTH_BYTES 4096u
+
+enum status encoding_push(struct encoding *encoding, uint32_t id)
+{
+    struct token_list *out = encoding->out;
+    if (out->count == out->capacity) {
+        size_t capacity = out->capacity + out->capacity / 2 + 64;
+        uint32_t *ids = mem_resize(out->ids, capacity * sizeof *ids);
+        if (!ids) return error_set(encoding->error, ST_NOMEM, "no memory for the tokens of a text");
+        out->ids = ids;
+        out->capacity = capacity;
+    }
+    out->ids[out->count++] = id;
+    return ST_OK;
+}
+
+enum status encoding_push_byte(struct encoding *encoding, unsigned char byte)
+{
+    uint32_t id = encoding->tokenizer->byte_ids[byte];
+    if (id == TOKEN_NONE) id = encoding->tokenizer->unknown;
+    return id == TOKEN_NONE ? ST_OK : encoding_push(encoding, id);
+}
+
+size_t encoding_part(const struct encoding *encoding, size_t begin, size_t end)
+{
+    for (size_t at = begin + 1; at < end; at++) {
+        const char *space = memchr(encoding->text + at, ' ', end - at);
+        if (!space) return end;
+        at = (size_t)(space - encoding->text);
+        unsigned char before = (unsigned char)encoding->text[at - 1];
+        if (!encoding->tokenizer->joins_space[before == ' ' ? 0x81 : before]) return at; /* U+2581 ends with 0x81 */
+    }
+    return end;
+}
+
+enum status encoding_cached(struct encoding *encoding, size_t begin, size_t end,
+                            enum status (*encode)(void *encoding, size_t begin, size_t end))
+{
+    const size_t bytes = end - begin, count = encoding->out->count;
+    if (!encoding->cache || bytes > WORD_CACHE_BYTES_MAX) return encode(encoding, begin, end);
+    char text[WORD_CACHE_BYTES_MAX] = {0};
+    uint64_t halves[2];
+    memcpy(text, encoding->text + begin, bytes);
+    memcpy(halves, text, sizeof halves);
+    uint64_t hash = vocabulary_mix(halves[0] ^ 0x9E3779B97F4A7C15u, halves[1] ^ 0xD6E8FEB86659FD93u ^ bytes);
+    struct word_cache_entry *entry = &encoding->cache[hash % WORD_CACHE_ENTRIES];
+    enum status status = ST_OK;
+    if (entry->bytes == bytes && memcmp(entry->text, text, sizeof text) == 0) {
+        for (uint32_t i = 0; i < entry->count && status == ST_OK; i++) status = encoding_push(encoding, entry->ids[i]);
+        return status;
+    }
+    status = encode(encoding, begin, end);
+    const size_t added = encoding->out->count - count;
+    if (status != ST_OK || added > WORD_CACHE_IDS_MAX) return status;
+    memcpy(entry->text, text, sizeof text);
+    if (added) memcpy(entry->ids, encoding->out->ids + count, added * sizeof *entry->ids);
+    entry->bytes = (uint8_t)bytes;
+    entry->count = (uint8_t)added;
+    return ST_OK;
+}
+
+static enum status encode_fragment(struct encoding *encoding, const char *text, size_t bytes)
+{
+    if (!bytes) return ST_OK;
+    if (encoding->tokenizer->algorithm != TOKENIZER_SCORES) return encode_bpe(encoding, text, bytes);
+    return encode_spm(encoding, text, bytes);
+}
+
+static enum status encode_text(struct encoding *encoding, const char *text, size_t bytes,
+                               const struct special_match *specials, size_t special_count)
+{
+    size_t at = 0;
+    enum status status = ST_OK;
+    for (size_t i = 0; i < special_count && status == ST_OK; i++) {
+        status = encode_fragment(encoding, text + at, specials[i].taken_begin - at);
+        if (status == ST_OK) status = encoding_push(encoding, specials[i].id);
+        at = specials[i].taken_end;
+    }
+    return status == ST_OK ? encode_fragment(encoding, text + at, bytes - at) : status;
+}
+
+enum status tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t bytes,
+                             const struct text_range *literal, size_t literal_count, unsigned flags,
+                             struct token_list *out, struct error *error)
+{
+    if (!bytes) return ST_OK;
+    if (bytes > TEXT_BYTES_MAX)
+        return error_set(error, ST_LIMIT, "a text of %zu bytes is too long to tokenize (at most %u)", bytes,
+                         TEXT_BYTES_MAX);
+    const size_t count = out->count;
+    struct special_match *specials;
+    size_t special_count;
+    enum status status = tokenizer_find_specials(tokenizer, text, bytes, literal, literal_count,
+                                                 flags & TOKENIZE_PARSE_SPECIAL, &specials, &special_count, error);
+    if (status != ST_OK) return status;
+    struct encoding encoding = {.tokenizer = tokenizer, .out = out, .error = error};
+    buffer_init(&encoding.spelled, 0);
+    if (bytes >= WORD_CACHE_WORTH_BYTES)
+        encoding.cache = mem_zero(WORD_CACHE_ENTRIES, sizeof *encoding.cache); /* none: only slower */
+    if (flags & TOKENIZE_ADD_SPECIAL && tokenizer->adds_bos) status = encoding_push(&encoding, tokenizer->bos);
+    if (status == ST_OK) status = encode_text(&encoding, text, bytes, specials, special_count);
+    if (status == ST_OK && flags & TOKENIZE_ADD_SPECIAL && tokenizer->adds_eos)
+        status = encoding_push(&encoding, tokenizer->eos);
+    if (status != ST_OK) out->count = count;
+    merge_work_release(&encoding.work);
+    buffer_release(&encoding.spelled);
+    mem_free(encoding.cache);
+    mem_free(specials);
+    return status;
+}
+
+void token_list_release(struct token_list *list)
+{
+    mem_free(list->ids);
+    *list = (struct token_list){0};
+}
