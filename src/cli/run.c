@@ -64,10 +64,13 @@ static enum status prompt_tokenize(const struct session *session, struct prompt 
 {
     const struct options *options = session->options;
     if (prompt->is_ids) return ST_OK;
-    bool raw = options->raw || !session_has_template(session);
-    if (raw && options->system)
-        return error_set(error, ST_INVALID, "%s has no chat template: --system has no place", options->model);
-    if (!raw) return chat_ids(session, prompt, &prompt->library_ids, &prompt->ids.count, error);
+    if (!options->raw) {
+        /* A template that is there but cannot be used is an error; only where there is none the prompt is raw. */
+        enum status status = chat_ids(session, prompt, &prompt->library_ids, &prompt->ids.count, error);
+        if (status != ST_NOT_FOUND || session_has_template(session)) return status;
+        if (options->system)
+            return error_set(error, ST_INVALID, "%s has no chat template: --system has no place", options->model);
+    }
     unsigned flags =
         (options->no_special ? 0 : KVASIR_ADD_SPECIAL) | (options->no_parse_special ? 0 : KVASIR_PARSE_SPECIAL);
     struct kvasir_error reason;
