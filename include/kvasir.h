@@ -17,7 +17,7 @@
  *  kvasir_engine_open(model, NULL, &engine, &error);
  *  kvasir_tokenize(model, "Once upon", 9, KVASIR_ADD_SPECIAL, &ids, &count, &error);
  *  kvasir_engine_submit(engine, &(struct kvasir_request){.prompt = ids, .prompt_count = count, .max_tokens = 32}, &id, &error);
- *  while (kvasir_engine_step(engine, &events, &n, &error) == KVASIR_OK && kvasir_engine_busy(engine)) …print events[i].text…
+ *  while (kvasir_engine_busy(engine) && kvasir_engine_step(engine, &events, &n, &error) == KVASIR_OK) …print events[i].text…
  */
 #ifndef KVASIR_H
 #define KVASIR_H
@@ -107,8 +107,9 @@ int kvasir_chat_tokenize(const struct kvasir_model *model, const struct kvasir_c
 struct kvasir_engine;
 
 struct kvasir_engine_options {
-    uint32_t context;            /* most tokens of one request, prompt and answer; 0 = the model's, at most what fits */
-    uint64_t kv_cache_bytes;     /* budget; 0 = what one request of `context` tokens needs, within free memory */
+    uint32_t context;            /* most tokens of one request, prompt and answer; 0 = the model's, or less if its K and V
+                                    do not fit the budget, or half of free memory where no budget is stated */
+    uint64_t kv_cache_bytes;     /* budget; 0 = what one request of `context` tokens needs */
     uint32_t block_size;         /* tokens a block; 0 = default (32); a multiple of 16, 16…128 */
     const char *kv_cache_dtype;  /* NULL or "auto" (f16); "f32", "f16", or "k=f32,v=f16" */
     bool no_kv_cache;            /* recompute everything each step: for comparison only */
@@ -124,7 +125,8 @@ struct kvasir_logit_bias {
     float bias;
 };
 
-/* Zero-initialised means greedy. The order is: bias, penalties, then (unless greedy) temperature, top-k, typical-p, top-p, min-p, draw. */
+/* Zero-initialised means greedy (ties: the lower id). Filters see what the one before left, renormalised; one random number a
+ * token. Ranges: temperature 0…100, the p's 0…1, repetition 0…100, frequency and presence -100…100. The order is: bias, penalties, then (unless greedy) temperature, top-k, typical-p, top-p, min-p, draw. */
 struct kvasir_sampling {
     float temperature; /* 0 = greedy */
     uint32_t top_k;    /* 0 = off */
@@ -146,15 +148,18 @@ struct kvasir_request {
     size_t prompt_count;    /* at least 1, less than the engine's context */
     uint32_t max_tokens;    /* 0 = until an end token or the context is full */
     struct kvasir_sampling sampling;
-    const char *const *stop; /* texts that end the answer; not part of it, also when they cross token boundaries */
+    /* An answer ends with "stop" at an end token (not in the tokens, not in the text) or a stop text (not in the text, but
+     * the tokens that spelled it are in the tokens); with "length" at max_tokens or when the context is full. */
+    const char *const *stop; /* at most 64 texts of 1024 bytes; also found across token boundaries */
     size_t stop_count;
-    const uint32_t *stop_ids;
+    const uint32_t *stop_ids; /* at most 1024 more end tokens */
     size_t stop_id_count;
     bool ignore_eos;
     uint32_t logprobs; /* alternatives reported for each token, 0…128 */
     bool show_control; /* control tokens appear in the text by their spelling */
 };
-/* KVASIR_LIMIT: the prompt is longer than the context or does not fit the KV cache's budget. */
+/* KVASIR_LIMIT: the prompt is longer than the context (which always fits the KV cache's budget). KVASIR_FULL: 4096 requests
+ * wait already. */
 int kvasir_engine_submit(struct kvasir_engine *engine, const struct kvasir_request *request, uint64_t *id,
                          struct kvasir_error *error);
 int kvasir_engine_cancel(struct kvasir_engine *engine, uint64_t id); /* its last event comes with the next step */
@@ -183,7 +188,8 @@ struct kvasir_event {
     uint32_t prompt_done, prompt_count; /* progress of the prefill */
     enum kvasir_finish finish;
 };
-/* One pass. Events are borrowed until the next step or close. */
+/* One pass. Events are borrowed until the next step or close, and are given also when the step fails. KVASIR_NOMEM: try
+ * again or close; a request that could not keep its text has ended with KVASIR_ERROR. */
 int kvasir_engine_step(struct kvasir_engine *engine, const struct kvasir_event **events, size_t *count,
                        struct kvasir_error *error);
 

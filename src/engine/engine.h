@@ -1,0 +1,30 @@
+/* engine.h - what eval may see of the engine beyond kvasir.h: the parts of an opened model, and how a KV cache is sized.
+ * server and cli see kvasir.h only. Everything here is borrowed from the model and lives as long as it. */
+#ifndef ENGINE_ENGINE_H
+#define ENGINE_ENGINE_H
+#include "base/base.h"
+#include "kv/kv.h"
+#include "kvasir.h"
+#include "model/model.h"
+
+/* NULL when the model was opened with vocabulary_only. */
+const struct model *engine_model(const struct kvasir_model *model);
+uint32_t engine_threads(const struct kvasir_model *model);
+
+/* "auto" (f16), "f32", "f16", or "k=…,v=…". NULL is "auto". */
+MUST_CHECK enum status engine_kv_formats(const char *text, enum number_format *k, enum number_format *v,
+                                         struct error *error);
+
+/* Sizes of an engine, decided once: the formula is in plan.c. */
+struct engine_plan {
+    struct kv_config kv;         /* kv.layers is owned by the plan */
+    uint32_t context;            /* tokens of one request, prompt and answer */
+    uint32_t max_batched_tokens; /* prompt tokens of one pass */
+    uint32_t max_sequences;
+};
+/* `options` may be NULL. ST_LIMIT: a stated context or budget does not fit; the error says bytes needed and available. */
+MUST_CHECK enum status engine_plan_init(const struct model *model, const struct kvasir_engine_options *options,
+                                        struct engine_plan *out, struct error *error);
+void engine_plan_release(struct engine_plan *plan);
+
+#endif

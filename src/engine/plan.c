@@ -1,0 +1,191 @@
+/* plan.c - how large an engine is: context, KV budget, block size, tokens a pass.
+ *
+ *   need(context) = what one request of `context` tokens takes (kv_bytes_needed: whole blocks; windows held to a window)
+ *   free          = available memory - MARGIN
+ *
+ *   budget stated:  must be within free;  context stated: need(context) within the budget, else the largest that is
+ *   neither:        context = the model's, shrunk until need(context) <= free / 2; budget = need(context)
+ *   context stated: need(context) must be within free; budget = need(context)
+ *
+ * So one request alone always fits. Nothing is allocated here but the list of layers. */
+#include "engine/engine_internal.h"
+#include <string.h>
+
+#define DEFAULT_BLOCK_TOKENS 32u
+#define DEFAULT_BATCHED_TOKENS 512u
+#define DEFAULT_SEQUENCES 64u
+#define BATCHED_TOKENS_MAX 65536u
+#define SEQUENCES_MAX 4096u
+#define CONTEXT_MAX (1u << 30)
+#define MARGIN_BYTES (256ull << 20) /* for activations, logits, requests and the rest of the machine */
+
+/* ---- formats ----------------------------------------------------------------------------------------------------- */
+
+/* The formats the cache stores; a later one is a row. */
+static const struct {
+    const char *name;
+    enum number_format format;
+} kv_formats[] = {{"auto", NF_F16}, {"f16", NF_F16}, {"f32", NF_F32}};
+
+static bool format_named(const char *name, size_t bytes, enum number_format *out)
+{
+    for (size_t i = 0; i < ARRAY_COUNT(kv_formats); i++) {
+        if (strlen(kv_formats[i].name) != bytes || memcmp(kv_formats[i].name, name, bytes) != 0) continue;
+        *out = kv_formats[i].format;
+        return true;
+    }
+    return false;
+}
+
+enum status engine_kv_formats(const char *text, enum number_format *k, enum number_format *v, struct error *error)
+{
+    if (!text) text = "auto";
+    *k = *v = NF_F16;
+    bool ok = true;
+    if (!strchr(text, '=')) {
+        ok = format_named(text, strlen(text), k);
+        *v = *k;
+    }
+    for (const char *at = text; ok && strchr(text, '=') && *at;) {
+        size_t bytes = strcspn(at, ",");
+        ok = bytes > 2 && at[1] == '=' && (at[0] == 'k' || at[0] == 'v') &&
+             format_named(at + 2, bytes - 2, at[0] == 'k' ? k : v);
+        at += bytes;
+        if (*at == ',') at++;
+    }
+    if (ok) return ST_OK;
+    return error_set(error, ST_INVALID, "KV cache format '%.60s': must be auto, f16, f32, or k=FORMAT,v=FORMAT", text);
+}
+
+/* ---- sizes ------------------------------------------------------------------------------------------------------- */
+
+static uint32_t least(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+static uint64_t need(const struct engine_plan *plan, uint32_t context)
+{
+    return kv_bytes_needed(&plan->kv, context, least(plan->max_batched_tokens, context));
+}
+
+/* The most tokens, in whole blocks, that `bytes` hold; at most `context`. */
+static uint32_t context_within(const struct engine_plan *plan, uint32_t context, uint64_t bytes)
+{
+    uint32_t size = plan->kv.block_tokens, low = 0, high = context / size + 1; /* low blocks fit, high do not */
+    if (need(plan, context) <= bytes) return context;
+    while (high - low > 1) {
+        uint32_t middle = low + (high - low) / 2;
+        if (need(plan, middle * size) <= bytes)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low * size;
+}
+
+static enum status check_ranges(const struct kvasir_engine_options *options, struct error *error)
+{
+    if (options->block_size && (options->block_size < 16 || options->block_size > 128 || options->block_size % 16))
+        return error_set(error, ST_INVALID, "block size %u: must be a multiple of 16 from 16 to 128",
+                         options->block_size);
+    if (options->max_batched_tokens > BATCHED_TOKENS_MAX)
+        return error_set(error, ST_INVALID, "max_batched_tokens %u: must be at most %u", options->max_batched_tokens,
+                         BATCHED_TOKENS_MAX);
+    if (options->max_sequences > SEQUENCES_MAX)
+        return error_set(error, ST_INVALID, "max_sequences %u: must be at most %u", options->max_sequences,
+                         SEQUENCES_MAX);
+    if (options->context == 1 || options->context > CONTEXT_MAX)
+        return error_set(error, ST_INVALID, "a context of %u tokens: must be 2 to %u", options->context, CONTEXT_MAX);
+    return ST_OK;
+}
+
+/* "needs 1234 bytes of KV cache (30 layers x 3 KV heads x (64 + 64) values = 23040 bytes a token)" */
+static enum status refuse_context(const struct model *model, const struct engine_plan *plan, uint32_t context,
+                                  uint64_t available, const char *of, struct error *error)
+{
+    const struct model_config *c = model_config(model);
+    uint64_t token_bytes = 0;
+    for (uint32_t i = 0; i < plan->kv.layer_count; i++) token_bytes += kv_layer_bytes_per_token(&plan->kv.layers[i]);
+    return error_set(error, ST_LIMIT,
+                     "a context of %u tokens needs %llu bytes of KV cache (%u layers x %u KV heads x %u + %u values of "
+                     "K + V = %llu bytes a token%s), %s is %llu bytes: state a smaller context",
+                     context, (unsigned long long)need(plan, context), c->layers, c->kv_heads, c->head_dim,
+                     c->value_dim, (unsigned long long)token_bytes, c->window ? ", less where windows slide" : "", of,
+                     (unsigned long long)available);
+}
+
+static enum status decide(const struct model *model, const struct kvasir_engine_options *options,
+                          struct engine_plan *plan, struct error *error)
+{
+    uint64_t available = mem_available_bytes(), budget = options->kv_cache_bytes;
+    uint64_t spare = available > MARGIN_BYTES ? available - MARGIN_BYTES : 0;
+    uint32_t trained = model_config(model)->context_length;
+    if (budget > spare)
+        return error_set(error, ST_LIMIT,
+                         "a KV cache of %llu bytes is more than the %llu bytes of free memory (%llu available, %llu "
+                         "left for the rest): state a smaller one",
+                         (unsigned long long)budget, (unsigned long long)spare, (unsigned long long)available,
+                         MARGIN_BYTES);
+    if (options->context) {
+        plan->context = options->context;
+        if (need(plan, plan->context) > (budget ? budget : spare))
+            return refuse_context(model, plan, plan->context, budget ? budget : spare,
+                                  budget ? "the stated budget" : "free memory", error);
+        if (plan->context > trained)
+            log_line(LOG_WARNING, "a context of %u tokens is longer than the model was trained for (%u)", plan->context,
+                     trained);
+    } else {
+        uint64_t within = budget ? budget : spare / 2;
+        plan->context = context_within(plan, trained, within);
+        if (plan->context < 2)
+            return refuse_context(model, plan, least(trained, plan->kv.block_tokens), within,
+                                  budget ? "the stated budget" : "half of free memory", error);
+        if (plan->context < trained)
+            log_line(LOG_INFO, "context: %u tokens, because the model's %u need %llu bytes of KV cache and %llu fit",
+                     plan->context, trained, (unsigned long long)need(plan, trained), (unsigned long long)within);
+    }
+    plan->kv.bytes_max = budget ? budget : need(plan, plan->context);
+    return ST_OK;
+}
+
+enum status engine_plan_init(const struct model *model, const struct kvasir_engine_options *options,
+                             struct engine_plan *out, struct error *error)
+{
+    static const struct kvasir_engine_options defaults;
+    if (!options) options = &defaults;
+    const struct model_config *c = model_config(model);
+    enum number_format k, v;
+    *out = (struct engine_plan){
+        .kv = {.layer_count = c->layers,
+               .block_tokens = options->block_size ? options->block_size : DEFAULT_BLOCK_TOKENS,
+               .kernel = model_kernel(model),
+               .share_prefixes = !options->no_kv_cache,
+               .one_layer_at_a_time = options->no_kv_cache},
+        .max_batched_tokens = options->max_batched_tokens ? options->max_batched_tokens : DEFAULT_BATCHED_TOKENS,
+        .max_sequences = options->max_sequences ? options->max_sequences : DEFAULT_SEQUENCES,
+    };
+    enum status status = check_ranges(options, error);
+    if (status == ST_OK) status = engine_kv_formats(options->kv_cache_dtype, &k, &v, error);
+    if (status != ST_OK) return status;
+    struct kv_layer *layers = mem_zero(c->layers, sizeof *layers);
+    if (!layers) return error_set(error, ST_NOMEM, "not enough memory for an engine");
+    model_kv_layers(c, k, v, layers);
+    out->kv.layers = layers;
+    status = decide(model, options, out, error);
+    if (status != ST_OK) {
+        engine_plan_release(out);
+        return status;
+    }
+    /* Without a cache a sequence is computed whole, in one pass, and so one after the other. */
+    if (options->no_kv_cache) out->max_batched_tokens = out->context;
+    if (options->no_kv_cache) out->max_sequences = 1;
+    out->max_batched_tokens = least(out->max_batched_tokens, out->context);
+    return ST_OK;
+}
+
+void engine_plan_release(struct engine_plan *plan)
+{
+    mem_free((struct kv_layer *)plan->kv.layers);
+    *plan = (struct engine_plan){0};
+}

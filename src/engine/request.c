@@ -1,0 +1,213 @@
+/* request.c - one request: checked and copied when submitted, then fed one row of logits a token until it ends.
+ *
+ * It ends with "stop" at an end token (unless ignore_eos), a stop token or a stop text; with "length" at max_tokens or
+ * when the context is full. The end or stop token itself is neither in the tokens nor in the text; tokens that spell a
+ * stop text are in the tokens. Text comes in whole characters, and what could become a stop text waits, so text may lag
+ * behind tokens. This file knows nothing of batches. */
+#include "engine/engine_internal.h"
+#include <string.h>
+
+#define LOGPROBS_MAX 128u
+#define STOP_IDS_MAX 1024u
+
+/* ---- opening ----------------------------------------------------------------------------------------------------- */
+
+static enum status check_ids(const uint32_t *ids, size_t count, uint32_t vocabulary, const char *what,
+                             struct error *error)
+{
+    for (size_t i = 0; i < count; i++)
+        if (ids[i] >= vocabulary)
+            return error_set(error, ST_INVALID, "%s %zu is token %u: the vocabulary ends at %u", what, i, ids[i],
+                             vocabulary - 1);
+    return ST_OK;
+}
+
+static enum status check(const struct kvasir_engine *engine, const struct kvasir_request *wanted, struct error *error)
+{
+    uint32_t vocabulary = model_config(engine->model->model)->vocabulary, context = engine->plan.context;
+    if (!wanted->prompt_count || !wanted->prompt) return error_set(error, ST_INVALID, "the prompt has no tokens");
+    if (wanted->prompt_count >= context)
+        return error_set(error, ST_LIMIT,
+                         "the prompt has %zu tokens: the context of %u leaves room for at most %u and an answer",
+                         wanted->prompt_count, context, context - 1);
+    if (wanted->logprobs > LOGPROBS_MAX)
+        return error_set(error, ST_INVALID, "logprobs is %u: must be 0 to %u", wanted->logprobs, LOGPROBS_MAX);
+    if (wanted->stop_id_count > STOP_IDS_MAX)
+        return error_set(error, ST_INVALID, "%zu stop tokens: at most %u", wanted->stop_id_count, STOP_IDS_MAX);
+    if (wanted->stop_count && !engine->model->tokenizer)
+        return error_set(error, ST_UNSUPPORTED, "stop texts need a tokenizer: %s", engine->model->tokenizer_error.text);
+    enum status status = check_ids(wanted->prompt, wanted->prompt_count, vocabulary, "prompt token", error);
+    if (status == ST_OK) status = check_ids(wanted->stop_ids, wanted->stop_id_count, vocabulary, "stop token", error);
+    if (status == ST_OK) status = sampling_check(&wanted->sampling, vocabulary, error);
+    return status;
+}
+
+/* A seed for a request that has none: different each time, not secret. */
+static uint64_t fresh_seed(const struct request *request)
+{
+    struct random random;
+    random_seed(&random, (uint64_t)(clock_seconds() * 1e9) ^ (uint64_t)(uintptr_t)request * 0x9e3779b97f4a7c15u);
+    return random_next(&random);
+}
+
+static void *copy_of(const void *source, size_t count, size_t size, bool *failed)
+{
+    if (!count) return NULL;
+    void *copy = mem_alloc(count * size);
+    if (copy)
+        memcpy(copy, source, count * size);
+    else
+        *failed = true;
+    return copy;
+}
+
+static void copy_all(struct request *r, const struct kvasir_request *wanted, bool *failed)
+{
+    r->prompt_count = r->count = r->capacity = (uint32_t)wanted->prompt_count;
+    r->tokens = copy_of(wanted->prompt, wanted->prompt_count, sizeof *r->tokens, failed);
+    r->bias = copy_of(wanted->sampling.bias, wanted->sampling.bias_count, sizeof *r->bias, failed);
+    r->stop_ids = copy_of(wanted->stop_ids, wanted->stop_id_count, sizeof *r->stop_ids, failed);
+    r->stop_id_count = wanted->stop_id_count;
+    r->logprobs = wanted->logprobs;
+    if (r->logprobs && !(r->top = mem_alloc(r->logprobs * sizeof *r->top))) *failed = true;
+    r->sampling = wanted->sampling;
+    r->sampling.bias = r->bias;
+    r->ignore_eos = wanted->ignore_eos;
+}
+
+enum status request_open(const struct kvasir_engine *engine, const struct kvasir_request *wanted, struct request **out,
+                         struct error *error)
+{
+    *out = NULL;
+    enum status status = check(engine, wanted, error);
+    if (status != ST_OK) return status;
+    struct request *r = mem_zero(1, sizeof *r);
+    if (!r) return error_set(error, ST_NOMEM, "not enough memory for a request");
+    bool failed = false;
+    copy_all(r, wanted, &failed);
+    status = failed ? error_set(error, ST_NOMEM, "not enough memory for a request")
+                    : stopper_init(&r->stopper, wanted->stop, wanted->stop_count, error);
+    if (status != ST_OK) {
+        request_close(r);
+        return status;
+    }
+    uint32_t room = engine->plan.context - r->prompt_count;
+    r->count_max = r->prompt_count + (wanted->max_tokens && wanted->max_tokens < room ? wanted->max_tokens : room);
+    random_seed(&r->random, wanted->sampling.has_seed ? wanted->sampling.seed : fresh_seed(r));
+    if (engine->model->tokenizer) detokenizer_init(&r->detokenizer, engine->model->tokenizer, wanted->show_control);
+    r->submitted_s = clock_seconds();
+    *out = r;
+    return ST_OK;
+}
+
+void request_close(struct request *request)
+{
+    if (!request) return;
+    mem_free(request->tokens);
+    mem_free(request->bias);
+    mem_free(request->stop_ids);
+    mem_free(request->top);
+    stopper_release(&request->stopper);
+    buffer_release(&request->piece);
+    buffer_release(&request->text);
+    mem_free(request);
+}
+
+enum status request_make_room(struct request *request)
+{
+    if (request->count < request->capacity) return ST_OK;
+    uint32_t capacity = request->capacity < 64 ? 128 : request->capacity * 2;
+    uint32_t *tokens = mem_resize(request->tokens, capacity * sizeof *tokens);
+    if (!tokens) return ST_NOMEM;
+    request->tokens = tokens;
+    request->capacity = capacity;
+    return ST_OK;
+}
+
+/* ---- one token on ------------------------------------------------------------------------------------------------ */
+
+static bool is_stop_id(const struct request *r, uint32_t id)
+{
+    for (size_t i = 0; i < r->stop_id_count; i++)
+        if (r->stop_ids[i] == id) return true;
+    return false;
+}
+
+static void take_logprobs(struct request *r, const float *logits, uint32_t vocabulary)
+{
+    double log_sum = logits_log_sum(logits, vocabulary);
+    r->token.logprob = logits_logprob(logits[r->token.id], log_sum);
+    r->token.top = r->top;
+    r->token.top_count = logits_top(logits, vocabulary, r->logprobs, r->top);
+    for (uint32_t i = 0; i < r->token.top_count; i++) r->top[i].logprob = logits_logprob(r->top[i].logprob, log_sum);
+}
+
+static void take_text(struct request *r)
+{
+    if (!r->detokenizer.tokenizer) return;
+    r->piece.length = 0;
+    if (r->token.id < tokenizer_vocabulary_size(r->detokenizer.tokenizer)) /* rows beyond it are padding */
+        detokenizer_put(&r->detokenizer, r->token.id, &r->piece);
+    if (r->piece.length) stopper_put(&r->stopper, r->piece.data, r->piece.length, &r->text);
+}
+
+enum status request_take(struct kvasir_engine *engine, struct request *r, const float *logits)
+{
+    uint32_t vocabulary = engine->sampler.vocabulary;
+    double now = clock_seconds();
+    if (r->first_token_s == 0) r->first_token_s = now;
+    r->last_token_s = now;
+    uint32_t id =
+        sampler_pick(&engine->sampler, &r->sampling, &r->random, logits, r->tokens, r->count, r->prompt_count);
+    if (is_stop_id(r, id) || (!r->ignore_eos && model_token_ends(engine->model, id))) {
+        request_end(r, KVASIR_STOP);
+    } else {
+        ASSERT(r->count < r->capacity);
+        r->tokens[r->count++] = id;
+        r->token = (struct kvasir_token){.id = id};
+        if (r->logprobs) take_logprobs(r, logits, vocabulary);
+        take_text(r);
+        if (r->stopper.stopped)
+            request_end(r, KVASIR_STOP);
+        else if (r->count >= r->count_max)
+            request_end(r, KVASIR_LENGTH);
+    }
+    if (!r->piece.failed && !r->text.failed) return ST_OK;
+    r->finish = KVASIR_ERROR;
+    return ST_NOMEM;
+}
+
+void request_end(struct request *r, enum kvasir_finish finish)
+{
+    r->finish = finish;
+    if (!r->detokenizer.tokenizer) return;
+    r->piece.length = 0;
+    detokenizer_finish(&r->detokenizer, &r->piece);
+    if (r->piece.length) stopper_put(&r->stopper, r->piece.data, r->piece.length, &r->text);
+    stopper_finish(&r->stopper, &r->text);
+}
+
+/* ---- timings ----------------------------------------------------------------------------------------------------- */
+
+static double rate(double count, double seconds)
+{
+    return seconds > 0 ? count / seconds : 0;
+}
+
+void request_timings(const struct request *r, struct kvasir_timings *out)
+{
+    uint32_t output = r->count - r->prompt_count;
+    *out = (struct kvasir_timings){.prompt_tokens = r->prompt_count,
+                                   .cached_tokens = r->cached_tokens,
+                                   .output_tokens = output,
+                                   .kv_bytes = r->kv_bytes,
+                                   .kv_blocks = r->kv_blocks};
+    if (r->first_token_s == 0) return;
+    out->ttft_s = r->first_token_s - r->submitted_s;
+    out->prefill_s = r->first_token_s - r->started_s;
+    out->decode_s = r->last_token_s - r->first_token_s;
+    out->prefill_tokens_per_s = rate(r->prompt_count - r->cached_tokens, out->prefill_s);
+    if (output < 2) return;
+    out->tpot_s = out->decode_s / (output - 1);
+    out->decode_tokens_per_s = rate(output - 1, out->decode_s);
+}

@@ -1,0 +1,302 @@
+/* sampler.c - bias, penalties, temperature, top-k, typical-p, top-p, min-p, draw; in that order, each filter on the
+ * distribution that the one before it left, renormalised.
+ *
+ * Nothing sorts the vocabulary. Every filter keeps a beginning of one order (key descending, ties by ascending id): the
+ * last kept candidate is found by a weighted quickselect on a copy, then one pass drops those behind it, so candidates
+ * stay in the order of their ids and the draw walks them in that order. Weights are floats relative to the best (which has
+ * 1), sums are doubles. The result is a function of the logits, the settings and the one random number alone. */
+#include "engine/sampler.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct sampler_candidate {
+    float key, weight;
+    uint32_t id;
+};
+
+#define TOP_HEAP_MAX 256u /* up to here a heap over one pass beats selecting among all */
+
+/* ---- working memory ---------------------------------------------------------------------------------------------- */
+
+enum status sampler_init(struct sampler *sampler, uint32_t vocabulary, struct error *error)
+{
+    uint64_t row = round_up(vocabulary * sizeof(float), 64);
+    uint64_t list = round_up(vocabulary * sizeof(struct sampler_candidate), 64);
+    *sampler = (struct sampler){.vocabulary = vocabulary, .memory_bytes = 2 * row + 2 * list};
+    unsigned char *memory = sampler->memory = mem_map_reserve(sampler->memory_bytes);
+    if (!memory) return error_set(error, ST_NOMEM, "not enough memory to sample from %u tokens", vocabulary);
+    sampler->logits = (void *)memory;
+    sampler->counts = (void *)(memory + row);
+    sampler->kept = (void *)(memory + 2 * row);
+    sampler->sorted = (void *)(memory + 2 * row + list);
+    return ST_OK;
+}
+
+void sampler_release(struct sampler *sampler)
+{
+    mem_unmap(sampler->memory, sampler->memory_bytes);
+    *sampler = (struct sampler){0};
+}
+
+/* ---- settings ---------------------------------------------------------------------------------------------------- */
+
+enum status sampling_check(const struct kvasir_sampling *s, uint32_t vocabulary, struct error *error)
+{
+    const struct {
+        const char *name;
+        float value, least, most;
+    } ranges[] = {
+        {"temperature", s->temperature, 0, 100},
+        {"top_p", s->top_p, 0, 1},
+        {"min_p", s->min_p, 0, 1},
+        {"typical_p", s->typical_p, 0, 1},
+        {"repetition_penalty", s->repetition_penalty, 0, 100},
+        {"frequency_penalty", s->frequency_penalty, -100, 100},
+        {"presence_penalty", s->presence_penalty, -100, 100},
+    };
+    for (size_t i = 0; i < ARRAY_COUNT(ranges); i++)
+        if (!(ranges[i].value >= ranges[i].least && ranges[i].value <= ranges[i].most))
+            return error_set(error, ST_INVALID, "%s is %g: must be a number from %g to %g", ranges[i].name,
+                             (double)ranges[i].value, (double)ranges[i].least, (double)ranges[i].most);
+    if (s->bias_count > vocabulary || (s->bias_count && !s->bias))
+        return error_set(error, ST_INVALID, "logit_bias has %zu entries: must be at most %u", s->bias_count,
+                         vocabulary);
+    for (size_t i = 0; i < s->bias_count; i++) {
+        float bias = s->bias[i].bias;
+        if (s->bias[i].id >= vocabulary)
+            return error_set(error, ST_INVALID, "logit_bias names token %u: the vocabulary ends at %u", s->bias[i].id,
+                             vocabulary - 1);
+        if (isnan(bias) || bias > 1e6f || (bias < -1e6f && bias != -INFINITY))
+            return error_set(error, ST_INVALID,
+                             "logit_bias of token %u is %g: must be a number from -1e6 to 1e6, or -inf to forbid it",
+                             s->bias[i].id, (double)bias);
+    }
+    return ST_OK;
+}
+
+/* ---- bias and penalties ------------------------------------------------------------------------------------------ */
+
+static bool changes_logits(const struct kvasir_sampling *s)
+{
+    bool repetition = s->repetition_penalty != 0 && s->repetition_penalty != 1;
+    return s->bias_count || repetition || s->frequency_penalty != 0 || s->presence_penalty != 0;
+}
+
+/* Keskar et al. 2019: a token that occurred is made less likely once, whichever sign its logit has. */
+static void penalise_repetition(struct sampler *sampler, float penalty, const uint32_t *tokens, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        if (sampler->counts[tokens[i]]++) continue;
+        float *logit = &sampler->logits[tokens[i]];
+        *logit = *logit > 0 ? *logit / penalty : *logit * penalty;
+    }
+    for (uint32_t i = 0; i < count; i++) sampler->counts[tokens[i]] = 0;
+}
+
+static void penalise_frequency(struct sampler *sampler, const struct kvasir_sampling *s, const uint32_t *tokens,
+                               uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) sampler->counts[tokens[i]]++;
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t times = sampler->counts[tokens[i]];
+        if (times) sampler->logits[tokens[i]] -= s->frequency_penalty * (float)times + s->presence_penalty;
+        sampler->counts[tokens[i]] = 0;
+    }
+}
+
+static void change_logits(struct sampler *sampler, const struct kvasir_sampling *s, const float *logits,
+                          const uint32_t *tokens, uint32_t count, uint32_t prompt_count)
+{
+    memcpy(sampler->logits, logits, sampler->vocabulary * sizeof *logits);
+    for (size_t i = 0; i < s->bias_count; i++) sampler->logits[s->bias[i].id] += s->bias[i].bias;
+    if (s->repetition_penalty != 0 && s->repetition_penalty != 1) {
+        uint32_t window = s->penalty_window && s->penalty_window < count ? s->penalty_window : count;
+        penalise_repetition(sampler, s->repetition_penalty, tokens + count - window, window);
+    }
+    if (s->frequency_penalty != 0 || s->presence_penalty != 0)
+        penalise_frequency(sampler, s, tokens + prompt_count, count - prompt_count);
+}
+
+/* ---- selecting --------------------------------------------------------------------------------------------------- */
+
+static bool before(const struct sampler_candidate *a, const struct sampler_candidate *b)
+{
+    return a->key > b->key || (a->key == b->key && a->id < b->id);
+}
+
+static void swap(struct sampler_candidate *a, struct sampler_candidate *b)
+{
+    struct sampler_candidate c = *a;
+    *a = *b;
+    *b = c;
+}
+
+/* Hoare's partition of list[begin, end) around a pivot: returns its place; those before it come first. */
+static uint32_t partition(struct sampler_candidate *list, uint32_t begin, uint32_t end, uint64_t *mix)
+{
+    *mix = *mix * 6364136223846793005u + 1442695040888963407u; /* any fixed sequence: no input is slow for all pivots */
+    swap(&list[begin], &list[begin + (*mix >> 33) % (end - begin)]);
+    struct sampler_candidate pivot = list[begin];
+    uint32_t low = begin + 1, high = end - 1;
+    for (;;) {
+        while (low <= high && before(&list[low], &pivot)) low++;
+        while (low <= high && before(&pivot, &list[high])) high--;
+        if (low >= high) break;
+        swap(&list[low++], &list[high--]);
+    }
+    swap(&list[begin], &list[low - 1]);
+    return low - 1;
+}
+
+/* Keeps the shortest beginning, in the order of keys, whose measure (each its weight, or 1 when `counted`) reaches
+ * `target`; returns how many. Candidates with keys at or below `floor` are known to lie behind it. */
+static uint32_t keep_beginning(struct sampler *sampler, uint32_t count, bool counted, double target, float floor)
+{
+    struct sampler_candidate *list = sampler->sorted;
+    uint32_t begin = 0, end = 0, kept = 0;
+    for (uint32_t i = 0; i < count; i++)
+        if (sampler->kept[i].key > floor) list[end++] = sampler->kept[i];
+    if (!end) return count;
+    struct sampler_candidate last = list[0];
+    double reached = 0; /* measure of list[0, begin) */
+    uint64_t mix = 0;
+    while (begin < end) { /* the last kept one lies in [begin, end), or is the one before `begin` */
+        uint32_t pivot = partition(list, begin, end, &mix);
+        double upper = reached;
+        for (uint32_t i = begin; i < pivot; i++) upper += counted ? 1 : (double)list[i].weight;
+        double with_pivot = upper + (counted ? 1 : (double)list[pivot].weight);
+        if (upper >= target && pivot > begin) {
+            end = pivot;
+            continue;
+        }
+        last = list[pivot];
+        if (with_pivot >= target) break;
+        reached = with_pivot;
+        begin = pivot + 1;
+    }
+    for (uint32_t i = 0; i < count; i++)
+        if (!before(&last, &sampler->kept[i])) sampler->kept[kept++] = sampler->kept[i];
+    return kept;
+}
+
+static double sum_weights(const struct sampler *sampler, uint32_t count)
+{
+    double sum = 0;
+    for (uint32_t i = 0; i < count; i++) sum += (double)sampler->kept[i].weight;
+    return sum;
+}
+
+/* ---- filters: each takes and returns the number of candidates ---------------------------------------------------- */
+
+static int by_id(const void *a, const void *b)
+{
+    uint32_t x = ((const struct sampler_candidate *)a)->id, y = ((const struct sampler_candidate *)b)->id;
+    return (x > y) - (x < y);
+}
+
+/* Candidates by ascending id, key = logit; those at -inf can never be drawn. */
+static uint32_t keep_top_k(struct sampler *sampler, const float *logits, uint32_t top_k)
+{
+    uint32_t count = 0;
+    if (top_k > 0 && top_k <= TOP_HEAP_MAX) {
+        struct kvasir_logprob top[TOP_HEAP_MAX];
+        uint32_t found = logits_top(logits, sampler->vocabulary, top_k, top);
+        for (uint32_t i = 0; i < found && top[i].logprob > -INFINITY; i++)
+            sampler->kept[count++] = (struct sampler_candidate){.key = top[i].logprob, .id = top[i].id};
+        qsort(sampler->kept, count, sizeof *sampler->kept, by_id);
+        return count;
+    }
+    for (uint32_t i = 0; i < sampler->vocabulary; i++) {
+        float logit = logit_clean(logits[i]);
+        if (logit > -INFINITY) sampler->kept[count++] = (struct sampler_candidate){.key = logit, .id = i};
+    }
+    if (top_k > 0 && top_k < count) count = keep_beginning(sampler, count, true, top_k, -INFINITY);
+    return count;
+}
+
+/* key = (logit - best) / temperature, weight = exp(key): 1 for the best, 0 where the float ends. */
+static void weigh(struct sampler *sampler, uint32_t count, float temperature)
+{
+    float best = -INFINITY;
+    for (uint32_t i = 0; i < count; i++)
+        if (sampler->kept[i].key > best) best = sampler->kept[i].key;
+    for (uint32_t i = 0; i < count; i++) {
+        struct sampler_candidate *c = &sampler->kept[i];
+        c->key = c->key == best ? 0 : (c->key - best) / temperature;
+        c->weight = expf(c->key);
+    }
+}
+
+/* Meister et al. 2022: those whose surprise -log p is nearest to the distribution's entropy, until they reach p. */
+static uint32_t keep_typical(struct sampler *sampler, uint32_t count, float p)
+{
+    double sum = sum_weights(sampler, count), log_sum = log(sum), mean = 0;
+    for (uint32_t i = 0; i < count; i++)
+        if (sampler->kept[i].weight > 0) mean += (double)sampler->kept[i].weight * (double)sampler->kept[i].key;
+    double entropy = log_sum - mean / sum;
+    for (uint32_t i = 0; i < count; i++) {
+        struct sampler_candidate *c = &sampler->kept[i];
+        c->key = (float)-fabs(log_sum - (double)c->key - entropy);
+    }
+    return keep_beginning(sampler, count, false, (double)p * sum, -INFINITY);
+}
+
+/* Holtzman et al. 2019. Candidates so light that all of them together are less than half of what may be dropped cannot
+ * be needed: this leaves few to select among. */
+static uint32_t keep_top_p(struct sampler *sampler, uint32_t count, float p)
+{
+    double sum = sum_weights(sampler, count);
+    for (uint32_t i = 0; i < count; i++) sampler->kept[i].key = sampler->kept[i].weight;
+    float floor = (float)((1 - (double)p) * sum / count / 2);
+    return keep_beginning(sampler, count, false, (double)p * sum, floor);
+}
+
+static uint32_t keep_min_p(struct sampler *sampler, uint32_t count, float p)
+{
+    uint32_t kept = 0;
+    float most = 0;
+    for (uint32_t i = 0; i < count; i++)
+        if (sampler->kept[i].weight > most) most = sampler->kept[i].weight;
+    for (uint32_t i = 0; i < count; i++)
+        if (sampler->kept[i].weight >= p * most) sampler->kept[kept++] = sampler->kept[i];
+    return kept;
+}
+
+/* ---- the pick ---------------------------------------------------------------------------------------------------- */
+
+static uint32_t draw(const struct sampler *sampler, uint32_t count, double unit)
+{
+    double target = unit * sum_weights(sampler, count), reached = 0;
+    uint32_t last = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        if (!(sampler->kept[i].weight > 0)) continue;
+        last = sampler->kept[i].id;
+        reached += (double)sampler->kept[i].weight;
+        if (reached > target) break;
+    }
+    return last;
+}
+
+static bool filters(float p)
+{
+    return p > 0 && p < 1;
+}
+
+uint32_t sampler_pick(struct sampler *sampler, const struct kvasir_sampling *s, struct random *random,
+                      const float *logits, const uint32_t *tokens, uint32_t count, uint32_t prompt_count)
+{
+    if (changes_logits(s)) {
+        change_logits(sampler, s, logits, tokens, count, prompt_count);
+        logits = sampler->logits;
+    }
+    if (s->temperature == 0) return logits_best(logits, sampler->vocabulary);
+    double unit = random_unit(random);
+    uint32_t kept = keep_top_k(sampler, logits, s->top_k);
+    if (!kept) return logits_best(logits, sampler->vocabulary); /* nothing is possible: as greedy would */
+    weigh(sampler, kept, s->temperature);
+    if (filters(s->typical_p)) kept = keep_typical(sampler, kept, s->typical_p);
+    if (filters(s->top_p)) kept = keep_top_p(sampler, kept, s->top_p);
+    if (s->min_p > 0) kept = keep_min_p(sampler, kept, s->min_p);
+    return draw(sampler, kept, unit);
+}

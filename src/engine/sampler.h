@@ -1,0 +1,29 @@
+/* sampler.h - from one row of logits to one token id. */
+#ifndef ENGINE_SAMPLER_H
+#define ENGINE_SAMPLER_H
+#include "base/base.h"
+#include "engine/logprobs.h"
+#include "kvasir.h"
+
+/* Working memory of one vocabulary; holds nothing between two picks. */
+struct sampler {
+    uint32_t vocabulary;
+    float *logits;                           /* [vocabulary] the row after bias and penalties */
+    uint32_t *counts;                        /* [vocabulary] all zero between picks */
+    struct sampler_candidate *kept, *sorted; /* [vocabulary] each */
+    void *memory;
+    uint64_t memory_bytes;
+};
+MUST_CHECK enum status sampler_init(struct sampler *sampler, uint32_t vocabulary, struct error *error);
+void sampler_release(struct sampler *sampler);
+
+/* Every value in its range; the error names the field and the range. */
+MUST_CHECK enum status sampling_check(const struct kvasir_sampling *sampling, uint32_t vocabulary, struct error *error);
+
+/* One token. `tokens` is the sequence so far, of which the first `prompt_count` are the prompt; all ids are below the
+ * vocabulary. Unless greedy it takes exactly one number from `random`, so a request's stream does not depend on what was
+ * kept. The row is not changed. */
+uint32_t sampler_pick(struct sampler *sampler, const struct kvasir_sampling *sampling, struct random *random,
+                      const float *logits, const uint32_t *tokens, uint32_t count, uint32_t prompt_count);
+
+#endif
