@@ -345,6 +345,20 @@ static void greet(const struct chat *chat)
         notice(chat, "%s, a context of %u tokens. /help lists the commands, Ctrl-D leaves.", name, stats.context);
 }
 
+/* Why there is no template to chat with: none in the file, or one that cannot be used. */
+static enum status template_missing(const struct session *session, struct error *error)
+{
+    char *text = NULL;
+    size_t bytes;
+    struct kvasir_error reason;
+    int got = kvasir_render(session->model, &(struct kvasir_chat){.messages = "[]"}, &text, &bytes, &reason);
+    kvasir_free(text);
+    if (got != KVASIR_OK && got != KVASIR_NOT_FOUND) return library_error(&reason, error);
+    return error_set(error, ST_UNSUPPORTED,
+                     "%s has no chat template, so it cannot chat: give it a text to continue with -p",
+                     session->options->model);
+}
+
 int chat_main(const struct options *options)
 {
     struct error error;
@@ -352,10 +366,7 @@ int chat_main(const struct options *options)
     struct chat chat = {.session = &session, .colour = terminal_has_colour(options, STDERR_FILENO)};
     enum status status = session_open(&session, options, &error);
     if (status != ST_OK) return fail(&error);
-    if (!session_has_template(&session))
-        status =
-            error_set(&error, ST_UNSUPPORTED,
-                      "%s has no chat template, so it cannot chat: give it a text to continue with -p", options->model);
+    if (!session_has_template(&session)) status = template_missing(&session, &error);
     if (status == ST_OK && !(chat.messages = json_array())) status = error_set(&error, ST_NOMEM, "not enough memory");
     if (status == ST_OK) status = messages_clear(&chat, &error);
     if (status == ST_OK) status = line_editor_open(options, &chat.editor, &error);
