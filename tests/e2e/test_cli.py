@@ -39,6 +39,11 @@ SMOLLM2 = os.path.join(models_folder(), "smollm2.gguf")
 needs_smollm2 = unittest.skipUnless(os.path.exists(SMOLLM2), "smollm2 was not fetched")
 
 
+def read(path, count=-1):
+    with open(path, "rb") as file:
+        return file.read(count)
+
+
 class Case(unittest.TestCase):
     def setUp(self):
         self.folder = tempfile.mkdtemp(prefix="kvasir-e2e-")
@@ -152,7 +157,8 @@ class Tiny(Case):
     def test_kv_bytes(self):
         half, whole = (self.run_json("--kv-cache-dtype", dtype)["kv"]["bytes_per_token"] for dtype in ("f16", "f32"))
         self.assertEqual(2 * half, whole)
-        config = json.load(open(os.path.join(TINY, "config.json"), encoding="utf-8"))
+        with open(os.path.join(TINY, "config.json"), encoding="utf-8") as file:
+            config = json.load(file)
         head = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
         self.assertEqual(half, 2 * 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * head)
 
@@ -197,7 +203,8 @@ class Text(Case):
     MESSAGES = [{"role": "user", "content": "Why is the sky blue?"}]
 
     def test_tokenize_and_back(self):
-        for data in (b"Hello world", "naïve – 你好 🙂\n\n\ttab".encode(), b"\xff\xfe broken \xc3", b"a\0b", b" " * 300):
+        # smollm2's vocabulary has no token for 21 of the 256 bytes (0xff, 0x04 …); those below it has.
+        for data in (b"Hello world", "naïve – 你好 🙂\n\n\ttab".encode(), b"\x80\xe4\xb8 broken \xc3", b"a\0b", b" " * 300):
             path = self.path("text", data)
             ids = self.json("tokenize", "-m", "smollm2", "-f", path)["ids"]
             given = self.path("ids", json.dumps({"ids": ids}))
@@ -316,7 +323,7 @@ class BadInput(Case):
         model = os.path.join(self.folder, "model.gguf")
         gguf_file.llama(model)
         self.kvasir("run", "-m", model, "--prompt-ids", "1,2", "-n", "2", "--ignore-eos")  # the sound one runs
-        whole = open(model, "rb").read()
+        whole = read(model)
         for size in (0, 3, 8, 20, 100, 400, len(whole) - 1):
             self.fails("run", "-m", self.path("cut.gguf", whole[:size]), "--prompt-ids", "1,2")
         gguf_file.llama(model, **{"general.architecture": "perceiver"})
@@ -361,7 +368,7 @@ class BadInput(Case):
 
     @needs_smollm2
     def test_flipped_header(self):
-        head = bytearray(open(SMOLLM2, "rb").read(4096))
+        head = bytearray(read(SMOLLM2, 4096))
         for place in range(4, 1200, 37):
             flipped = head.copy()
             flipped[place] ^= 0x41
@@ -436,7 +443,7 @@ class Chat(Case):
         saved = os.path.join(self.folder, "chat.json")
         self.type(f"/save {saved}\n")
         self.wait_for(self.PROMPT)
-        self.assertIn("Name a colour.", open(saved, encoding="utf-8").read())
+        self.assertIn(b"Name a colour.", read(saved))
         self.type('"""\nTwo\nlines\n"""\n')
         self.wait_for(r"lines[\s\S]*" + self.PROMPT)
         self.type("/clear\n")
@@ -463,6 +470,8 @@ class Chat(Case):
 
 def main():
     """unittest's own main, with ctest's exit status for "all skipped"."""
+    if not os.access(KVASIR, os.X_OK):
+        sys.exit(f"{KVASIR} is not built")
     program = unittest.main(exit=False, verbosity=2)
     result = program.result
     if not result.wasSuccessful():
