@@ -14,8 +14,7 @@
 #include "base/base.h"
 #include "kernel/kernel.h"
 
-/* ---- what a layer caches
- * ----------------------------------------------------------------------------------------------- */
+/* ---- what a layer caches ----------------------------------------------------------------------------------------- */
 
 enum kv_layer_kind {
     KV_FULL,    /* every token */
@@ -52,8 +51,7 @@ void kv_close(struct kv_cache *cache); /* every sequence already closed */
 /* Bytes that one sequence of `tokens` tokens, computed `chunk` tokens at a time, takes at its largest: whole blocks. */
 uint64_t kv_bytes_needed(const struct kv_config *config, uint32_t tokens, uint32_t chunk);
 
-/* ---- sequences
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- sequences --------------------------------------------------------------------------------------------------- */
 
 /* Opens a sequence that will begin with `tokens`, sharing the longest cached prefix: *cached tokens are there already,
  * always fewer than `count` (the last token must run to give logits). `salt` isolates tenants (0 = common). */
@@ -74,8 +72,7 @@ void kv_seq_close(struct kv_seq *seq); /* published blocks stay cached until evi
 /* Block bytes and blocks that the sequence holds now (shared ones counted in full). */
 void kv_seq_usage(const struct kv_seq *seq, uint64_t *bytes, uint64_t *blocks);
 
-/* ---- reading
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- reading ----------------------------------------------------------------------------------------------------- */
 
 /* Once per step: what the step writes and reads stays where it is until unpin. */
 MUST_CHECK enum status kv_batch_pin(struct kv_cache *cache, struct kv_seq *const *seqs, uint32_t count,
@@ -89,8 +86,7 @@ uint32_t kv_seq_spans(const struct kv_seq *seq, uint32_t layer, uint32_t head, u
 void kv_seq_formats(const struct kv_seq *seq, uint32_t layer, enum number_format *k, enum number_format *v);
 uint32_t kv_spans_max(const struct kv_cache *cache, uint32_t tokens); /* for `tokens` positions, however aligned */
 
-/* ---- looking in
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- looking in -------------------------------------------------------------------------------------------------- */
 
 struct kv_stats {
     uint64_t bytes_max, bytes_mapped, bytes_used; /* used: blocks held by sequences; cached: published, held by none */

@@ -24,8 +24,7 @@ static enum status table_grow(struct kv_table *table, uint32_t count)
     return ST_OK;
 }
 
-/* ---- opening on a cached prefix
- * ------------------------------------------------------------------------------------------ */
+/* ---- opening on a cached prefix ---------------------------------------------------------------------------------- */
 
 /* Whether `group` holds the blocks that a sequence of `boundary` full blocks would need to go on. `present[b]` counts
  * the unbroken run of cached blocks that ends with block b. */
@@ -148,8 +147,7 @@ void kv_seq_close(struct kv_seq *seq)
     for (uint32_t g = 0; !cache->first_seq && g < cache->group_count; g++) block_trim(&cache->groups[g]);
 }
 
-/* ---- growing
- * ----------------------------------------------------------------------------------------------------------------- */
+/* ---- growing ----------------------------------------------------------------------------------------------------- */
 
 enum status kv_seq_reserve(struct kv_seq *seq, uint32_t count)
 {
@@ -251,8 +249,7 @@ void kv_seq_usage(const struct kv_seq *seq, uint64_t *bytes, uint64_t *blocks)
     }
 }
 
-/* ---- pins and spans
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- pins and spans ---------------------------------------------------------------------------------------------- */
 
 enum status kv_batch_pin(struct kv_cache *cache, struct kv_seq *const *seqs, uint32_t count, struct kv_batch **out)
 {

@@ -51,8 +51,7 @@ enum status architecture_refuse(const char *name, struct error *error)
                      "architecture '%s' is not known; Kvasir runs llama, mistral, qwen2, qwen3, gemma3", name);
 }
 
-/* ---- metadata
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- metadata ---------------------------------------------------------------------------------------------------- */
 
 /* A required positive integer of at most `most`. */
 static enum status read_size(const struct format *format, const char *key, uint64_t most, uint32_t *out,

@@ -75,8 +75,7 @@ void attend_tiles(struct model_run *run)
     }
 }
 
-/* ---- rotate and write
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- rotate and write -------------------------------------------------------------------------------------------- */
 
 static void rotate_head(const struct model_run *run, float *head, const float *norm, uint32_t row)
 {
@@ -114,9 +113,7 @@ static void write_task(struct model_run *run, uint32_t worker, uint32_t workers)
         rotate_and_write(run, &run->tiles[unit / heads], (uint32_t)(unit % heads));
 }
 
-/* ---- attend
- * -------------------------------------------------------------------------------------------------------------------
- */
+/* ---- attend ------------------------------------------------------------------------------------------------------ */
 
 /* Segments [begin, end) of one tile and head into `state`. */
 static void attend_unit(struct model_run *run, const struct tile *tile, uint32_t head, uint32_t begin, uint32_t end,

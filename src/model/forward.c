@@ -8,8 +8,7 @@
 #include <math.h>
 #include <string.h>
 
-/* ---- preparing rows
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- preparing rows ---------------------------------------------------------------------------------------------- */
 
 /* Row `token` into `out` (or, when there is nothing to do, the source itself). */
 static const float *prepare_row(const struct model_run *run, uint32_t token, bool store_residual, float *out)
@@ -55,9 +54,7 @@ static void prepare_task(struct model_run *run, uint32_t worker, uint32_t worker
     if (needs_quants(run)) run->model->kernel->input_prepare(&run->input, (uint32_t)begin, (uint32_t)end);
 }
 
-/* ---- products
- * ---------------------------------------------------------------------------------------------------------------------
- */
+/* ---- products ---------------------------------------------------------------------------------------------------- */
 
 /* Rows [begin, end) of one product for all tokens, then its bias. A product that adds goes through `projected`. */
 static void multiply_rows(const struct model_run *run, const struct product *product, const struct kernel_input *input,
@@ -130,9 +127,7 @@ static void project(struct model_run *run, struct preparation preparation, const
     }
 }
 
-/* ---- the pass
- * ------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- the pass ---------------------------------------------------------------------------------------------------- */
 
 static uint32_t entry_of(const struct model_run *run, uint32_t row, uint32_t *first)
 {
