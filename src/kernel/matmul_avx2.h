@@ -50,8 +50,8 @@ MICRO_INLINE __m256i start_sum(const struct micro_kind kind, const struct micro_
     const struct kernel_input_group *in = tokens->input;
     const uint32_t l = tokens->lane + t;
     if (!kind.offset_shift) return _mm256_setzero_si256();
-    return _mm256_slli_epi32(_mm256_set1_epi32(kind.words == 8 ? in->sums[l] : in->half_sums[tokens->half][l]),
-                             (int)kind.offset_shift);
+    const __m256i sum = _mm256_set1_epi32(kind.words == 8 ? in->sums[l] : in->half_sums[tokens->half][l]);
+    return (__m256i)((__v8su)sum << kind.offset_shift);
 }
 /* Token t's four quants that meet row `word` of the scale group, in every lane. */
 MICRO_INLINE __m256i token_word(const struct micro_kind kind, const struct micro_tokens *tokens, uint32_t word,
@@ -107,8 +107,10 @@ MICRO_INLINE void micro_tokens(const struct matmul_call *call, const struct micr
     for (uint32_t g = 0; g < call->groups; g++, tokens.input++) {
         prefetch_share(call, g);
         UNROLL
-        for (tokens.half = 0; tokens.half < 8 / kind.words; tokens.half++)
-            micro_group(chains, call->panel, g * (8 / kind.words) + tokens.half, kind, &tokens);
+        for (uint32_t half = 0; half < 8 / kind.words; half++) {
+            tokens.half = half;
+            micro_group(chains, call->panel, g * (8 / kind.words) + half, kind, &tokens);
+        }
     }
     for (uint32_t t = 0; t < count; t++)
         memcpy(call->out + t * call->out_stride, chains[t], call->rows * sizeof(float));

@@ -45,8 +45,8 @@ MICRO_INLINE __m512i start_sum(const struct micro_kind kind, const struct micro_
     const struct kernel_input_group *in = tokens->input[t / INPUT_TOKENS];
     const uint32_t l = tokens->lane + t % INPUT_TOKENS;
     if (!kind.offset_shift) return _mm512_setzero_si512();
-    return _mm512_slli_epi32(_mm512_set1_epi32(kind.words == 8 ? in->sums[l] : in->half_sums[tokens->half][l]),
-                             kind.offset_shift);
+    const __m512i sum = _mm512_set1_epi32(kind.words == 8 ? in->sums[l] : in->half_sums[tokens->half][l]);
+    return (__m512i)((__v16su)sum << kind.offset_shift);
 }
 /* Token t's four quants that meet row `word` of the scale group, in every lane. */
 MICRO_INLINE __m512i token_word(const struct micro_kind kind, const struct micro_tokens *tokens, uint32_t word,
@@ -77,8 +77,9 @@ MICRO_INLINE void micro_tokens(const struct matmul_call *call, const struct micr
     for (uint32_t g = 0; g < call->groups; g++) {
         prefetch_share(call, g);
         UNROLL
-        for (tokens.half = 0; tokens.half < 8 / kind.words; tokens.half++) {
-            const uint32_t s = g * (8 / kind.words) + tokens.half;
+        for (uint32_t half = 0; half < 8 / kind.words; half++) {
+            const uint32_t s = g * (8 / kind.words) + half;
+            tokens.half = half;
             __m512i sums[TOKENS_MAX];
             dot_group(sums, kind, panel->quants + s * kind.words, &tokens);
             const __m512 scale = _mm512_load_ps(panel->scales[s]);

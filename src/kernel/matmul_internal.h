@@ -30,8 +30,18 @@
 #define PANEL_GROUPS 16u
 #define INPUT_TOKENS 4u /* tokens that a kernel_input_group interleaves */
 
-/* Before a loop of constant count whose arrays of vectors must become registers. */
-#ifdef __clang__
+/* Before a loop of constant count whose arrays of vectors must become registers. Sanitizers put calls into loops, which
+ * then cannot be unrolled; compilers would warn. */
+#ifdef __has_feature
+#define UNROLL_HINDERED (__has_feature(address_sanitizer) || __has_feature(thread_sanitizer))
+#elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define UNROLL_HINDERED 1
+#else
+#define UNROLL_HINDERED 0
+#endif
+#if !defined(__OPTIMIZE__) || UNROLL_HINDERED
+#define UNROLL
+#elif defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define UNROLL _Pragma("GCC unroll 16")
