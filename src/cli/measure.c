@@ -19,7 +19,8 @@ static enum status report_print(enum status status, struct buffer *report, struc
 {
     if (status == ST_OK && report->length && report->data[report->length - 1] != '\n') buffer_text(report, "\n");
     if (status == ST_OK && report->failed) status = error_set(error, ST_NOMEM, "not enough memory for the report");
-    if (status == ST_OK) status = output_write(report->data, report->length, error);
+    /* A hostile file names its parts: on a terminal they are shown harmless. */
+    if (status == ST_OK) status = output_write_answer(report->data, report->length, error);
     buffer_release(report);
     return status;
 }
