@@ -87,7 +87,7 @@ struct template_rendering {
     size_t user_count;
 };
 /* `variables`: a JSON object, the template's globals (messages, tools, add_generation_prompt, bos_token, …); keys that the
- * template reads but that are not there are undefined, as in Jinja. Strings inside `messages` and `tools` are the user's:
+ * template reads but that are not there are undefined, as in Jinja. Strings inside `messages`, `tools` and `documents` are the user's:
  * what they contribute to the text is reported in `user`. raise_exception(text) gives ST_INVALID with that text. */
 MUST_CHECK enum status template_render(const struct template *template, json_t *variables,
                                        const struct template_limits *limits, struct template_rendering *out,
