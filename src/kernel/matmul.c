@@ -62,14 +62,14 @@ static uint32_t call_tokens(uint32_t token, uint32_t token_end, uint32_t tokens_
 struct matmul_place {
     const struct matmul_panel *panel;
     const uint8_t *tile;
+    uint64_t group_bytes; /* of the tile, per 32 columns */
     uint32_t row, group, groups;
 };
 
 static void panel_times_tokens(const struct matmul_job *job, const struct matmul_place *place, uint32_t token_begin,
                                uint32_t token_end)
 {
-    enum number_format format = job->weights->format;
-    matmul_micro_fn *micro = job->set->micro[format_kind(format)];
+    matmul_micro_fn *micro = job->set->micro[format_kind(job->weights->format)];
     uint64_t block_stride = job->input->columns / GROUP_COLUMNS;
     uint32_t rows_left = job->row_end - place->row;
     struct matmul_call call = {.panel = place->panel,
@@ -79,9 +79,8 @@ static void panel_times_tokens(const struct matmul_job *job, const struct matmul
                                .rows = rows_left < TILE_ROWS ? rows_left : TILE_ROWS,
                                .first = place->group == 0};
     if (token_end - token_begin <= FEW_TOKENS) {
-        uint64_t group_bytes = tile_bytes(format, job->weights->columns) / block_stride;
-        call.prefetch = (uintptr_t)place->tile + place->group * group_bytes + PREFETCH_BYTES;
-        call.prefetch_lines = (uint32_t)(group_bytes + 63) / 64;
+        call.prefetch = (uintptr_t)place->tile + place->group * place->group_bytes + PREFETCH_BYTES;
+        call.prefetch_lines = (uint32_t)(place->group_bytes + 63) / 64;
     }
     for (uint32_t token = token_begin; token < token_end; token += call.tokens) {
         call.tokens = call_tokens(token, token_end, job->set->tokens_max);
@@ -109,7 +108,12 @@ static void slab_times_tokens(const struct matmul_job *job, uint32_t slab_begin,
         for (uint32_t group = slab_begin; group < slab_end; group += PANEL_GROUPS) {
             uint32_t groups = slab_end - group < PANEL_GROUPS ? slab_end - group : PANEL_GROUPS;
             unpack(halves, words, group, groups, &panel);
-            struct matmul_place place = {.panel = &panel, .tile = tile, .row = row, .group = group, .groups = groups};
+            struct matmul_place place = {.panel = &panel,
+                                         .tile = tile,
+                                         .group_bytes = bytes / (weights->columns / GROUP_COLUMNS),
+                                         .row = row,
+                                         .group = group,
+                                         .groups = groups};
             panel_times_tokens(job, &place, token_begin, token_end);
         }
     }
