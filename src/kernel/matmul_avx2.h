@@ -1,7 +1,6 @@
 /* matmul_avx2.h - the 256-bit micro kernels: two registers are 16 rows; up to 4 tokens, broadcast from memory.
  *
- * Included by matmul_avx2.c and matmul_avxvnni.c, which differ in dot_group(): how a scale group becomes int32
- * sums.
+ * Included by matmul_avx2.c and matmul_avxvnni.c, which differ in dot_group(): how a scale group becomes int32 sums.
  * Sixteen registers hold the sums of 4 tokens; their chains wait in memory (first-level cache) from scale group to
  * scale group. */
 #ifndef KERNEL_MATMUL_AVX2_H

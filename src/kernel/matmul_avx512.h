@@ -1,8 +1,8 @@
 /* matmul_avx512.h - the AVX-512 micro kernels: one register is 16 rows; tokens are broadcast from memory.
  *
- * Included by matmul_avx512.c and matmul_avx512vnni.c, which differ in DOT_WORDS: how a panel's words become int32
- * sums. Each micro kernel is one inline function, specialised by constants (tokens, words a scale group, offset,
- * minimum). */
+ * Included by matmul_avx512.c and matmul_avx512vnni.c, which differ in TOKENS_MAX (8 or 12) and in dot_group(): how a scale
+ * group becomes int32 sums. Each micro kernel is one inline function, specialised by constants (tokens, struct
+ * micro_kind). */
 #ifndef KERNEL_MATMUL_AVX512_H
 #define KERNEL_MATMUL_AVX512_H
 #include "kernel/kernel_internal.h"
