@@ -73,6 +73,9 @@ struct kernel_input {
 uint64_t kernel_input_bytes(uint32_t tokens, uint32_t columns);
 void kernel_input_init(struct kernel_input *input, void *storage, const float *rows, uint64_t stride, uint32_t tokens,
                        uint32_t columns);
+/* Row `token`, quantised, misses its f32 row by this: [columns] into `out`. Quantised as a row of its own and added to the
+ * product, it leaves an error some hundred times smaller. columns: a multiple of 32. */
+void kernel_input_residual(const struct kernel_input *input, uint32_t token, float *out);
 
 /* ---- attention ---------------------------------------------------------------------------------------------------------- */
 

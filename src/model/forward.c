@@ -45,13 +45,30 @@ static bool needs_quants(const struct model_run *run)
     return false;
 }
 
+/* Row `token` of `input` as int8; where it is precise, its residual too, as row `residual`. */
+static void quantise_row(const struct model_run *run, const struct kernel_input *input, uint32_t token,
+                         uint32_t residual)
+{
+    run->model->kernel->input_prepare(input, token, token + 1);
+    if (residual >= input->tokens) return;
+    float *rows = (float *)(uintptr_t)input->rows; /* the run's own memory: residual rows follow the tokens' */
+    kernel_input_residual(input, token, rows + residual * input->stride);
+    run->model->kernel->input_prepare(input, residual, residual + 1);
+}
+
 static void prepare_task(struct model_run *run, uint32_t worker, uint32_t workers)
 {
     uint64_t begin, end;
+    uint32_t next = 0; /* of the precise rows, which ascend */
+    bool quantise = needs_quants(run);
     pool_share(run->tokens, 1, worker, workers, &begin, &end);
-    for (uint64_t t = begin; t < end; t++)
-        prepare_row(run, (uint32_t)t, true, run->prepared + t * run->preparation.columns);
-    if (needs_quants(run)) run->model->kernel->input_prepare(&run->input, (uint32_t)begin, (uint32_t)end);
+    while (next < run->precise_count && run->precise[next] < begin) next++;
+    for (uint32_t t = (uint32_t)begin; t < end; t++) {
+        prepare_row(run, t, true, run->prepared + (uint64_t)t * run->preparation.columns);
+        bool precise = next < run->precise_count && run->precise[next] == t;
+        if (quantise) quantise_row(run, &run->input, t, precise ? run->tokens + next : UINT32_MAX);
+        next += precise;
+    }
 }
 
 /* ---- products ---------------------------------------------------------------------------------------------------- */
@@ -62,9 +79,14 @@ static void multiply_rows(const struct model_run *run, const struct product *pro
 {
     const struct linear *linear = product->linear;
     float *out = product->add ? run->projected : product->out;
-    run->model->kernel->matmul(&linear->weights, input, 0, input->tokens, begin, end, out, product->stride);
+    bool residuals = run->precise_count && weights_quantised(&linear->weights);
+    uint32_t rows = run->tokens + (residuals ? run->precise_count : 0);
+    run->model->kernel->matmul(&linear->weights, input, 0, rows, begin, end, out, product->stride);
+    for (uint32_t i = 0; residuals && i < run->precise_count; i++)
+        run->model->kernel->add(out + (uint64_t)run->precise[i] * product->stride + begin,
+                                out + (uint64_t)(run->tokens + i) * product->stride + begin, end - begin);
     if (!linear->bias && !product->add) return;
-    for (uint32_t t = 0; t < input->tokens; t++) {
+    for (uint32_t t = 0; t < run->tokens; t++) {
         float *row = out + (uint64_t)t * product->stride;
         if (linear->bias) run->model->kernel->add(row + begin, linear->bias + begin, end - begin);
         if (product->add)
@@ -97,10 +119,12 @@ static void multiply_task(struct model_run *run, uint32_t worker, uint32_t worke
 static void prepare_and_multiply_task(struct model_run *run, uint32_t index, uint32_t workers)
 {
     struct worker *worker = &run->workers[index];
-    const float *row = prepare_row(run, 0, index == 0, worker->row);
+    uint32_t columns = run->preparation.columns;
+    const float *row = prepare_row(run, 0, index == 0, worker->rows);
+    if (run->precise_count && row != worker->rows) row = memcpy(worker->rows, row, columns * sizeof *row);
     struct kernel_input input;
-    kernel_input_init(&input, worker->input_storage, row, run->preparation.columns, 1, run->preparation.columns);
-    if (needs_quants(run)) run->model->kernel->input_prepare(&input, 0, 1);
+    kernel_input_init(&input, worker->input_storage, row, columns, 1 + run->precise_count, columns);
+    if (needs_quants(run)) quantise_row(run, &input, 0, 1);
     multiply(run, &input, index, workers);
 }
 
@@ -116,7 +140,8 @@ static void project(struct model_run *run, struct preparation preparation, const
     } else {
         bool as_it_is = !preparation.norm && !preparation.up && !preparation.residual_norm;
         const float *rows = as_it_is ? preparation.source : run->prepared;
-        kernel_input_init(&run->input, run->input_storage, rows, preparation.columns, run->tokens, preparation.columns);
+        kernel_input_init(&run->input, run->input_storage, rows, preparation.columns, run->tokens + run->precise_count,
+                          preparation.columns);
         run_phase(run, prepare_task);
         run_phase(run, multiply_task);
     }
@@ -200,6 +225,15 @@ static void run_layer(struct model_run *run, const float *residual_norm)
     project(run, (struct preparation){.source = run->gate, .columns = c->feed_forward, .up = run->up}, &down, 1);
 }
 
+/* The rows of tokens at the beginning of their sequences. */
+static void choose_precise(struct model_run *run)
+{
+    run->precise_count = 0;
+    for (uint32_t e = 0, row = 0; e < run->entry_count; row += run->entries[e++].count)
+        for (uint32_t i = 0; i < run->entries[e].count && kv_seq_count(run->entries[e].seq) + i < PRECISE_TOKENS; i++)
+            run->precise[run->precise_count++] = row + i;
+}
+
 /* Gathers the rows that want logits to the front of x (and of `projected`, which may still wait to be added). */
 static uint32_t gather(struct model_run *run)
 {
@@ -237,6 +271,7 @@ void model_forward(struct model_run *run, const struct model_entry *entries, uin
         run->tokens += entries[e].count;
     }
     ASSERT(run->tokens > 0 && run->tokens <= run->tokens_max);
+    choose_precise(run);
     attend_tiles(run);
     run_phase(run, embed_task);
     const float *residual_norm = NULL; /* of the layer before: its output still waits in `projected` */
@@ -246,6 +281,8 @@ void model_forward(struct model_run *run, const struct model_entry *entries, uin
     }
     run->tokens = gather(run);
     ASSERT(run->tokens <= run->logits_max);
+    run->precise_count = run->tokens;
+    for (uint32_t t = 0; t < run->tokens; t++) run->precise[t] = t;
     *logits = run->logits;
     if (!run->tokens) return;
     struct product output = {.linear = &model->output, .out = run->logits, .stride = c->vocabulary};

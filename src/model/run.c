@@ -37,18 +37,19 @@ static void take_workers(struct model_run *run, uint32_t workers, bool *failed)
 {
     uint64_t spans = (uint64_t)run->context / KERNEL_GROUP_TOKENS + 2; /* no block is smaller than a group */
     uint64_t state = attend_state_floats(run, TILE_TOKENS), scratch = attend_scratch_floats(run);
-    uint64_t input = round_up(kernel_input_bytes(1, run->widest), 64);
+    uint64_t input = round_up(kernel_input_bytes(2, run->widest), 64);
     run->workers = mem_zero(workers, sizeof *run->workers);
     if (!run->workers) *failed = true;
     /* One page-aligned block each, so that no two workers write to one cache line. */
-    uint64_t row_bytes = round_up(run->widest * sizeof(float), 64), state_bytes = round_up(state * sizeof(float), 64);
+    uint64_t row_bytes = round_up(2 * run->widest * sizeof(float), 64),
+             state_bytes = round_up(state * sizeof(float), 64);
     uint64_t scratch_bytes = round_up(scratch * sizeof(float), 64);
     uint64_t bytes =
         round_up(row_bytes + state_bytes + scratch_bytes + input + spans * sizeof(struct kernel_span), 4096);
     unsigned char *memory = take(run, workers, bytes, failed);
     for (uint32_t i = 0; !*failed && i < workers; i++) {
         unsigned char *own = memory + i * bytes;
-        run->workers[i].row = (float *)(void *)own;
+        run->workers[i].rows = (float *)(void *)own;
         run->workers[i].state = (float *)(void *)(own += row_bytes);
         run->workers[i].scratch = (float *)(void *)(own += state_bytes);
         run->workers[i].input_storage = own += scratch_bytes;
@@ -71,7 +72,7 @@ enum status model_run_open(const struct model *model, struct pool *pool, uint32_
     run->context = context;
     run->segments_max = (context - 1) / KERNEL_SEGMENT_TOKENS + 1;
     run->widest = most(most(c->embedding, c->feed_forward), c->heads * c->value_dim);
-    uint64_t n = tokens_max, half = c->rope_dimensions / 2;
+    uint64_t n = 2 * (uint64_t)tokens_max, half = c->rope_dimensions / 2;
     bool failed = false;
     run->x = take(run, n * c->embedding, sizeof(float), &failed);
     run->x_next = take(run, n * c->embedding, sizeof(float), &failed);
@@ -87,10 +88,12 @@ enum status model_run_open(const struct model *model, struct pool *pool, uint32_
         run->cosines[kind] = take(run, n * half, sizeof(float), &failed);
         run->sines[kind] = take(run, n * half, sizeof(float), &failed);
     }
-    run->input_storage = take(run, kernel_input_bytes(tokens_max, run->widest), 1, &failed);
-    run->states = take(run, n * c->kv_heads * run->segments_max, attend_state_floats(run, 1) * sizeof(float), &failed);
-    run->logits = take(run, (uint64_t)logits_max * c->vocabulary, sizeof(float), &failed);
-    run->tiles = take(run, n, sizeof *run->tiles, &failed); /* at worst every token is an entry of its own */
+    run->input_storage = take(run, kernel_input_bytes(2 * tokens_max, run->widest), 1, &failed);
+    run->states = take(run, (uint64_t)tokens_max * c->kv_heads * run->segments_max,
+                       attend_state_floats(run, 1) * sizeof(float), &failed);
+    run->logits = take(run, 2 * (uint64_t)logits_max * c->vocabulary, sizeof(float), &failed);
+    run->precise = take(run, tokens_max, sizeof *run->precise, &failed);
+    run->tiles = take(run, tokens_max, sizeof *run->tiles, &failed); /* at worst every token is an entry of its own */
     take_workers(run, pool_workers(pool), &failed);
     if (failed) {
         model_run_close(run);

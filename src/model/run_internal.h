@@ -7,10 +7,16 @@
 /* Tokens of one sequence that one worker handles at a time: a tile of queries in attention, a run of rows to rotate. */
 #define TILE_TOKENS 32u
 
+/* Products with quantised weights see activations in int8, 32 to a scale. Two kinds of rows are worth a second int8 row
+ * for what the first one lost (kernel_input_residual), at twice their cost: the first tokens of a sequence, attention
+ * sinks that every later token reads and whose activations are the most extreme (Xiao et al. 2023, Sun et al. 2024); and
+ * the rows that give logits. Both are told by position alone: a token's numbers do not depend on its company. */
+#define PRECISE_TOKENS 16u
+
 /* What one worker needs for itself. */
 struct worker {
-    float *row;                /* [widest] a prepared row, when there is a single token */
-    void *input_storage;       /* kernel_input of one token */
+    float *rows;               /* [2, widest] a prepared row and its residual, when there is a single token */
+    void *input_storage;       /* kernel_input of two rows */
     struct kernel_span *spans; /* [kv_spans_max] */
     float *state, *scratch;    /* softmax state of a tile; the kernels' scratch */
 };
@@ -46,12 +52,13 @@ struct model_run {
     struct pool *pool;
     uint32_t tokens_max, logits_max, context, widest, segments_max;
 
-    /* [tokens_max, …], address space that becomes memory as it is used */
+    /* [2 * tokens_max, …], address space that becomes memory as it is used; residual rows follow the tokens' */
     float *x, *x_next, *projected, *prepared, *q, *k, *v, *attended, *gate, *up;
     float *cosines[2], *sines[2]; /* [tokens_max, rope_dimensions / 2] for full and sliding layers */
     void *input_storage;
-    float *states; /* [tokens_max, kv_heads, segments_max] states of one token's group */
-    float *logits; /* [logits_max, vocabulary] */
+    float *states;     /* [tokens_max, kv_heads, segments_max] states of one token's group */
+    float *logits;     /* [2 * logits_max, vocabulary] */
+    uint32_t *precise; /* [tokens_max] rows of this pass that are multiplied precisely */
     struct tile *tiles;
     struct worker *workers;
     struct run_block {
@@ -62,7 +69,7 @@ struct model_run {
 
     /* the pass that runs now */
     const struct model_entry *entries;
-    uint32_t entry_count, tokens, tile_count, split_segments, layer;
+    uint32_t entry_count, tokens, precise_count, tile_count, split_segments, layer;
     struct kernel_input input; /* of all tokens, where there are several */
     struct preparation preparation;
     struct product products[PRODUCTS_MAX];
