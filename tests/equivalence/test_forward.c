@@ -96,13 +96,11 @@ static void logits_of(const struct bench *bench, const struct setting *s, const 
     pool_close(pool);
 }
 
-static void compare(const char *name, const char *isa, uint32_t count)
+static void compare_model(const char *name, const char *path, const char *isa, uint32_t count)
 {
     struct bench bench;
     struct error error = {0};
     if (kernel_select(isa, &bench.kernel, &error) != ST_OK) return; /* this machine cannot run it */
-    char path[256];
-    snprintf(path, sizeof path, TEST_DATA "/tiny/%s", name);
     struct pool *pool;
     assert_int_equal(pool_open(1, &pool, &error), ST_OK);
     if (format_open(path, false, &bench.format, &error) != ST_OK) fail_msg("%s", error.text);
@@ -141,6 +139,13 @@ static void compare(const char *name, const char *isa, uint32_t count)
     format_close(bench.format);
 }
 
+static void compare(const char *name, const char *isa, uint32_t count)
+{
+    char path[256];
+    snprintf(path, sizeof path, TEST_DATA "/tiny/%s", name);
+    compare_model(name, path, isa, count);
+}
+
 static void test_short_texts(void **state)
 {
     (void)state;
@@ -158,8 +163,22 @@ static void test_long_texts(void **state)
         for (size_t i = 0; i < ARRAY_COUNT(names); i++) compare(names[i], *isa, 1100);
 }
 
+/* Quantised weights, whose activations are int8 and whose first tokens have a second row. */
+static void test_quantised_model(void **state)
+{
+    (void)state;
+    char path[512];
+    if (!test_model_path("smollm2", path, sizeof path)) {
+        print_message("skipped: the model smollm2 is not fetched\n");
+        skip();
+    }
+    for (const char *const *isa = kernel_names(); *isa; isa++)
+        if (strcmp(*isa, "ref") != 0) compare_model("smollm2", path, *isa, 37);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_short_texts), cmocka_unit_test(test_long_texts)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_short_texts), cmocka_unit_test(test_long_texts),
+                                       cmocka_unit_test(test_quantised_model)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
