@@ -22,8 +22,9 @@ enum status encoding_push(struct encoding *encoding, uint32_t id)
 
 enum status encoding_push_byte(struct encoding *encoding, unsigned char byte)
 {
-    uint32_t id = encoding->tokenizer->byte_ids[byte];
-    if (id == TOKEN_NONE) id = encoding->tokenizer->unknown;
+    const struct tokenizer *tokenizer = encoding->tokenizer;
+    uint32_t id = tokenizer->byte_ids[byte];
+    if (id == TOKEN_NONE && tokenizer->algorithm == TOKENIZER_SCORES) id = tokenizer->unknown;
     return id == TOKEN_NONE ? ST_OK : encoding_push(encoding, id);
 }
 

@@ -97,7 +97,8 @@ struct encoding {
 };
 
 MUST_CHECK enum status encoding_push(struct encoding *encoding, uint32_t id);
-/* One byte that no token holds together with its neighbours: its own token, else the unknown token, else nothing. */
+/* One byte that no token holds together with its neighbours: its own token, else SentencePiece's unknown token, else
+ * nothing (some byte-level vocabularies lack bytes that their training text never had: such a byte is lost). */
 MUST_CHECK enum status encoding_push_byte(struct encoding *encoding, unsigned char byte);
 /* The end of the part of text[begin, end) that begins at `begin`: nothing merges across it. */
 size_t encoding_part(const struct encoding *encoding, size_t begin, size_t end);
