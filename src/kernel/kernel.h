@@ -51,11 +51,6 @@ struct kernel;
 /* Packs `source` (file layout, rows * number_format_bytes(columns) bytes, any alignment). ST_NOMEM on no memory. */
 MUST_CHECK enum status kernel_matrix_pack(const struct kernel *kernel, enum number_format format, const void *source,
                                           uint32_t rows, uint32_t columns, struct pool *pool, struct kernel_matrix *out);
-/* Stacks several matrices of the same format and columns into one (fused q/k/v, gate/up); rows are the sum. Each part
- * but the last has a multiple of 16 rows. */
-MUST_CHECK enum status kernel_matrix_pack_parts(const struct kernel *kernel, enum number_format format,
-                                                const void *const *sources, const uint32_t *rows, uint32_t parts,
-                                                uint32_t columns, struct pool *pool, struct kernel_matrix *out);
 void kernel_matrix_release(struct kernel_matrix *matrix);
 
 /* Activations [tokens, columns] made ready for matmul: f32 rows as given (borrowed), and, for quantised weights, int8

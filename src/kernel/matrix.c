@@ -82,9 +82,8 @@ static void pack_floats(const uint8_t *source, uint64_t row_bytes, uint32_t rows
 
 struct pack_task {
     enum number_format format;
-    const void *const *sources;
-    const uint32_t *rows;
-    uint32_t parts, columns;
+    const uint8_t *source;
+    uint32_t rows, columns;
     uint64_t tiles, tile_bytes;
     uint8_t *data;
 };
@@ -93,11 +92,8 @@ static void pack_tile(const struct pack_task *task, uint64_t tile)
 {
     const struct number_format_info *info = number_format_info(task->format);
     uint64_t row = tile * TILE_ROWS, row_bytes = number_format_bytes(task->format, task->columns);
-    uint32_t part = 0;
-    while (row >= task->rows[part]) row -= task->rows[part++];
-    uint64_t rest = task->rows[part] - row;
-    uint32_t rows = rest < TILE_ROWS ? (uint32_t)rest : TILE_ROWS;
-    const uint8_t *source = (const uint8_t *)task->sources[part] + row * row_bytes;
+    uint32_t rows = task->rows - row < TILE_ROWS ? (uint32_t)(task->rows - row) : TILE_ROWS;
+    const uint8_t *source = task->source + row * row_bytes;
     uint8_t *out = task->data + tile * task->tile_bytes;
     if (info->block_elements == 1)
         pack_floats(source, row_bytes, rows, task->columns, info->block_bytes, out);
@@ -113,25 +109,18 @@ static void pack_share(void *data, uint32_t worker, uint32_t workers)
     for (uint64_t tile = begin; tile < end; tile++) pack_tile(task, tile);
 }
 
-enum status kernel_matrix_pack_parts(const struct kernel *kernel, enum number_format format, const void *const *sources,
-                                     const uint32_t *rows, uint32_t parts, uint32_t columns, struct pool *pool,
-                                     struct kernel_matrix *out)
+enum status kernel_matrix_pack(const struct kernel *kernel, enum number_format format, const void *source,
+                               uint32_t rows, uint32_t columns, struct pool *pool, struct kernel_matrix *out)
 {
-    ASSERT(kernel && parts > 0 && columns > 0 && number_format_bytes(format, columns) > 0);
-    uint64_t rows_sum = 0, bytes;
-    for (uint32_t part = 0; part < parts; part++) {
-        ASSERT(rows[part] > 0 && (part + 1 == parts || rows[part] % TILE_ROWS == 0));
-        rows_sum += rows[part];
-    }
-    ASSERT(rows_sum <= UINT32_MAX);
+    ASSERT(kernel && rows > 0 && columns > 0 && number_format_bytes(format, columns) > 0);
+    uint64_t bytes;
     struct pack_task task = {.format = format,
-                             .sources = sources,
+                             .source = source,
                              .rows = rows,
-                             .parts = parts,
                              .columns = columns,
-                             .tiles = (rows_sum + TILE_ROWS - 1) / TILE_ROWS,
+                             .tiles = ((uint64_t)rows + TILE_ROWS - 1) / TILE_ROWS,
                              .tile_bytes = tile_bytes(format, columns)};
-    *out = (struct kernel_matrix){.format = format, .rows = (uint32_t)rows_sum, .columns = columns};
+    *out = (struct kernel_matrix){.format = format, .rows = rows, .columns = columns};
     if (!checked_mul(task.tiles, task.tile_bytes, &bytes) || bytes > SIZE_MAX) return ST_NOMEM;
     out->data = mem_map((size_t)bytes); /* zeroed: the padding rows and bytes */
     if (!out->data) return ST_NOMEM;
@@ -142,12 +131,6 @@ enum status kernel_matrix_pack_parts(const struct kernel *kernel, enum number_fo
     else
         pack_share(&task, 0, 1);
     return ST_OK;
-}
-
-enum status kernel_matrix_pack(const struct kernel *kernel, enum number_format format, const void *source,
-                               uint32_t rows, uint32_t columns, struct pool *pool, struct kernel_matrix *out)
-{
-    return kernel_matrix_pack_parts(kernel, format, &source, &rows, 1, columns, pool, out);
 }
 
 void kernel_matrix_release(struct kernel_matrix *matrix)

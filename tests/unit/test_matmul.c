@@ -339,7 +339,7 @@ static void test_input_prepare_same_in_every_table(void **state)
     fixture_release(&f);
 }
 
-static void test_parts_are_stacked(void **state)
+static void test_packing_is_compact_and_thread_independent(void **state)
 {
     (void)state;
     random_seed(&dice, 7);
@@ -349,20 +349,15 @@ static void test_parts_are_stacked(void **state)
         struct fixture f;
         fixture_init(&f, (enum number_format)format, 16 + 48 + 5, 256, 3);
         const struct kernel *kernel = table_or_null("auto");
-        uint64_t row_bytes = number_format_bytes(f.format, f.columns);
-        const void *sources[] = {f.source, f.source + 16 * row_bytes, f.source + 64 * row_bytes};
-        const uint32_t rows[] = {16, 48, 5};
-        struct kernel_matrix whole, stacked;
-        assert_int_equal(kernel_matrix_pack(kernel, f.format, f.source, f.rows, f.columns, NULL, &whole), ST_OK);
-        assert_int_equal(kernel_matrix_pack_parts(kernel, f.format, sources, rows, 3, f.columns, pool, &stacked),
-                         ST_OK);
-        assert_int_equal(stacked.rows, f.rows);
-        assert_int_equal(stacked.bytes, whole.bytes);
-        assert_memory_equal(stacked.data, whole.data, whole.bytes);
+        struct kernel_matrix alone, shared;
+        assert_int_equal(kernel_matrix_pack(kernel, f.format, f.source, f.rows, f.columns, NULL, &alone), ST_OK);
+        assert_int_equal(kernel_matrix_pack(kernel, f.format, f.source, f.rows, f.columns, pool, &shared), ST_OK);
+        assert_int_equal(shared.bytes, alone.bytes);
+        assert_memory_equal(shared.data, alone.data, alone.bytes);
         /* at about the file's bit width: padding rows and a line per tile at most */
-        assert_true(whole.bytes <= 80 * row_bytes + 5 * 64);
-        kernel_matrix_release(&whole);
-        kernel_matrix_release(&stacked);
+        assert_true(alone.bytes <= 80 * number_format_bytes(f.format, f.columns) + 5 * 64);
+        kernel_matrix_release(&alone);
+        kernel_matrix_release(&shared);
         fixture_release(&f);
     }
     pool_close(pool);
@@ -408,7 +403,7 @@ int main(void)
         cmocka_unit_test(test_extreme_values),
         cmocka_unit_test(test_zero_rows),
         cmocka_unit_test(test_input_prepare_same_in_every_table),
-        cmocka_unit_test(test_parts_are_stacked),
+        cmocka_unit_test(test_packing_is_compact_and_thread_independent),
         cmocka_unit_test(test_pack_reports_no_memory),
         cmocka_unit_test(test_select),
     };
