@@ -73,21 +73,49 @@ const struct pretokenizer_traits *pretokenizer_traits(const struct pretokenizer 
 
 /* ---- PCRE2 ---- */
 
-/* Patterns see a well-formed text: each stray byte becomes a control character, in place. */
+/* What PCRE2 is shown in place of a character, of the same length: control characters for stray bytes, and for what is
+ * past U+FFFF or younger than PCRE2's tables (Unicode 14) a character of the same kind. No pattern tells the
+ * characters of one kind past U+FFFF from each other. */
+static uint32_t stand_in(struct character character)
+{
+    if (character.bytes == 3) {
+        if (character.code_point == 0xCF3) return 0xCBC;
+        if (character.code_point == 0xECE) return 0xECD;
+        const bool is_new = (character.code_point >= 0x2FFC && character.code_point <= 0x2FFF) ||
+                            character.code_point == 0x31EF;
+        return is_new ? 0x2FF0 : character.code_point;
+    }
+    if (character.bytes != 4) return character.code_point == 0xFFFD ? 1 : character.code_point;
+    switch (character.kind) {
+    case CHARACTER_LETTER:
+        return 0x20000;
+    case CHARACTER_NUMBER:
+        return 0x1D7CE;
+    case CHARACTER_MARK:
+        return 0x1D165;
+    case CHARACTER_PUNCTUATION:
+        return 0x10100;
+    case CHARACTER_SYMBOL:
+        return 0x1F600;
+    default:
+        return 0xF0000;
+    }
+}
+
+/* The text that patterns see: well-formed, every character in its place. */
 static enum status clean_text(struct splitting *splitting, size_t bytes)
 {
     splitting->clean = splitting->text;
     for (size_t at = 0; at < bytes;) {
-        uint32_t code_point, length = utf8_decode(splitting->text + at, bytes - at, &code_point, NULL);
-        if (!length) {
-            if (!splitting->clean_owned) {
-                splitting->clean_owned = mem_strndup(splitting->text, bytes);
-                if (!splitting->clean_owned) return error_set(splitting->error, ST_NOMEM, "no memory to cut a text");
-                splitting->clean = splitting->clean_owned;
-            }
-            splitting->clean_owned[at] = 1;
+        struct character character = character_at(splitting->text, at, bytes);
+        uint32_t shown = stand_in(character);
+        if (shown != character.code_point && !splitting->clean_owned) {
+            splitting->clean_owned = mem_strndup(splitting->text, bytes);
+            if (!splitting->clean_owned) return error_set(splitting->error, ST_NOMEM, "no memory to cut a text");
+            splitting->clean = splitting->clean_owned;
         }
-        at += length ? length : 1;
+        if (shown != character.code_point) (void)utf8_encode(shown, splitting->clean_owned + at);
+        at += character.bytes;
     }
     return ST_OK;
 }
