@@ -73,9 +73,9 @@ static enum status read_scores(struct tokenizer *tokenizer, const struct format 
     bool there;
     enum status status = check_array(tokenizer, format, key, &there, error);
     if (status != ST_OK) return status;
-    if (!there) return error_set(error, ST_INVALID, "the tokenizer has no scores (key '%s')", key);
-    tokenizer->scores = mem_alloc(tokenizer->count * sizeof *tokenizer->scores);
+    tokenizer->scores = mem_zero(tokenizer->count, sizeof *tokenizer->scores); /* no scores: all the same */
     if (!tokenizer->scores) return error_set(error, ST_NOMEM, "no memory for the tokenizer's scores");
+    if (!there) return ST_OK;
     for (uint32_t id = 0; id < tokenizer->count; id++) {
         double score;
         if ((status = format_get_array_double(format, key, id, &score, error)) != ST_OK) return status;
@@ -212,13 +212,22 @@ static void find_bytes(struct tokenizer *tokenizer)
     tokenizer->space_id = id != TOKEN_NONE && tokenizer_may_merge_into(tokenizer, id) ? id : TOKEN_NONE;
 }
 
-/* After which bytes does a spelling go on with a space? A text can be cut before a space that follows any other. */
+/* Which neighbours does some spelling hold? A text can be cut between any others: no token goes on there. */
 static void find_joins(struct tokenizer *tokenizer)
 {
     const struct vocabulary *vocabulary = &tokenizer->vocabulary;
-    const char *begin = vocabulary->bytes, *end = begin + vocabulary->offsets[vocabulary->count];
-    for (const char *at = begin; (at = memmem(at, (size_t)(end - at), SPACE_MARK, SPACE_MARK_BYTES)); at += SPACE_MARK_BYTES)
-        if (at > begin) tokenizer->joins_space[(unsigned char)at[-1]] = true;
+    for (uint32_t id = 0; id < vocabulary->count; id++) {
+        uint32_t bytes;
+        const unsigned char *text = (const unsigned char *)vocabulary_spelling(vocabulary, id, &bytes);
+        if (!tokenizer_may_merge_into(tokenizer, id)) continue;
+        for (uint32_t at = 0, before = 0; at < bytes;) {
+            bool mark = text[at] == 0xE2 && bytes - at >= SPACE_MARK_BYTES && memcmp(text + at, SPACE_MARK, SPACE_MARK_BYTES) == 0;
+            unsigned first = mark ? ' ' : text[at];
+            if (at && (first & 0xC0) != 0x80) tokenizer->joins[before][first] = true;
+            before = first;
+            at += mark ? SPACE_MARK_BYTES : 1;
+        }
+    }
 }
 
 /* ---- open and close ---- */
@@ -276,7 +285,7 @@ static enum status read_all(struct tokenizer *tokenizer, const struct format *fo
     mark_phi3(tokenizer, format);
     status = tokenizer->algorithm == TOKENIZER_SCORES ? read_scores(tokenizer, format, error)
                                                       : tokenizer_read_merges(tokenizer, format, error);
-    find_joins(tokenizer);
+    if (status == ST_OK && tokenizer->algorithm != TOKENIZER_BYTES) find_joins(tokenizer);
     return status;
 }
 

@@ -30,14 +30,10 @@ enum status encoding_push_byte(struct encoding *encoding, unsigned char byte)
 
 size_t encoding_part(const struct encoding *encoding, size_t begin, size_t end)
 {
-    for (size_t at = begin + 1; at < end; at++) {
-        const char *space = memchr(encoding->text + at, ' ', end - at);
-        if (!space) return end;
-        at = (size_t)(space - encoding->text);
-        unsigned char before = (unsigned char)encoding->text[at - 1];
-        if (!encoding->tokenizer->joins_space[before == ' ' ? 0x81 : before]) return at; /* U+2581 ends with 0x81 */
-    }
-    return end;
+    const unsigned char *text = (const unsigned char *)encoding->text;
+    size_t at = begin + 1;
+    while (at < end && ((text[at] & 0xC0) == 0x80 || encoding->tokenizer->joins[text[at - 1]][text[at]])) at++;
+    return at;
 }
 
 enum status encoding_cached(struct encoding *encoding, size_t begin, size_t end,

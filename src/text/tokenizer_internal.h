@@ -45,7 +45,8 @@ struct tokenizer {
     bool word_is_token;
     uint32_t byte_ids[256];       /* the token of each byte, or TOKEN_NONE */
     uint32_t space_id;            /* the token that spells U+2581 alone, or TOKEN_NONE */
-    bool joins_space[256];        /* some token holds U+2581 after a character that ends with this byte */
+    bool joins[256][256];         /* some token holds a character that ends with the first byte, and then one that
+                                     begins with the second; U+2581 counts as the space it spells. TOKENIZER_BYTES: unused */
     uint32_t bos, eos, unknown;
     bool adds_bos, adds_eos, adds_space; /* adds_space: one before the text and after each special token */
     uint32_t *specials;           /* special tokens, by spelling (bytes ascending) */

@@ -1,8 +1,8 @@
 /* tokenizer_spm.c - SentencePiece's byte-pair encoding (Kudo, Richardson 2018): two neighbours merge when their text
  * together is a token, the token with the highest score first; what is no token becomes byte tokens.
  *
- * A fragment is cut before a space where no token goes on across it, so that its parts merge apart from each other, with the same
- * result as all at once (tokenizer.c: find_joins). */
+ * A fragment is cut where no token goes on (tokenizer.c: find_joins): its parts merge apart from each other, with the
+ * same result as all at once, and the parts of ordinary text are words that repeat. */
 #include "text/tokenizer_internal.h"
 
 static uint32_t look_up_score(const void *data, const struct merge_pair *pair, uint32_t *merged)
