@@ -178,13 +178,21 @@ enum status model_config_read(const struct format *format, struct model_config *
     enum status status = format_get_text(format, "general.architecture", &name, &bytes, error);
     if (status != ST_OK) return status;
     const struct model_architecture *row = architecture_find(name);
-    if (!row) return architecture_refuse(name, error);
+    if (!row) {
+        status = architecture_refuse(name, error);
+        error_prefix(error, "%s", format_path(format));
+        return status;
+    }
     bool causal = true;
     if (format_has(format, ".attention.causal")) {
         status = format_get_bool(format, ".attention.causal", &causal, error);
         if (status != ST_OK) return status;
     }
-    if (!causal) return refuse_bidirectional(name, error);
+    if (!causal) {
+        status = refuse_bidirectional(name, error);
+        error_prefix(error, "%s", format_path(format));
+        return status;
+    }
     out->row = row;
     out->architecture = row->name;
     status = read_all(format, out, error);
