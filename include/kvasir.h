@@ -107,10 +107,10 @@ int kvasir_chat_tokenize(const struct kvasir_model *model, const struct kvasir_c
 struct kvasir_engine;
 
 struct kvasir_engine_options {
-    uint32_t context;            /* most tokens of one request, prompt and answer; 0 = the model's, or less if its K and V
+    uint32_t context;        /* most tokens of one request, prompt and answer; 0 = the model's, or less if its K and V
                                     do not fit the budget, or half of free memory where no budget is stated */
-    uint64_t kv_cache_bytes;     /* budget; 0 = what one request of `context` tokens needs */
-    uint32_t block_size;         /* tokens a block; 0 = default (32); a multiple of 16, 16…128 */
+    uint64_t kv_cache_bytes; /* budget; 0 = what one request of `context` tokens needs */
+    uint32_t block_size;     /* tokens a block; 0 = default (32); a multiple of 16, 16…128 */
     const char *kv_cache_dtype;  /* NULL or "auto" (f16); "f32", "f16", or "k=f32,v=f16" */
     bool no_kv_cache;            /* recompute everything each step: for comparison only */
     uint32_t max_batched_tokens; /* prompt tokens computed in one step; 0 = 512 */

@@ -3,6 +3,7 @@
 #ifndef ENGINE_ENGINE_H
 #define ENGINE_ENGINE_H
 #include "base/base.h"
+#include "engine/logprobs.h"
 #include "kv/kv.h"
 #include "kvasir.h"
 #include "model/model.h"

@@ -4,7 +4,6 @@
  * predicted exactly once, from what its window holds before it. Within a window logits are taken a slab of rows at a time.
  * With a cache a slab is a chunk of prefill; without one the window is computed again from its beginning up to the slab's
  * end. The kernels' results do not depend on that cut, so both give the same bits. */
-#include "engine/logprobs.h"
 #include "eval/eval_internal.h"
 
 #define SLAB_BYTES (128ull << 20) /* of logits */

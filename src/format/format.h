@@ -21,10 +21,10 @@ enum format_kind { FORMAT_GGUF, FORMAT_HUGGING_FACE };
 struct format_tensor {
     const char *name;
     enum number_format format;
-    uint32_t dimensions;                     /* 1…4 */
-    uint64_t shape[FORMAT_DIMENSIONS_MAX];   /* outermost first: a matrix is [rows, columns]; unused = 1 */
+    uint32_t dimensions;                   /* 1…4 */
+    uint64_t shape[FORMAT_DIMENSIONS_MAX]; /* outermost first: a matrix is [rows, columns]; unused = 1 */
     uint64_t elements;
-    const void *data;                        /* borrowed, file layout, maybe unaligned */
+    const void *data; /* borrowed, file layout, maybe unaligned */
     uint64_t bytes;
 };
 
@@ -51,14 +51,16 @@ void format_tensor_drop(const struct format *format, const struct format_tensor 
  * integers that a double holds exactly. */
 MUST_CHECK enum status format_get_u64(const struct format *format, const char *key, uint64_t *out, struct error *error);
 MUST_CHECK enum status format_get_i64(const struct format *format, const char *key, int64_t *out, struct error *error);
-MUST_CHECK enum status format_get_double(const struct format *format, const char *key, double *out, struct error *error);
+MUST_CHECK enum status format_get_double(const struct format *format, const char *key, double *out,
+                                         struct error *error);
 MUST_CHECK enum status format_get_bool(const struct format *format, const char *key, bool *out, struct error *error);
 /* Bytes may hold zeros; `text` is also zero-terminated. Borrowed. */
 MUST_CHECK enum status format_get_text(const struct format *format, const char *key, const char **text, size_t *bytes,
                                        struct error *error);
 /* Arrays: the count, then items by index (each call is O(1), some 15 ns). Arrays of arrays are refused when opened. A text
  * item is NOT zero-terminated. get_array_i64 gives the items of a bool array as 0 and 1. */
-MUST_CHECK enum status format_get_array(const struct format *format, const char *key, uint64_t *count, struct error *error);
+MUST_CHECK enum status format_get_array(const struct format *format, const char *key, uint64_t *count,
+                                        struct error *error);
 MUST_CHECK enum status format_get_array_text(const struct format *format, const char *key, uint64_t index,
                                              const char **text, size_t *bytes, struct error *error);
 MUST_CHECK enum status format_get_array_i64(const struct format *format, const char *key, uint64_t index, int64_t *out,

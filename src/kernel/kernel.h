@@ -18,10 +18,21 @@
 
 /* Weight and cache element formats. The quantised ones are ggml's, as specified by gguf files (ggml-quants). */
 enum number_format {
-    NF_F32, NF_F16, NF_BF16,
-    NF_Q4_0, NF_Q4_1, NF_Q5_0, NF_Q5_1, NF_Q8_0,
-    NF_Q2_K, NF_Q3_K, NF_Q4_K, NF_Q5_K, NF_Q6_K,
-    NF_IQ4_NL, NF_IQ4_XS,
+    NF_F32,
+    NF_F16,
+    NF_BF16,
+    NF_Q4_0,
+    NF_Q4_1,
+    NF_Q5_0,
+    NF_Q5_1,
+    NF_Q8_0,
+    NF_Q2_K,
+    NF_Q3_K,
+    NF_Q4_K,
+    NF_Q5_K,
+    NF_Q6_K,
+    NF_IQ4_NL,
+    NF_IQ4_XS,
     NF_COUNT
 };
 struct number_format_info {
@@ -50,7 +61,8 @@ struct kernel_matrix {
 struct kernel;
 /* Packs `source` (file layout, rows * number_format_bytes(columns) bytes, any alignment). ST_NOMEM on no memory. */
 MUST_CHECK enum status kernel_matrix_pack(const struct kernel *kernel, enum number_format format, const void *source,
-                                          uint32_t rows, uint32_t columns, struct pool *pool, struct kernel_matrix *out);
+                                          uint32_t rows, uint32_t columns, struct pool *pool,
+                                          struct kernel_matrix *out);
 void kernel_matrix_release(struct kernel_matrix *matrix);
 
 /* Activations [tokens, columns] made ready for matmul: f32 rows as given (borrowed), and, for quantised weights, int8
@@ -82,7 +94,7 @@ void kernel_input_residual(const struct kernel_input *input, uint32_t token, flo
 /* Softmax state is folded every SEGMENT absolute positions; a multiple of every block size. */
 #define KERNEL_SEGMENT_TOKENS 1024u
 
-uint64_t kernel_k_group_bytes(enum number_format format, uint32_t head_dim);  /* one group of one KV head */
+uint64_t kernel_k_group_bytes(enum number_format format, uint32_t head_dim); /* one group of one KV head */
 uint64_t kernel_v_group_bytes(enum number_format format, uint32_t value_dim);
 
 /* Consecutive tokens of one KV head: `k` and `v` point at whole groups, position is a multiple of 16, `count` tokens of
@@ -96,17 +108,17 @@ struct kernel_span {
 struct kernel_attend {
     enum number_format k_format, v_format;
     uint32_t head_dim, value_dim;
-    uint32_t group;             /* query heads that share this KV head */
-    uint32_t tokens;            /* query tokens, consecutive positions */
-    uint32_t position;          /* of the first query token; token i sees keys [max(0, p+i-window+1), p+i] */
-    uint32_t window;            /* 0 = all keys */
-    float scale;                /* of q.k */
-    float softcap;              /* 0 = none; else softcap * tanh(s / softcap) */
-    const float *q;             /* head h of token i: q + i * q_token_stride + h * head_dim (h < group) */
+    uint32_t group;    /* query heads that share this KV head */
+    uint32_t tokens;   /* query tokens, consecutive positions */
+    uint32_t position; /* of the first query token; token i sees keys [max(0, p+i-window+1), p+i] */
+    uint32_t window;   /* 0 = all keys */
+    float scale;       /* of q.k */
+    float softcap;     /* 0 = none; else softcap * tanh(s / softcap) */
+    const float *q;    /* head h of token i: q + i * q_token_stride + h * head_dim (h < group) */
     uint64_t q_token_stride;
-    const struct kernel_span *spans; /* ascending positions, contiguous; from a group at or before the first visible key */
+    const struct kernel_span *spans; /* ascending, contiguous; the first is at or before the first visible key */
     uint32_t span_count;
-    float *out;                 /* head h of token i: out + i * out_token_stride + h * value_dim */
+    float *out; /* head h of token i: out + i * out_token_stride + h * value_dim */
     uint64_t out_token_stride;
 };
 /* Softmax state of one segment: per (token, head): maximum, sum, then value_dim weighted values, all f32. */
@@ -146,8 +158,9 @@ struct kernel {
     /* Rotates pairs of one head by cos/sin [dim / 2]: half-split pairs (i, i + dim/2) or neighbours (2i, 2i + 1). In place. */
     void (*rope)(float *head, const float *cosines, const float *sines, uint32_t dim, bool neighbours);
     void (*silu_mul)(const float *gate, const float *up, uint32_t count, float *out); /* gate * sigmoid(gate) * up */
-    void (*gelu_mul)(const float *gate, const float *up, uint32_t count, float *out); /* tanh approximation of gelu(gate) * up */
-    void (*add)(float *x, const float *y, uint32_t count);                            /* x += y */
+    void (*gelu_mul)(const float *gate, const float *up, uint32_t count,
+                     float *out);                          /* tanh approximation of gelu(gate) * up */
+    void (*add)(float *x, const float *y, uint32_t count); /* x += y */
 };
 uint64_t kernel_attend_scratch_floats(const struct kernel_attend *attend);
 

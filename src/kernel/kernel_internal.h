@@ -23,9 +23,9 @@
     void kernel_add_##isa(float *x, const float *y, uint32_t count);                                                   \
     void kernel_input_prepare_##isa(const struct kernel_input *input, uint32_t begin, uint32_t end)
 
-#define KERNEL_DECLARE_MATMUL(isa)                                                                                     \
-    void kernel_matmul_##isa(const struct kernel_matrix *weights, const struct kernel_input *input,                    \
-                             uint32_t token_begin, uint32_t token_end, uint32_t row_begin, uint32_t row_end,           \
+#define KERNEL_DECLARE_MATMUL(isa)                                                                           \
+    void kernel_matmul_##isa(const struct kernel_matrix *weights, const struct kernel_input *input,          \
+                             uint32_t token_begin, uint32_t token_end, uint32_t row_begin, uint32_t row_end, \
                              float *out, uint64_t out_stride)
 
 KERNEL_DECLARE_VECTOR(ref);
