@@ -14,7 +14,8 @@ enum status merge_work_reserve(struct merge_work *work, uint64_t count, struct e
     if (count < work->capacity) return ST_OK;
     uint64_t capacity = count * 2 + 64;
     struct merge_symbol *symbols = mem_resize(work->symbols, capacity * sizeof *symbols);
-    if (!symbols) return error_set(error, ST_NOMEM, "no memory to tokenize a word of %llu characters", (unsigned long long)count);
+    if (!symbols)
+        return error_set(error, ST_NOMEM, "no memory to tokenize a word of %llu characters", (unsigned long long)count);
     work->symbols = symbols;
     work->capacity = (uint32_t)capacity;
     return ST_OK;

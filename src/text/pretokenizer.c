@@ -36,7 +36,8 @@ enum status pretokenizer_open(const char *name, size_t bytes, struct pretokenize
     *out = NULL;
     const struct pretokenizer_type *type = pretokenizer_type_find(name, bytes);
     if (!type)
-        return error_set(error, ST_UNSUPPORTED, "the pre-tokenizer type '%.*s' is not known", bytes < 64 ? (int)bytes : 64, name);
+        return error_set(error, ST_UNSUPPORTED, "the pre-tokenizer type '%.*s' is not known",
+                         bytes < 64 ? (int)bytes : 64, name);
     struct pretokenizer *pretokenizer = mem_zero(1, sizeof *pretokenizer);
     if (!pretokenizer) return error_set(error, ST_NOMEM, "no memory for the pre-tokenizer");
     pretokenizer->type = type;
@@ -81,8 +82,8 @@ static uint32_t stand_in(struct character character)
     if (character.bytes == 3) {
         if (character.code_point == 0xCF3) return 0xCBC;
         if (character.code_point == 0xECE) return 0xECD;
-        const bool is_new = (character.code_point >= 0x2FFC && character.code_point <= 0x2FFF) ||
-                            character.code_point == 0x31EF;
+        const bool is_new =
+            (character.code_point >= 0x2FFC && character.code_point <= 0x2FFF) || character.code_point == 0x31EF;
         return is_new ? 0x2FF0 : character.code_point;
     }
     if (character.bytes != 4) return character.code_point == 0xFFFD ? 1 : character.code_point;

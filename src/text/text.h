@@ -35,8 +35,10 @@ const char *tokenizer_spelling(const struct tokenizer *tokenizer, uint32_t id, s
 /* The id of that spelling, or TOKEN_NONE. */
 uint32_t tokenizer_find(const struct tokenizer *tokenizer, const char *spelling, size_t bytes);
 
-enum { TOKENIZE_ADD_SPECIAL = 1,   /* the model's BOS / EOS, where the vocabulary says so */
-       TOKENIZE_PARSE_SPECIAL = 2  /* spellings of control tokens in the text become those tokens */ };
+enum {
+    TOKENIZE_ADD_SPECIAL = 1,  /* the model's BOS / EOS, where the vocabulary says so */
+    TOKENIZE_PARSE_SPECIAL = 2 /* spellings of control tokens in the text become those tokens */
+};
 /* A range of bytes that came from the user: control tokens spelled there, wholly or partly, stay text. */
 struct text_range {
     size_t begin, end;

@@ -19,7 +19,8 @@ static enum status read_tokens(struct tokenizer *tokenizer, const struct format 
     if (status != ST_OK) return status;
     if (count == 0 || count > TOKENS_MAX)
         return error_set(error, ST_INVALID, "a vocabulary of %llu tokens cannot be right", (unsigned long long)count);
-    if ((status = format_get_array_text(format, "tokenizer.ggml.tokens", 0, &text, &bytes, error)) != ST_OK) return status;
+    if ((status = format_get_array_text(format, "tokenizer.ggml.tokens", 0, &text, &bytes, error)) != ST_OK)
+        return status;
     tokenizer->count = (uint32_t)count;
     tokenizer->kinds = mem_zero(count, 1);
     tokenizer->traits = mem_zero(count, 1);
@@ -87,8 +88,8 @@ static enum status read_scores(struct tokenizer *tokenizer, const struct format 
 /* ---- special ids and flags ---- */
 
 /* The id a key names; TOKEN_NONE when there is no such key or the vocabulary has no such token. */
-static enum status read_id(const struct tokenizer *tokenizer, const struct format *format, const char *key, uint32_t *id,
-                           struct error *error)
+static enum status read_id(const struct tokenizer *tokenizer, const struct format *format, const char *key,
+                           uint32_t *id, struct error *error)
 {
     uint64_t value;
     *id = TOKEN_NONE;
@@ -106,9 +107,9 @@ static enum status read_flag(const struct format *format, const char *key, bool 
 
 static enum status read_special_ids(struct tokenizer *tokenizer, const struct format *format, struct error *error)
 {
-    static const char *const end_keys[] = {
-        "tokenizer.ggml.eos_token_id",     "tokenizer.ggml.eot_token_id",     "tokenizer.ggml.eom_token_id",
-        "tokenizer.ggml.fim_pad_token_id", "tokenizer.ggml.fim_rep_token_id", "tokenizer.ggml.fim_sep_token_id"};
+    static const char *const end_keys[] = {"tokenizer.ggml.eos_token_id",     "tokenizer.ggml.eot_token_id",
+                                           "tokenizer.ggml.eom_token_id",     "tokenizer.ggml.fim_pad_token_id",
+                                           "tokenizer.ggml.fim_rep_token_id", "tokenizer.ggml.fim_sep_token_id"};
     const bool scores = tokenizer->algorithm == TOKENIZER_SCORES;
     const struct {
         const char *key;
@@ -221,7 +222,8 @@ static void find_joins(struct tokenizer *tokenizer)
         const unsigned char *text = (const unsigned char *)vocabulary_spelling(vocabulary, id, &bytes);
         if (!tokenizer_may_merge_into(tokenizer, id)) continue;
         for (uint32_t at = 0, before = 0; at < bytes;) {
-            bool mark = text[at] == 0xE2 && bytes - at >= SPACE_MARK_BYTES && memcmp(text + at, SPACE_MARK, SPACE_MARK_BYTES) == 0;
+            bool mark = text[at] == 0xE2 && bytes - at >= SPACE_MARK_BYTES &&
+                        memcmp(text + at, SPACE_MARK, SPACE_MARK_BYTES) == 0;
             unsigned first = mark ? ' ' : text[at];
             if (at && (first & 0xC0) != 0x80) tokenizer->joins[before][first] = true;
             before = first;
@@ -243,8 +245,8 @@ static enum status read_algorithm(struct tokenizer *tokenizer, const struct form
     const char *model, *pre = "default";
     size_t model_bytes, pre_bytes = strlen(pre);
     enum status status = format_get_text(format, "tokenizer.ggml.model", &model, &model_bytes, error);
-    if (status == ST_NOT_FOUND || (status == ST_OK && (is_named(model, model_bytes, "none") ||
-                                                       is_named(model, model_bytes, "no_vocab"))))
+    if (status == ST_NOT_FOUND ||
+        (status == ST_OK && (is_named(model, model_bytes, "none") || is_named(model, model_bytes, "no_vocab"))))
         return error_set(error, ST_NOT_FOUND, "the model's file has no tokenizer");
     if (status != ST_OK) return status;
     if (is_named(model, model_bytes, "llama")) {

@@ -142,8 +142,8 @@ enum status tokenizer_read_merges(struct tokenizer *tokenizer, const struct form
     struct buffer joined;
     buffer_init(&joined, 0);
     for (uint64_t first = 0; first < count && status == ST_OK; first += MERGE_BATCH)
-        status = read_batch(tokenizer, format, first, count - first < MERGE_BATCH ? (uint32_t)(count - first) : MERGE_BATCH,
-                            &joined, error);
+        status = read_batch(tokenizer, format, first,
+                            count - first < MERGE_BATCH ? (uint32_t)(count - first) : MERGE_BATCH, &joined, error);
     buffer_release(&joined);
     return status;
 }
@@ -246,7 +246,8 @@ static enum status encode_word(void *data, size_t begin, size_t end)
     struct encoding *encoding = data;
     const struct tokenizer *tokenizer = encoding->tokenizer;
     bool whole = tokenizer->word_is_token;
-    if (tokenizer->algorithm == TOKENIZER_PLAIN && encoding->text[begin] == '\n') whole = true; /* runs of line breaks */
+    if (tokenizer->algorithm == TOKENIZER_PLAIN && encoding->text[begin] == '\n')
+        whole = true; /* runs of line breaks */
     if (whole) {
         uint32_t id = find_word(encoding, begin, end);
         if (encoding->spelled.failed) return error_set(encoding->error, ST_NOMEM, "no memory to tokenize a long word");

@@ -35,24 +35,24 @@ enum {
 
 struct tokenizer {
     enum tokenizer_algorithm algorithm;
-    uint32_t count;               /* tokens; the vocabulary may hold more: spellings that only merges pass through */
+    uint32_t count; /* tokens; the vocabulary may hold more: spellings that only merges pass through */
     struct vocabulary vocabulary;
-    uint8_t *kinds, *traits;      /* [count] */
-    uint32_t *scores;             /* [count], TOKENIZER_SCORES: merge_key_of_score */
-    uint32_t longest;             /* bytes of the longest spelling */
-    struct merge_table merges;    /* TOKENIZER_BYTES, TOKENIZER_PLAIN */
+    uint8_t *kinds, *traits;           /* [count] */
+    uint32_t *scores;                  /* [count], TOKENIZER_SCORES: merge_key_of_score */
+    uint32_t longest;                  /* bytes of the longest spelling */
+    struct merge_table merges;         /* TOKENIZER_BYTES, TOKENIZER_PLAIN */
     struct pretokenizer *pretokenizer; /* the same */
     bool word_is_token;
-    uint32_t byte_ids[256];       /* the token of each byte, or TOKEN_NONE */
-    uint32_t space_id;            /* the token that spells U+2581 alone, or TOKEN_NONE */
-    bool joins[256][256];         /* some token holds a character that ends with the first byte, and then one that
+    uint32_t byte_ids[256]; /* the token of each byte, or TOKEN_NONE */
+    uint32_t space_id;      /* the token that spells U+2581 alone, or TOKEN_NONE */
+    bool joins[256][256];   /* some token holds a character that ends with the first byte, and then one that
                                      begins with the second; U+2581 counts as the space it spells. TOKENIZER_BYTES: unused */
     uint32_t bos, eos, unknown;
     bool adds_bos, adds_eos, adds_space; /* adds_space: one before the text and after each special token */
-    uint32_t *specials;           /* special tokens, by spelling (bytes ascending) */
+    uint32_t *specials;                  /* special tokens, by spelling (bytes ascending) */
     uint32_t special_count;
-    uint32_t special_begin[257];  /* specials whose first byte is b: [special_begin[b], special_begin[b + 1]) */
-    bool special_first[2][256];   /* a special token begins with this byte; [0]: one that is found without parsing */
+    uint32_t special_begin[257]; /* specials whose first byte is b: [special_begin[b], special_begin[b + 1]) */
+    bool special_first[2][256];  /* a special token begins with this byte; [0]: one that is found without parsing */
 };
 
 /* ---- tokenizer_special.c ---- */
@@ -64,7 +64,7 @@ void tokenizer_mark_ends(struct tokenizer *tokenizer, const uint32_t *keys, size
 MUST_CHECK enum status tokenizer_list_specials(struct tokenizer *tokenizer, struct error *error);
 
 struct special_match {
-    size_t begin, end;           /* of the spelling */
+    size_t begin, end;             /* of the spelling */
     size_t taken_begin, taken_end; /* with the white space that the token takes */
     uint32_t id;
 };
@@ -91,7 +91,7 @@ struct encoding {
     const struct tokenizer *tokenizer;
     struct token_list *out;
     struct error *error;
-    const char *text;  /* the fragment; where `spelled`, its bytes as the vocabulary spells them */
+    const char *text; /* the fragment; where `spelled`, its bytes as the vocabulary spells them */
     struct buffer spelled;
     struct merge_work work;
     struct word_cache_entry *cache; /* NULL: none (a short text, or no memory for it) */

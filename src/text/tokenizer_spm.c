@@ -10,7 +10,8 @@ static uint32_t look_up_score(const void *data, const struct merge_pair *pair, u
     const struct encoding *encoding = data;
     const struct tokenizer *tokenizer = encoding->tokenizer;
     if (pair->end - pair->begin > tokenizer->longest) return MERGE_NONE;
-    uint32_t id = vocabulary_find(&tokenizer->vocabulary, encoding->spelled.data + pair->begin, pair->end - pair->begin);
+    uint32_t id =
+        vocabulary_find(&tokenizer->vocabulary, encoding->spelled.data + pair->begin, pair->end - pair->begin);
     if (id == TOKEN_NONE || !tokenizer_may_merge_into(tokenizer, id)) return MERGE_NONE;
     *merged = id;
     return tokenizer->scores[id];

@@ -52,7 +52,8 @@ void vocabulary_release(struct vocabulary *vocabulary)
 /* Twice the room, in both arrays. */
 static enum status grow(struct vocabulary *vocabulary, size_t bytes, struct error *error)
 {
-    uint64_t bytes_capacity = (vocabulary->bytes_capacity + bytes) * 2, capacity = (uint64_t)vocabulary->capacity * 2 + 1;
+    uint64_t bytes_capacity = (vocabulary->bytes_capacity + bytes) * 2,
+             capacity = (uint64_t)vocabulary->capacity * 2 + 1;
     if (bytes_capacity > UINT32_MAX || capacity >= UINT32_MAX) return too_large(error);
     char *text = mem_resize(vocabulary->bytes, bytes_capacity);
     if (!text) return no_memory(error);
