@@ -38,19 +38,26 @@ static uint32_t span_find(const struct kernel_attend *attend, uint32_t position)
     return low;
 }
 
-struct attend_range attend_segment_groups(const struct kernel_attend *attend, uint32_t segment,
-                                          struct attend_groups *groups)
+/* The keys of `segment` that any query sees: those of consecutive tokens are consecutive. */
+static struct attend_range segment_range(const struct kernel_attend *attend, uint32_t segment)
+{
+    uint64_t base = (uint64_t)segment * KERNEL_SEGMENT_TOKENS, last = (uint64_t)attend->position + attend->tokens - 1;
+    struct attend_range first_sees = attend_visible(attend, 0, segment),
+                        last_sees = attend_visible(attend, attend->tokens - 1, segment);
+    bool first_before = attend->position < base;
+    if (last < base || (!first_before && first_sees.begin >= first_sees.end)) return (struct attend_range){0, 0};
+    /* A first query before the segment is followed by one at its first position, unless a window has passed that too;
+     * a last query whose window is past the segment follows one that sees its end. */
+    return (struct attend_range){first_before ? 0 : first_sees.begin,
+                                 last_sees.begin < last_sees.end ? last_sees.end : KERNEL_SEGMENT_TOKENS};
+}
+
+bool attend_segment_groups(const struct kernel_attend *attend, uint32_t segment, struct attend_groups *groups)
 {
     ASSERT(attend->tokens && attend->span_count);
-    struct attend_range first = attend_visible(attend, 0, segment),
-                        last = attend_visible(attend, attend->tokens - 1, segment), range = {0, 0};
+    struct attend_range range = groups->range = segment_range(attend, segment);
+    if (range.begin >= range.end) return false;
     uint32_t base = segment * KERNEL_SEGMENT_TOKENS;
-    bool after_first = (uint64_t)attend->position < base; /* the first queries end before this segment */
-    range.begin = after_first ? 0 : first.begin;
-    range.end = last.begin < last.end ? last.end : KERNEL_SEGMENT_TOKENS; /* the last queries' window is past it */
-    bool none = (first.begin >= first.end && !after_first) || (uint64_t)attend->position + attend->tokens - 1 < base;
-    if (none) return (struct attend_range){0, 0};
-
     uint64_t k_bytes = kernel_k_group_bytes(attend->k_format, attend->head_dim);
     uint64_t v_bytes = kernel_v_group_bytes(attend->v_format, attend->value_dim);
     const struct kernel_span *span = attend->spans + span_find(attend, base + range.begin);
@@ -64,7 +71,7 @@ struct attend_range attend_segment_groups(const struct kernel_attend *attend, ui
         groups->v[g] = (const char *)span->v + index * v_bytes;
     }
     ASSERT(base + range.end <= span->position + span->count);
-    return range;
+    return true;
 }
 
 void attend_state_init(const struct kernel_attend *attend, float *state)

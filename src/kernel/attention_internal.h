@@ -18,6 +18,7 @@ struct attend_range {
 
 /* The key groups of one segment. Only those that some query of the call sees are set. */
 struct attend_groups {
+    struct attend_range range; /* the keys that some query sees */
     const char *k[ATTEND_SEGMENT_GROUPS], *v[ATTEND_SEGMENT_GROUPS];
 };
 
@@ -33,9 +34,9 @@ static inline struct attend_range attend_visible(const struct kernel_attend *att
     return range;
 }
 
-/* The keys of `segment` that any query of the call sees; fills their groups. Asserts that the spans hold them all. */
-struct attend_range attend_segment_groups(const struct kernel_attend *attend, uint32_t segment,
-                                          struct attend_groups *groups);
+/* Fills the groups of the keys of `segment` that any query of the call sees. Asserts that the spans hold them all.
+ * False when no query sees a key of it: the range is empty. */
+bool attend_segment_groups(const struct kernel_attend *attend, uint32_t segment, struct attend_groups *groups);
 /* Sets every (token, head) of `state` to "no keys yet". */
 void attend_state_init(const struct kernel_attend *attend, float *state);
 

@@ -104,8 +104,7 @@ void kernel_attend_ref(const struct kernel_attend *attend, uint32_t segment_begi
     struct attend_groups groups;
     attend_state_init(attend, state);
     for (uint32_t segment = segment_begin; segment < segment_end; segment++) {
-        struct attend_range range = attend_segment_groups(attend, segment, &groups);
-        if (range.begin >= range.end) continue;
+        if (!attend_segment_groups(attend, segment, &groups)) continue;
         float *row = state;
         for (uint32_t token = 0; token < attend->tokens; token++)
             for (uint32_t head = 0; head < attend->group; head++, row += 2 + attend->value_dim)

@@ -22,7 +22,10 @@
 #define GROUP_VECTORS (KERNEL_GROUP_TOKENS / SIMD_LANES) /* vectors that hold a key group's lanes */
 #define SCORE_GROUPS (2 / GROUP_VECTORS)                 /* key groups that a score tile takes at once */
 #define PREFETCH_BYTES 4096u                             /* how far ahead of its use a row is asked for */
-#define VALUE_CHUNK_BYTES 8192u /* V rows that stay in the first cache while all columns of a tile pass over them */
+#define VALUE_CHUNK_BYTES 65536u /* V rows that all parts and columns of a tile pass over before the next ones */
+
+/* Into the second cache: the first one's few miss buffers, asked for as many lines, halve the bandwidth. */
+#define PREFETCH(address) __builtin_prefetch(address, 0, 2)
 
 /* Calls tile(N, ...) with a constant N, so that its accumulators are registers. */
 #if SIMD_TILE_ROWS == 12
@@ -145,10 +148,16 @@ void ATTEND_NAME(kv_write)(enum number_format k_format, enum number_format v_for
 
 /* ---- scores ---------------------------------------------------------------------------------------------------------------- */
 
+/* Key groups, and for each the one whose rows are asked for while it is used: K, then V, then the next segment's K. */
+struct segment {
+    struct attend_groups groups;
+    const char *k_ahead[ATTEND_SEGMENT_GROUPS + SCORE_GROUPS], *v_ahead[ATTEND_SEGMENT_GROUPS];
+};
+
 /* Up to ATTEND_TILE_ROWS query rows on their way through one segment. */
 struct tile {
     const struct kernel_attend *attend;
-    const struct attend_groups *groups;
+    const struct segment *segment;
     uint32_t row, rows;                          /* first row (token * group + head), and how many */
     struct attend_range range[ATTEND_TILE_ROWS]; /* keys that each row sees */
     uint32_t group_begin, group_end;             /* key groups that any row sees */
@@ -175,8 +184,7 @@ SIMD_INLINE void score_tile(const uint32_t rows, const uint32_t vectors, const e
                                 (uint64_t)d * KERNEL_GROUP_TOKENS + j % GROUP_VECTORS * SIMD_LANES);
             /* The lines [d][16 keys] of the groups ahead: at 2 bytes an element, two of them share a line. */
 #pragma GCC unroll 2
-        for (uint32_t g = 0; g < SCORE_GROUPS; g++)
-            __builtin_prefetch(ahead[g] + (uint64_t)d * KERNEL_GROUP_TOKENS * bytes);
+        for (uint32_t g = 0; g < SCORE_GROUPS; g++) PREFETCH(ahead[g] + (uint64_t)d * KERNEL_GROUP_TOKENS * bytes);
 #pragma GCC unroll 12
         for (uint32_t r = 0; r < rows; r++) {
             simd query = simd_set(q[d * rows + r]);
@@ -219,17 +227,13 @@ static void tile_scores(const struct tile *tile)
 {
     const struct kernel_attend *a = tile->attend;
     uint32_t parts = (tile->rows + SIMD_TILE_ROWS - 1) / SIMD_TILE_ROWS, groups;
-    uint32_t distance = (uint32_t)(PREFETCH_BYTES / kernel_k_group_bytes(a->k_format, a->head_dim)) + SCORE_GROUPS;
     for (uint32_t g = tile->group_begin; g < tile->group_end; g += groups) {
         groups = tile->group_end - g < SCORE_GROUPS ? tile->group_end - g : SCORE_GROUPS;
-        const char *ahead[SCORE_GROUPS];
-        for (uint32_t i = 0; i < SCORE_GROUPS; i++) /* past the last group: the first V rows */
-            ahead[i] = g + i + distance < tile->group_end ? tile->groups->k[g + i + distance]
-                                                          : tile->groups->v[tile->group_begin];
         for (uint32_t part = 0; part < parts; part++) {
             uint32_t row = part_begin(tile->rows, parts, part), rows = part_begin(tile->rows, parts, part + 1) - row;
-            score_part(a->k_format, rows, groups, tile->q + (uint64_t)row * a->head_dim, tile->groups->k + g, ahead,
-                       a->head_dim, tile->scores + row * ATTEND_SCORE_STRIDE + g * KERNEL_GROUP_TOKENS);
+            score_part(a->k_format, rows, groups, tile->q + (uint64_t)row * a->head_dim, tile->segment->groups.k + g,
+                       tile->segment->k_ahead + g, a->head_dim,
+                       tile->scores + row * ATTEND_SCORE_STRIDE + g * KERNEL_GROUP_TOKENS);
         }
     }
 }
@@ -299,8 +303,8 @@ SIMD_INLINE void value_tile(const uint32_t rows, const uint32_t vectors, const e
             for (uint32_t j = 0; j < vectors; j++)
                 value[j] = partial ? cache_load_first(format, row, 0, value_dim - column)
                                    : cache_load(format, row, j * SIMD_LANES);
-            __builtin_prefetch(next);
-            if (vectors * SIMD_LANES * bytes > 64) __builtin_prefetch(next + 64);
+            PREFETCH(next);
+            if (vectors * SIMD_LANES * bytes > 64) PREFETCH(next + 64);
 #pragma GCC unroll 12
             for (uint32_t r = 0; r < rows; r++) {
                 simd weight = simd_set(p[r * ATTEND_SCORE_STRIDE + key]);
@@ -336,23 +340,23 @@ static void value_rows(enum number_format format, uint32_t rows, const float *p,
         else
             ROWS_SWITCH(rows, VALUE_CASE, 1, NF_F32, false)
     }
-    if (column < value_dim) {
+    /* No known model has a dimension that ends within a vector: such columns go row by row, for less code. */
+    for (; column < value_dim && rows; rows--, p += ATTEND_SCORE_STRIDE, values += value_stride) {
         if (format == NF_F16)
-            ROWS_SWITCH(rows, VALUE_CASE, 1, NF_F16, true)
+            VALUE_CASE(1, 1, NF_F16, true);
         else
-            ROWS_SWITCH(rows, VALUE_CASE, 1, NF_F32, true)
+            VALUE_CASE(1, 1, NF_F32, true);
     }
 }
 
 /* Rows [row, row + rows) of a tile over keys [begin, end). */
-static void part_values(const struct tile *tile, const char *const *ahead, uint32_t row, uint32_t rows, uint32_t begin,
-                        uint32_t end)
+static void part_values(const struct tile *tile, uint32_t row, uint32_t rows, uint32_t begin, uint32_t end)
 {
     const struct kernel_attend *a = tile->attend;
     uint64_t value_stride = round_up(a->value_dim, 16);
     if (begin < end)
-        value_rows(a->v_format, rows, tile->scores + row * ATTEND_SCORE_STRIDE, tile->groups->v, ahead, begin, end,
-                   a->value_dim, tile->values + row * value_stride, value_stride);
+        value_rows(a->v_format, rows, tile->scores + row * ATTEND_SCORE_STRIDE, tile->segment->groups.v,
+                   tile->segment->v_ahead, begin, end, a->value_dim, tile->values + row * value_stride, value_stride);
 }
 
 /* The weighted values of all rows. Where the rows of the tile see the same keys they go together, a chunk of keys at a
@@ -362,12 +366,8 @@ static void tile_values(const struct tile *tile)
     const struct kernel_attend *a = tile->attend;
     uint64_t group_bytes = kernel_v_group_bytes(a->v_format, a->value_dim);
     uint32_t chunk = (uint32_t)(VALUE_CHUNK_BYTES / group_bytes + 1) * KERNEL_GROUP_TOKENS;
-    uint32_t distance = (uint32_t)(PREFETCH_BYTES / group_bytes) + 1;
     uint32_t parts = (tile->rows + SIMD_TILE_ROWS - 1) / SIMD_TILE_ROWS;
     uint32_t begin = 0, end = KERNEL_SEGMENT_TOKENS;
-    const char *ahead[ATTEND_SEGMENT_GROUPS];
-    for (uint32_t g = tile->group_begin; g < tile->group_end; g++)
-        ahead[g] = tile->groups->v[g + distance < tile->group_end ? g + distance : tile->group_end - 1];
     for (uint32_t row = 0; row < tile->rows; row++) {
         if (tile->range[row].begin > begin) begin = tile->range[row].begin;
         if (tile->range[row].end < end) end = tile->range[row].end;
@@ -375,16 +375,16 @@ static void tile_values(const struct tile *tile)
     if (begin > end) begin = end;
     for (uint32_t row = 0; row < tile->rows; row++) {
         uint32_t stop = tile->range[row].end < begin ? tile->range[row].end : begin;
-        part_values(tile, ahead, row, 1, tile->range[row].begin, stop);
+        part_values(tile, row, 1, tile->range[row].begin, stop);
     }
     for (uint32_t key = begin; key < end; key += chunk)
         for (uint32_t part = 0; part < parts; part++) {
             uint32_t row = part_begin(tile->rows, parts, part), rows = part_begin(tile->rows, parts, part + 1) - row;
-            part_values(tile, ahead, row, rows, key, end - key < chunk ? end : key + chunk);
+            part_values(tile, row, rows, key, end - key < chunk ? end : key + chunk);
         }
     for (uint32_t row = 0; row < tile->rows; row++) {
         uint32_t start = tile->range[row].begin > end ? tile->range[row].begin : end;
-        part_values(tile, ahead, row, 1, start, tile->range[row].end);
+        part_values(tile, row, 1, start, tile->range[row].end);
     }
 }
 
@@ -493,24 +493,53 @@ static void tile_attend(const struct tile *tile, float *state)
                  a->value_dim);
 }
 
+/* The groups to ask for ahead: the list K, V, the next segment's K (none when `next` is NULL) is gone through in order. */
+static void segment_ahead(const struct kernel_attend *attend, struct segment *segment, const struct attend_groups *next)
+{
+    const struct attend_groups *now = &segment->groups;
+    uint32_t begin = now->range.begin / KERNEL_GROUP_TOKENS, next_begin = 0;
+    uint32_t end = (now->range.end + KERNEL_GROUP_TOKENS - 1) / KERNEL_GROUP_TOKENS, next_end = 0;
+    if (next) {
+        next_begin = next->range.begin / KERNEL_GROUP_TOKENS;
+        next_end = (next->range.end + KERNEL_GROUP_TOKENS - 1) / KERNEL_GROUP_TOKENS;
+    }
+    /* A pass over V touches only the columns of a tile, so it is as many bytes ahead after more groups. */
+    uint64_t pass_bytes = KERNEL_GROUP_TOKENS * 2 * SIMD_LANES * cache_element_bytes(attend->v_format);
+    uint32_t k_far =
+        (uint32_t)(PREFETCH_BYTES / kernel_k_group_bytes(attend->k_format, attend->head_dim)) + SCORE_GROUPS;
+    uint32_t v_far = (uint32_t)(PREFETCH_BYTES / pass_bytes) + 1;
+    for (uint32_t g = begin; g < end + SCORE_GROUPS; g++) {
+        uint32_t ahead = g + k_far, v = begin + (ahead > end ? ahead - end : 0);
+        segment->k_ahead[g] = ahead < end ? now->k[ahead] : now->v[v < end ? v : end - 1];
+    }
+    for (uint32_t g = begin; g < end; g++) {
+        uint32_t ahead = g + v_far, k = next_begin + (ahead > end ? ahead - end : 0);
+        segment->v_ahead[g] = ahead < end ? now->v[ahead] : k < next_end ? next->k[k] : now->v[end - 1];
+    }
+}
+
 void ATTEND_NAME(attend)(const struct kernel_attend *attend, uint32_t segment_begin, uint32_t segment_end, float *state,
                          float *scratch)
 {
     ASSERT(attend->k_format <= NF_F16 && attend->v_format <= NF_F16);
-    struct attend_groups groups;
-    struct tile tile = {.attend = attend, .groups = &groups};
+    struct segment segments[2];
+    struct tile tile = {.attend = attend};
     tile.q = scratch;
     tile.scores = tile.q + ATTEND_TILE_ROWS * round_up(attend->head_dim, 16);
     tile.values = tile.scores + ATTEND_TILE_ROWS * ATTEND_SCORE_STRIDE;
     uint64_t rows = (uint64_t)attend->tokens * attend->group, tiles = (rows + ATTEND_TILE_ROWS - 1) / ATTEND_TILE_ROWS;
     attend_state_init(attend, state);
-    for (uint32_t segment = segment_begin; segment < segment_end; segment++) {
-        struct attend_range range = attend_segment_groups(attend, segment, &groups);
-        if (range.begin >= range.end) continue;
-        for (uint64_t i = 0; i < tiles; i++) {
-            tile.row = (uint32_t)(rows * i / tiles);
-            tile.rows = (uint32_t)(rows * (i + 1) / tiles) - tile.row;
-            if (tile_ranges(&tile, segment)) tile_attend(&tile, state);
+    bool some = segment_begin < segment_end && attend_segment_groups(attend, segment_begin, &segments[0].groups);
+    for (uint32_t i = segment_begin; i < segment_end; i++) {
+        struct segment *segment = &segments[(i - segment_begin) % 2], *next = &segments[(i + 1 - segment_begin) % 2];
+        bool more = i + 1 < segment_end && attend_segment_groups(attend, i + 1, &next->groups);
+        if (some) segment_ahead(attend, segment, more ? &next->groups : NULL);
+        tile.segment = segment;
+        for (uint64_t t = 0; some && t < tiles; t++) {
+            tile.row = (uint32_t)(rows * t / tiles);
+            tile.rows = (uint32_t)(rows * (t + 1) / tiles) - tile.row;
+            if (tile_ranges(&tile, i)) tile_attend(&tile, state);
         }
+        some = more;
     }
 }
