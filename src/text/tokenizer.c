@@ -128,6 +128,8 @@ static enum status read_special_ids(struct tokenizer *tokenizer, const struct fo
         if ((status = read_id(tokenizer, format, end_keys[i], &ends[i], error)) != ST_OK) return status;
     ends[ARRAY_COUNT(end_keys)] = tokenizer->eos;
     tokenizer_mark_ends(tokenizer, ends, ARRAY_COUNT(ends));
+    if (tokenizer->unknown != TOKEN_NONE && tokenizer->kinds[tokenizer->unknown] == TOKEN_CONTROL)
+        tokenizer->unknown = TOKEN_NONE; /* a character that the vocabulary lacks is no control token */
     return ST_OK;
 }
 

@@ -41,6 +41,10 @@ static const struct {
     {"<|repo_name|>", false},
     {"<fim-repo>", false},
     {"<|file_sep|>", false},
+    {"<reponame>", true},
+    {"<REPO>", true},
+    {"<PAD>", true},
+    {"[PAD]", true},
 };
 
 static uint32_t find_text(const struct tokenizer *tokenizer, const char *text)

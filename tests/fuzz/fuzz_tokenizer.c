@@ -42,7 +42,8 @@ static void write_file(struct recipe *recipe, struct buffer *file)
 {
     static const char *const pres[] = {"llama-bpe", "deepseek-v3", "gemma4", "default"};
     const unsigned char space = (recipe->choice & SPACE) != 0;
-    gguf_header(file, 3, 0, 9);
+    gguf_header(file, 3, 0, 10);
+    gguf_key_text(file, "general.architecture", "llama");
     gguf_key_text(file, "tokenizer.ggml.model", recipe->choice % 4 == 3 ? "llama" : "gpt2");
     gguf_key_text(file, "tokenizer.ggml.pre", pres[recipe->choice % 4]);
     gguf_key_array(file, "tokenizer.ggml.tokens", GGUF_TEXT, recipe->token_count);
