@@ -51,6 +51,12 @@ struct string {
     uint32_t span_count;
     bool markup;                    /* came from `safe` or `escape`: + and % escape what they join to it */
     const struct text_range *spans; /* the user's bytes: ascending, merged */
+    /* A string built here has room behind it, which the next + can fill without a copy, so that a template which gathers its
+     * output in a variable takes linear time. The
+     * fields below are the owner's: how much of that room, and of the array that the spans of such sums share, is in use. */
+    struct string *owner;
+    const struct text_range *tail_spans;
+    uint32_t used, capacity, span_used, span_capacity;
 };
 
 struct undefined {
@@ -298,6 +304,7 @@ struct jinja {
     jmp_buf escape;
     struct error *error;
     enum status status;
+    bool renders; /* not compiles */
     uint64_t steps, steps_max;
     size_t bytes_max; /* of one string, and of the whole output */
     uint32_t depth, depth_max;
@@ -357,6 +364,7 @@ struct value jinja_text(struct jinja *j, const char *text);                     
 const struct string *jinja_string_part(struct jinja *j, const struct string *s, size_t begin, size_t end);
 size_t jinja_string_offset(struct jinja *j, const struct string *s, int64_t index); /* byte of a code point */
 struct value jinja_string_slice(struct jinja *j, const struct string *s, int64_t start, int64_t step, int64_t count);
+const struct string *jinja_string_append(struct jinja *j, const struct string *a, const struct string *b); /* a + b */
 bool jinja_string_is(const struct string *s, const char *text);
 bool jinja_string_equal(const struct string *a, const struct string *b);
 int jinja_string_compare(const struct string *a, const struct string *b);

@@ -28,10 +28,14 @@ static struct value eval_slice(struct jinja *j, const struct node *node, struct 
 
 static struct value eval_concat(struct jinja *j, const struct node *node, struct frame *frame)
 {
-    struct builder b;
-    jinja_builder_init(&b, j);
-    for (uint32_t i = 0; i < node->count; i++) jinja_put_str(&b, jinja_eval(j, node->items[i], frame));
-    return jinja_built(&b);
+    const struct string *text = jinja_to_string(j, jinja_eval(j, node->items[0], frame));
+    for (uint32_t i = 1; i < node->count; i++)
+        text = jinja_string_append(j, text, jinja_to_string(j, jinja_eval(j, node->items[i], frame)));
+    if (!text->markup) return jinja_of_string(text);
+    struct string *plain = jinja_alloc(j, sizeof *plain);
+    *plain = *text;
+    plain->markup = false;
+    return jinja_of_string(plain);
 }
 
 static bool compare(struct jinja *j, enum operator operator, struct value a, struct value b)

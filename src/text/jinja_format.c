@@ -97,10 +97,10 @@ static void put_float(struct builder *b, const struct spec *spec, double real)
         snprintf(format, sizeof format, "%%%s.*%c", spec->alternate ? "#" : "", type ? type : 'g');
         snprintf(digits, sizeof digits, format, precision, magnitude); /* at most 309 + 102 bytes */
     }
-    if (type == 0 && spec->precision >= 0 && !strpbrk(digits, ".en")) strcat(digits, ".0");
-    if (spec->type == '%') strcat(digits, "%");
+    bool whole = type == 0 && spec->precision >= 0 && !strpbrk(digits, ".en");
     jinja_builder_init(&body, b->j);
     group_digits(&body, digits, spec->grouping, 3);
+    jinja_put_text(&body, whole ? ".0" : spec->type == '%' ? "%" : "");
     const char *sign = __builtin_signbit(real) ? "-" : spec->sign == '+' ? "+" : spec->sign == ' ' ? " " : "";
     put_padded(b, spec, sign, jinja_built(&body).string, spec->align ? spec->align : '>');
 }

@@ -25,27 +25,37 @@ static void put_escaped(struct builder *b, uint32_t code)
     jinja_put_text(b, text);
 }
 
+/* Bytes from `begin` on that JSON shows as they are. */
+static size_t plain_run(const struct dumper *d, const struct string *s, size_t begin)
+{
+    size_t end = begin;
+    for (; end < s->bytes; end++) {
+        unsigned char c = (unsigned char)s->data[end];
+        if (c < 0x20 || c == '"' || c == '\\' || (d->ascii && c >= 0x7F)) break;
+    }
+    return end;
+}
+
 static void put_json_string(struct dumper *d, const struct string *s)
 {
     static const char letters[] = "\"\\\n\r\t\f\b", meanings[] = "\"\\nrtfb";
     struct builder *b = &d->b;
     struct cursor c;
     jinja_put_char(b, '"', 1);
-    for (jinja_cursor_init(&c, s); jinja_cursor_next(&c);) {
-        uint32_t code = c.code_point;
-        const char *letter = code && code < 0x80 ? strchr(letters, (int)code) : NULL;
+    for (jinja_cursor_init(&c, s);;) {
+        size_t run = plain_run(d, s, c.at);
+        jinja_put_part(b, s, c.at, run);
+        c.at = run;
+        if (!jinja_cursor_next(&c)) break;
+        const char *letter = c.code_point && c.code_point < 0x80 ? strchr(letters, (int)c.code_point) : NULL;
         b->user = c.user;
-        if (letter) {
-            char text[2] = {'\\', meanings[letter - letters]};
-            jinja_put(b, text, 2);
-        } else if (code < 0x20 || (d->ascii && code >= 0x7F)) {
-            put_escaped(b, code);
-        } else {
-            jinja_put(b, s->data + c.begin, c.at - c.begin);
-        }
+        if (letter)
+            jinja_put(b, (char[2]){'\\', meanings[letter - letters]}, 2);
+        else
+            put_escaped(b, c.code_point);
+        b->user = false;
+        jinja_charge(b->j, 1);
     }
-    jinja_charge(b->j, s->bytes / 16);
-    b->user = false;
     jinja_put_char(b, '"', 1);
 }
 

@@ -308,10 +308,12 @@ static void balance(struct lexer *x, char c)
 static bool lex_operator(struct lexer *x)
 {
     for (size_t i = 0; i < ARRAY_COUNT(operators); i++) {
-        if (!looking_at(x, x->at, operators[i].text)) continue;
+        const char *text = operators[i].text;
+        if (text[0] != x->source[x->at] || (text[1] && (x->at + 1 >= x->end || text[1] != x->source[x->at + 1])))
+            continue;
         balance(x, x->source[x->at]);
         add(x, operators[i].lexeme, x->at);
-        x->at += (uint32_t)strlen(operators[i].text);
+        x->at += text[1] ? 2 : 1;
         return true;
     }
     return false;

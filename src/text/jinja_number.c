@@ -32,7 +32,7 @@ void jinja_float_text(double value, char out[JINJA_FLOAT_TEXT_BYTES])
     int precision = 0; /* the shortest digits that read back as the same number */
     do snprintf(text, sizeof text, "%.*e", precision, value);
     while (strtod(text, NULL) != value && ++precision < 17);
-    int exponent = atoi(strchr(text, 'e') + 1);
+    int exponent = (int)strtol(strchr(text, 'e') + 1, NULL, 10);
     if (exponent >= -4 && exponent < 16) {
         int decimals = precision > exponent ? precision - exponent : 0;
         snprintf(out, JINJA_FLOAT_TEXT_BYTES, "%.*f", decimals ? decimals : 1, value);
@@ -240,14 +240,10 @@ static struct value repeat(struct jinja *j, struct value v, int64_t times)
 static struct value join(struct jinja *j, struct value a, struct value b)
 {
     if (a.kind == VALUE_STRING) {
-        struct builder built;
         bool markup = a.string->markup || b.string->markup;
         const struct string *left = markup && !a.string->markup ? jinja_string_escape(j, a.string) : a.string;
         const struct string *right = markup && !b.string->markup ? jinja_string_escape(j, b.string) : b.string;
-        jinja_builder_init(&built, j);
-        jinja_put_string(&built, left);
-        jinja_put_string(&built, right);
-        struct value joined = jinja_built(&built);
+        struct value joined = jinja_of_string(jinja_string_append(j, left, right));
         ((struct string *)joined.string)->markup = markup; /* not yet shared */
         return joined;
     }

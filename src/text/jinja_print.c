@@ -32,7 +32,7 @@ static void put_repr_string(struct builder *b, const struct string *s)
             jinja_put_text(b, text);
         }
     }
-    jinja_charge(b->j, s->bytes / 16);
+    jinja_charge(b->j, s->bytes / 8);
     b->user = user;
     jinja_put_char(b, (char)quote, 1);
     if (s->markup) jinja_put_char(b, ')', 1);

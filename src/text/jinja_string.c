@@ -13,9 +13,8 @@ void jinja_builder_init(struct builder *b, struct jinja *j)
 static void make_room(struct builder *b, size_t bytes)
 {
     struct jinja *j = b->j;
+    if (bytes > j->bytes_max - b->bytes) jinja_fail(j, ST_LIMIT, "a text grows beyond %zu bytes", j->bytes_max);
     if (bytes <= b->capacity - b->bytes) return;
-    if (bytes > j->bytes_max || b->bytes + bytes > j->bytes_max)
-        jinja_fail(j, ST_LIMIT, "a text grows beyond %zu bytes", j->bytes_max);
     size_t wanted = b->capacity ? b->capacity * 2 : 64;
     while (wanted < b->bytes + bytes) wanted *= 2;
     char *grown = jinja_alloc(j, wanted);
@@ -124,7 +123,64 @@ struct value jinja_built(struct builder *b)
     s->chars = count_chars(s->data, s->bytes);
     s->spans = b->spans;
     s->span_count = b->span_count;
+    s->owner = b->j->renders ? s : NULL; /* a template's own texts are shared by threads */
+    s->used = s->bytes;
+    s->capacity = (uint32_t)b->capacity;
+    s->tail_spans = b->spans;
+    s->span_used = b->span_count;
+    s->span_capacity = b->span_capacity;
     return jinja_of_string(s);
+}
+
+/* The spans of `joined` = a + b. The owner's array is extended where only `a` ends in it; a span that would grow is copied, since
+ * `a` still shows its old end. */
+static void append_spans(struct jinja *j, struct string *joined, const struct string *a, const struct string *b)
+{
+    struct string *owner = joined->owner;
+    bool grows =
+        a->span_count && b->span_count && a->spans[a->span_count - 1].end == a->bytes && b->spans[0].begin == 0;
+    bool shared = a->spans != owner->tail_spans || a->span_count != owner->span_used;
+    joined->spans = a->spans;
+    joined->span_count = a->span_count;
+    if (b->span_count == 0) return;
+    if (grows || shared || b->span_count > owner->span_capacity - owner->span_used) {
+        uint32_t room = (a->span_count + b->span_count) * 2;
+        struct text_range *spans = jinja_array(j, room, sizeof *spans);
+        if (a->span_count) memcpy(spans, a->spans, a->span_count * sizeof *spans);
+        owner->tail_spans = spans;
+        owner->span_used = a->span_count;
+        owner->span_capacity = room;
+    }
+    struct builder spans = {.j = j, .spans = (struct text_range *)owner->tail_spans, .span_count = owner->span_used};
+    spans.span_capacity = owner->span_capacity;
+    for (uint32_t i = 0; i < b->span_count; i++)
+        mark_user(&spans, b->spans[i].begin + a->bytes, b->spans[i].end + a->bytes);
+    jinja_charge(j, b->span_count / 16);
+    owner->span_used = spans.span_count;
+    joined->spans = owner->tail_spans;
+    joined->span_count = spans.span_count;
+}
+
+const struct string *jinja_string_append(struct jinja *j, const struct string *a, const struct string *b)
+{
+    struct string *owner = a->owner;
+    if (!owner || a->data != owner->data || a->bytes != owner->used || b->bytes > owner->capacity - owner->used) {
+        struct builder both;
+        jinja_builder_init(&both, j);
+        jinja_put_string(&both, a);
+        jinja_put_string(&both, b);
+        return jinja_built(&both).string;
+    }
+    if (a->bytes + (size_t)b->bytes > j->bytes_max)
+        jinja_fail(j, ST_LIMIT, "a text grows beyond %zu bytes", j->bytes_max);
+    memcpy((char *)owner->data + owner->used, b->data, b->bytes);
+    owner->used += b->bytes;
+    struct string *joined = jinja_alloc(j, sizeof *joined);
+    *joined =
+        (struct string){.data = a->data, .bytes = a->bytes + b->bytes, .chars = a->chars + b->chars, .owner = owner};
+    append_spans(j, joined, a, b);
+    jinja_charge(j, b->bytes / 64);
+    return joined;
 }
 
 /* ---- cursor ---------------------------------------------------------------------------------------------------------- */

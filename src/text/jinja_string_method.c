@@ -425,7 +425,7 @@ static struct value map_case(struct jinja *j, struct value self, bool upper)
         else
             put_lower(&b, self.string, &c);
     }
-    jinja_charge(j, self.string->bytes / 4);
+    jinja_charge(j, self.string->bytes / 3);
     return like(self, jinja_built(&b));
 }
 
@@ -453,7 +453,7 @@ static struct value str_capitalize(struct jinja *j, struct value self, const str
         else
             put_lower(&b, self.string, &c);
     }
-    jinja_charge(j, self.string->bytes / 4);
+    jinja_charge(j, self.string->bytes / 3);
     return like(self, jinja_built(&b));
 }
 
@@ -470,7 +470,7 @@ static struct value str_title(struct jinja *j, struct value self, const struct v
         else
             put_mapped(&b, &c, jinja_to_title);
     }
-    jinja_charge(j, self.string->bytes / 4);
+    jinja_charge(j, self.string->bytes / 3);
     return like(self, jinja_built(&b));
 }
 
@@ -486,7 +486,7 @@ static struct value str_swapcase(struct jinja *j, struct value self, const struc
         else
             put_mapped(&b, &c, jinja_is_lower(c.code_point) ? jinja_to_upper : jinja_to_lower);
     }
-    jinja_charge(j, self.string->bytes / 4);
+    jinja_charge(j, self.string->bytes / 3);
     return like(self, jinja_built(&b));
 }
 

@@ -5,7 +5,7 @@
 /* Bounds. Published templates take some 200 steps a message and nest less than 60 deep; a million steps are about 100 ms. */
 #define SOURCE_BYTES_MAX (1u << 20)
 #define COMPILE_DEPTH_MAX 400
-#define COMPILE_STEPS_MAX 40000000  /* a megabyte of lexemes */
+#define COMPILE_STEPS_MAX 1000000   /* some 250,000 lexemes: the largest published template has 4,000 */
 #define OUTPUT_BYTES_MIN (4u << 20) /* beyond it, the output may be OUTPUT_PER_INPUT as long as the input */
 #define OUTPUT_PER_INPUT 4
 #define BYTES_PER_STEP_OF_INPUT 4 /* a long conversation earns steps */
@@ -133,8 +133,12 @@ enum status template_render(const struct template *template, json_t *variables, 
     uint64_t input = input_bytes(variables, limits->depth), bytes_max = limits->bytes;
     if (input > bytes_max / OUTPUT_PER_INPUT) bytes_max = input * OUTPUT_PER_INPUT;
     if (bytes_max > INT32_MAX) bytes_max = INT32_MAX;
-    struct jinja j = {
-        .error = error, .depth_max = limits->depth, .bytes_max = bytes_max, .template = template, .arena = &arena};
+    struct jinja j = {.error = error,
+                      .depth_max = limits->depth,
+                      .bytes_max = bytes_max,
+                      .template = template,
+                      .arena = &arena,
+                      .renders = true};
     j.steps_max = limits->steps + input / BYTES_PER_STEP_OF_INPUT;
     arena_init(&arena);
     if (setjmp(j.escape)) {
