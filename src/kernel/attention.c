@@ -18,10 +18,13 @@ uint64_t kernel_attend_state_floats(const struct kernel_attend *attend)
     return (uint64_t)attend->tokens * attend->group * (2 + (uint64_t)attend->value_dim);
 }
 
-/* A tile's queries, scores and weighted values; each part a whole number of cache lines. */
+/* A tile's queries, scores and weighted values, each a whole number of cache lines; then a segment's K and V in f32. */
 uint64_t kernel_attend_scratch_floats(const struct kernel_attend *attend)
 {
-    return ATTEND_TILE_ROWS * (round_up(attend->head_dim, 16) + ATTEND_SCORE_STRIDE + round_up(attend->value_dim, 16));
+    uint64_t tile =
+        ATTEND_TILE_ROWS * (round_up(attend->head_dim, 16) + ATTEND_SCORE_STRIDE + round_up(attend->value_dim, 16));
+    uint64_t row = (uint64_t)attend->head_dim + attend->value_dim;
+    return tile + (attend_widens(attend) ? KERNEL_SEGMENT_TOKENS * row : 0);
 }
 
 /* Index of the span that holds `position`, which the spans must cover. */

@@ -518,22 +518,48 @@ static void segment_ahead(const struct kernel_attend *attend, struct segment *se
     }
 }
 
+/* `elements` (a multiple of SIMD_LANES) at `from` as f32 at `to`. */
+static void widen(enum number_format format, const char *from, uint32_t elements, float *to)
+{
+    for (uint32_t i = 0; i < elements; i += SIMD_LANES)
+        simd_store(to + i, format == NF_F16 ? cache_load(NF_F16, from, i) : cache_load(NF_F32, from, i));
+}
+
+/* Lets `groups` point at f32 copies in `scratch`; exact, so the same numbers go into the same chains. */
+static void segment_widen(const struct kernel_attend *attend, struct attend_groups *groups, float *scratch)
+{
+    uint32_t k_count = KERNEL_GROUP_TOKENS * attend->head_dim, v_count = KERNEL_GROUP_TOKENS * attend->value_dim;
+    uint32_t begin = groups->range.begin / KERNEL_GROUP_TOKENS;
+    float *k = scratch, *v = scratch + (uint64_t)ATTEND_SEGMENT_GROUPS * k_count;
+    for (uint32_t g = begin; g * KERNEL_GROUP_TOKENS < groups->range.end; g++, k += k_count, v += v_count) {
+        widen(attend->k_format, groups->k[g], k_count, k);
+        widen(attend->v_format, groups->v[g], v_count, v);
+        groups->k[g] = (const char *)k;
+        groups->v[g] = (const char *)v;
+    }
+}
+
 void ATTEND_NAME(attend)(const struct kernel_attend *attend, uint32_t segment_begin, uint32_t segment_end, float *state,
                          float *scratch)
 {
     ASSERT(attend->k_format <= NF_F16 && attend->v_format <= NF_F16);
     struct segment segments[2];
-    struct tile tile = {.attend = attend};
+    struct kernel_attend wide = *attend; /* as the tiles read it */
+    struct tile tile = {.attend = &wide};
     tile.q = scratch;
     tile.scores = tile.q + ATTEND_TILE_ROWS * round_up(attend->head_dim, 16);
     tile.values = tile.scores + ATTEND_TILE_ROWS * ATTEND_SCORE_STRIDE;
+    float *copies = tile.values + ATTEND_TILE_ROWS * round_up(attend->value_dim, 16);
+    bool widens = attend_widens(attend) && (attend->k_format != NF_F32 || attend->v_format != NF_F32);
+    if (widens) wide.k_format = wide.v_format = NF_F32;
     uint64_t rows = (uint64_t)attend->tokens * attend->group, tiles = (rows + ATTEND_TILE_ROWS - 1) / ATTEND_TILE_ROWS;
     attend_state_init(attend, state);
     bool some = segment_begin < segment_end && attend_segment_groups(attend, segment_begin, &segments[0].groups);
     for (uint32_t i = segment_begin; i < segment_end; i++) {
         struct segment *segment = &segments[(i - segment_begin) % 2], *next = &segments[(i + 1 - segment_begin) % 2];
         bool more = i + 1 < segment_end && attend_segment_groups(attend, i + 1, &next->groups);
-        if (some) segment_ahead(attend, segment, more ? &next->groups : NULL);
+        if (some && widens) segment_widen(attend, &segment->groups, copies);
+        if (some) segment_ahead(&wide, segment, more ? &next->groups : NULL);
         tile.segment = segment;
         for (uint64_t t = 0; some && t < tiles; t++) {
             tile.row = (uint32_t)(rows * t / tiles);
