@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What a chat keeps: its messages after each command and key, seen through /save, and its history.
 
-    KVASIR=build/kvasir python3 test_chat.py        exit status 77: smollm2 was not fetched
+    KVASIR=build/kvasir python3 test_chat.py        exit status 77: no smollm2 or no pseudo terminals
 
 test_cli.py looks at a chat from outside (prompts, Ctrl-C, leaving); here the JSON it saves must hold exactly what was
 said. The answers themselves are not judged.

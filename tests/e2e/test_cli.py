@@ -36,6 +36,19 @@ def models_folder():
 
 
 SMOLLM2 = os.path.join(models_folder(), "smollm2.gguf")
+
+
+def has_terminals():
+    """Some containers have no pseudo terminals."""
+    try:
+        for end in pty.openpty():
+            os.close(end)
+    except OSError:
+        return False
+    return True
+
+
+needs_terminal = unittest.skipUnless(has_terminals(), "no pseudo terminals here")
 needs_smollm2 = unittest.skipUnless(os.path.exists(SMOLLM2), "smollm2 was not fetched")
 
 
@@ -377,6 +390,7 @@ class BadInput(Case):
             self.assertEqual((done.returncode, done.stdout), (1, b""), done.stderr)
 
 
+@needs_terminal
 @needs_smollm2
 class Chat(Case):
     """A chat at a terminal that does not exist."""

@@ -149,8 +149,11 @@ static void compare(const char *name, const char *isa, uint32_t count)
 static void test_short_texts(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < ARRAY_COUNT(names); i++)
-        for (const char *const *isa = kernel_names(); *isa; isa++) compare(names[i], *isa, 53);
+    for (size_t i = 0; i < ARRAY_COUNT(names); i++) {
+        if (TEST_THREAD_SANITIZED) compare(names[i], NULL, 53);
+        for (const char *const *isa = kernel_names(); *isa && !TEST_THREAD_SANITIZED; isa++)
+            compare(names[i], *isa, 53);
+    }
 }
 
 /* Past one softmax segment, where decode is split over threads. */
