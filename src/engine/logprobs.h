@@ -6,6 +6,9 @@
 /* A logit as a number to compare and subtract: NaN counts as -inf, +inf as the largest float. */
 float logit_clean(float logit);
 
+/* out[i] = e^x[i] for x[i] <= 0, within 3e-7 of the value; 0 below -87. NaN gives 0. */
+void exp_row(const float *x, uint32_t count, float *out);
+
 /* The highest logit's id; ties go to the lower id. */
 uint32_t logits_best(const float *logits, uint32_t count);
 

@@ -221,10 +221,16 @@ static void weigh(struct sampler *sampler, uint32_t count, float temperature)
     float best = -INFINITY;
     for (uint32_t i = 0; i < count; i++)
         if (sampler->kept[i].key > best) best = sampler->kept[i].key;
-    for (uint32_t i = 0; i < count; i++) {
-        struct sampler_candidate *c = &sampler->kept[i];
-        c->key = c->key == best ? 0 : (c->key - best) / temperature;
-        c->weight = expf(c->key);
+    for (uint32_t begin = 0; begin < count; begin += 64) {
+        uint32_t own = count - begin < 64 ? count - begin : 64;
+        struct sampler_candidate *list = sampler->kept + begin;
+        float keys[64] = {0}, weights[64];
+        for (uint32_t i = 0; i < own; i++) keys[i] = list[i].key == best ? 0 : (list[i].key - best) / temperature;
+        exp_row(keys, 64, weights);
+        for (uint32_t i = 0; i < own; i++) {
+            list[i].key = keys[i];
+            list[i].weight = weights[i];
+        }
     }
 }
 
