@@ -80,7 +80,7 @@ static struct scene scene_open(const struct shape *shape, const struct kernel *k
     struct scene scene = {.shape = *shape};
     const struct shape *s = &scene.shape;
     seed = 7;
-    scene.q = random_rows((uint64_t)s->keys * s->group * s->head_dim, 2);
+    scene.q = random_rows((uint64_t)s->keys * s->group * s->head_dim, 6);
     scene.k = random_rows((uint64_t)s->keys * s->head_dim, 1);
     scene.v = random_rows((uint64_t)s->keys * s->value_dim, 1);
     round_rows(s->k_format, scene.k, (uint64_t)s->keys * s->head_dim);
@@ -192,8 +192,8 @@ static void attend_exact(const struct scene *scene, uint32_t position, uint32_t 
 }
 
 /* Stated bound: no output differs from exact arithmetic over the cached rows by more than this; values are within 2,
- * scores within about 12. */
-#define ATTEND_ERROR_MAX 4e-6
+ * scores within about 30. */
+#define ATTEND_ERROR_MAX 1.2e-5
 
 static void expect_exact(const struct scene *scene, const struct kernel *kernel, const float *out, uint32_t step)
 {
@@ -249,6 +249,9 @@ static const struct kernel *table(uint32_t index)
     for (uint32_t table_index = 0; table_index < 3; table_index++) \
         for (const struct kernel *kernel = table(table_index); kernel; kernel = NULL)
 
+/* ref is slow: unless the counts are to be full it runs every sixth of a long row of cases. */
+#define CASE_STEP (table_index ? 1 : test_count(6, 1))
+
 /* Chunk by chunk as a prompt is prefilled: rows are there only up to the chunk's end. */
 static void run_chunks(const struct shape *shape, const struct kernel *kernel, uint32_t chunk, float *out)
 {
@@ -291,7 +294,7 @@ static void test_long_contexts(void **unused)
         {NF_F16, NF_F16, 16, 16, 1, 2100, 1024, 0, 128},
     };
     EACH_TABLE(kernel)
-    for (uint32_t i = 0; i < ARRAY_COUNT(shapes); i++) {
+    for (uint32_t i = 0; i < ARRAY_COUNT(shapes); i += CASE_STEP) {
         const struct shape *s = &shapes[i];
         struct scene scene = scene_open(s, kernel);
         float *whole = out_open(s), *other = out_open(s);
@@ -328,11 +331,11 @@ static void test_chunks_and_spans(void **unused)
         float *whole = out_open(&shape), *other = out_open(&shape);
         run_chunks(&shape, kernel, shape.keys, whole);
         uint32_t last = test_count(13, 40);
-        for (uint32_t chunk = 1; chunk <= last; chunk++) {
+        for (uint32_t chunk = 1; chunk <= last; chunk += CASE_STEP) {
             run_chunks(&shape, kernel, chunk, other);
             expect_same(kernel, whole, other, out_count(&shape), "a chunk of", chunk);
         }
-        for (shape.span_tokens = 16; shape.span_tokens <= 176; shape.span_tokens += 16) {
+        for (shape.span_tokens = 16; shape.span_tokens <= 176; shape.span_tokens += 16 * CASE_STEP) {
             run_chunks(&shape, kernel, shape.keys, other);
             expect_same(kernel, whole, other, out_count(&shape), "a span of", shape.span_tokens);
         }
