@@ -1,0 +1,472 @@
+/* test_engine.c - the engine on tiny checkpoints: a request's tokens are the same alone and in any batch, with any chunk,
+ * any number of threads, with and without the cache, after giving up its blocks and with a warm prefix; and what ends it. */
+#include "engine/engine_internal.h"
+#include "support.h"
+
+#define REQUESTS 6u
+#define ANSWER 24u
+
+/* One model for all tests: loading takes most of the time. gemma3 has sliding and full layers. */
+static struct kvasir_model *model;
+
+static struct kvasir_model *open_model(uint32_t threads)
+{
+    struct kvasir_model *opened;
+    struct kvasir_error error = {0};
+    char path[512];
+    snprintf(path, sizeof path, "%s/tiny/gemma3", TEST_DATA);
+    if (kvasir_model_open(path, &(struct kvasir_model_options){.threads = threads}, &opened, &error) != KVASIR_OK)
+        fail_msg("%s", error.text);
+    return opened;
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    model = open_model(2);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    kvasir_model_close(model);
+    return 0;
+}
+
+static struct kvasir_engine *open_engine(struct kvasir_model *of, struct kvasir_engine_options options)
+{
+    struct kvasir_engine *engine;
+    struct kvasir_error error = {0};
+    if (!options.context) options.context = 256;
+    if (kvasir_engine_open(of, &options, &engine, &error) != KVASIR_OK) fail_msg("%s", error.text);
+    return engine;
+}
+
+/* ---- answers ------------------------------------------------------------------------------------------------------- */
+
+struct answer {
+    uint32_t tokens[ANSWER + 1], count;
+    struct kvasir_token first; /* its logprob; top is not kept */
+    enum kvasir_finish finish;
+    char finished;
+};
+
+/* Prompts of different lengths; the last two share their first 70 tokens. Half of them sample. */
+static void make_request(uint32_t index, uint32_t prompt[128], struct kvasir_request *out)
+{
+    struct random random;
+    uint32_t count = index < REQUESTS - 2 ? 3 + 37 * index : 80;
+    random_seed(&random, index < REQUESTS - 2 ? index : 99);
+    for (uint32_t i = 0; i < count; i++) {
+        if (i == 70 && index == REQUESTS - 1) random_seed(&random, 100);
+        prompt[i] = 3 + (uint32_t)random_below(&random, 500);
+    }
+    *out = (struct kvasir_request){
+        .prompt = prompt, .prompt_count = count, .max_tokens = ANSWER, .ignore_eos = true, .logprobs = 2};
+    if (index % 2)
+        out->sampling = (struct kvasir_sampling){.temperature = 0.9f,
+                                                 .top_p = 0.95f,
+                                                 .repetition_penalty = 1.1f,
+                                                 .frequency_penalty = 0.2f,
+                                                 .seed = index,
+                                                 .has_seed = true};
+}
+
+static void take_events(const struct kvasir_event *events, size_t count, const uint64_t *ids, struct answer *answers,
+                        uint32_t answer_count)
+{
+    for (size_t e = 0; e < count; e++) {
+        uint32_t r = 0;
+        while (r < answer_count && ids[r] != events[e].id) r++;
+        assert_true(r < answer_count);
+        struct answer *answer = &answers[r];
+        assert_false(answer->finished);
+        for (size_t t = 0; t < events[e].token_count; t++) {
+            assert_true(answer->count < ANSWER);
+            if (!answer->count) answer->first = events[e].tokens[t];
+            answer->tokens[answer->count++] = events[e].tokens[t].id;
+        }
+        assert_true(events[e].prompt_done <= events[e].prompt_count);
+        answer->finish = events[e].finish;
+        answer->finished = events[e].finish != KVASIR_RUNNING;
+    }
+}
+
+static void check_rules(const struct kvasir_engine *engine)
+{
+    struct error error = {0};
+    struct kvasir_engine_stats stats;
+    kvasir_engine_stats(engine, &stats);
+    assert_true(stats.kv_bytes_used <= stats.kv_bytes_budget);
+    if (kv_check(engine->kv, &error) != ST_OK) fail_msg("%s", error.text);
+}
+
+/* All requests, each submitted `gap` steps after the one before. */
+static void run_all(struct kvasir_engine *engine, uint32_t gap, struct answer answers[REQUESTS])
+{
+    uint64_t ids[REQUESTS] = {0};
+    uint32_t submitted = 0;
+    memset(answers, 0, REQUESTS * sizeof *answers);
+    for (uint32_t step = 0; submitted < REQUESTS || kvasir_engine_busy(engine); step++) {
+        while (submitted < REQUESTS && (!gap || step >= submitted * gap)) {
+            uint32_t prompt[128];
+            struct kvasir_request request;
+            make_request(submitted, prompt, &request);
+            assert_int_equal(kvasir_engine_submit(engine, &request, &ids[submitted++], NULL), KVASIR_OK);
+            memset(prompt, 0xff, sizeof prompt); /* submit copied it */
+        }
+        const struct kvasir_event *events;
+        size_t count;
+        assert_int_equal(kvasir_engine_step(engine, &events, &count, NULL), KVASIR_OK);
+        take_events(events, count, ids, answers, REQUESTS);
+        check_rules(engine);
+        assert_true(step < 2000);
+    }
+    for (uint32_t r = 0; r < REQUESTS; r++) {
+        assert_int_equal(answers[r].finish, KVASIR_LENGTH);
+        assert_int_equal(answers[r].count, ANSWER);
+    }
+}
+
+static void check_same(const struct answer *a, const struct answer *b)
+{
+    for (uint32_t r = 0; r < REQUESTS; r++) {
+        assert_memory_equal(a[r].tokens, b[r].tokens, sizeof a[r].tokens);
+        assert_true(a[r].first.logprob == b[r].first.logprob); /* the same bits, not only the same tokens */
+    }
+}
+
+/* Each request in an engine of its own, the prompt in one pass. */
+static void run_alone(struct answer answers[REQUESTS])
+{
+    memset(answers, 0, REQUESTS * sizeof *answers);
+    for (uint32_t r = 0; r < REQUESTS; r++) {
+        struct kvasir_engine *engine = open_engine(model, (struct kvasir_engine_options){0});
+        uint32_t prompt[128];
+        struct kvasir_request request;
+        uint64_t id;
+        make_request(r, prompt, &request);
+        assert_int_equal(kvasir_engine_submit(engine, &request, &id, NULL), KVASIR_OK);
+        while (kvasir_engine_busy(engine)) {
+            const struct kvasir_event *events;
+            size_t count;
+            assert_int_equal(kvasir_engine_step(engine, &events, &count, NULL), KVASIR_OK);
+            take_events(events, count, &id, &answers[r], 1);
+        }
+        kvasir_engine_close(engine);
+    }
+}
+
+/* ---- the same tokens ------------------------------------------------------------------------------------------------- */
+
+static void check_options(struct kvasir_model *of, struct kvasir_engine_options options, uint32_t gap)
+{
+    struct answer alone[REQUESTS], answers[REQUESTS];
+    run_alone(alone);
+    struct kvasir_engine *engine = open_engine(of, options);
+    run_all(engine, gap, answers);
+    check_same(alone, answers);
+    run_all(engine, gap, answers); /* now every prompt's prefix is cached */
+    check_same(alone, answers);
+    kvasir_engine_close(engine);
+}
+
+static void test_batched_is_alone(void **state)
+{
+    (void)state;
+    check_options(model, (struct kvasir_engine_options){.kv_cache_bytes = 8u << 20}, 0);
+    check_options(model, (struct kvasir_engine_options){.kv_cache_bytes = 8u << 20}, 3);
+    check_options(model, (struct kvasir_engine_options){.kv_cache_bytes = 8u << 20, .max_sequences = 2}, 1);
+}
+
+static void test_any_chunk(void **state)
+{
+    (void)state;
+    const uint32_t chunks[] = {1, 7, 16, 33, 100};
+    for (size_t i = 0; i < ARRAY_COUNT(chunks); i++)
+        check_options(model,
+                      (struct kvasir_engine_options){.kv_cache_bytes = 8u << 20, .max_batched_tokens = chunks[i]}, 2);
+}
+
+static void test_any_block_size(void **state)
+{
+    (void)state;
+    const uint32_t sizes[] = {16, 64, 128};
+    for (size_t i = 0; i < ARRAY_COUNT(sizes); i++)
+        check_options(model, (struct kvasir_engine_options){.kv_cache_bytes = 16u << 20, .block_size = sizes[i]}, 1);
+}
+
+static void test_one_thread_is_two(void **state)
+{
+    (void)state;
+    struct kvasir_model *one = open_model(1);
+    check_options(one, (struct kvasir_engine_options){.kv_cache_bytes = 8u << 20}, 1);
+    kvasir_model_close(one);
+}
+
+static void test_without_cache(void **state)
+{
+    (void)state;
+    check_options(model, (struct kvasir_engine_options){.no_kv_cache = true}, 0);
+}
+
+/* The smallest budget that one request of the context fits: several cannot run long together. */
+static void test_blocks_given_up(void **state)
+{
+    (void)state;
+    struct answer alone[REQUESTS], answers[REQUESTS];
+    run_alone(alone);
+    struct kvasir_engine *engine =
+        open_engine(model, (struct kvasir_engine_options){.context = 140, .block_size = 16, .max_batched_tokens = 32});
+    uint64_t ids[REQUESTS];
+    uint32_t given_up = 0, running = 0;
+    memset(answers, 0, sizeof answers);
+    for (uint32_t r = 0; r < REQUESTS; r++) {
+        uint32_t prompt[128];
+        struct kvasir_request request;
+        make_request(r, prompt, &request);
+        assert_int_equal(kvasir_engine_submit(engine, &request, &ids[r], NULL), KVASIR_OK);
+    }
+    while (kvasir_engine_busy(engine)) {
+        const struct kvasir_event *events;
+        size_t count, ended = 0;
+        assert_int_equal(kvasir_engine_step(engine, &events, &count, NULL), KVASIR_OK);
+        take_events(events, count, ids, answers, REQUESTS);
+        check_rules(engine);
+        for (size_t e = 0; e < count; e++) ended += events[e].finish != KVASIR_RUNNING;
+        given_up += engine->running + ended < running;
+        running = engine->running;
+        for (uint32_t i = 0; i < engine->count; i++) { /* the oldest run */
+            assert_true((engine->requests[i]->seq != NULL) == (i < engine->running));
+            assert_true(i == 0 || engine->requests[i - 1]->id < engine->requests[i]->id);
+        }
+    }
+    assert_true(given_up > 0);
+    check_same(alone, answers);
+    kvasir_engine_close(engine);
+}
+
+static void test_warm_prefix(void **state)
+{
+    (void)state;
+    struct kvasir_engine *engine = open_engine(model, (struct kvasir_engine_options){.kv_cache_bytes = 8u << 20});
+    uint32_t prompt[128];
+    struct kvasir_request request;
+    for (uint32_t r = REQUESTS - 2; r < REQUESTS; r++) {
+        struct kvasir_timings timings;
+        const struct kvasir_event *events;
+        size_t count;
+        uint64_t id;
+        make_request(r, prompt, &request);
+        assert_int_equal(kvasir_engine_submit(engine, &request, &id, NULL), KVASIR_OK);
+        while (kvasir_engine_busy(engine))
+            assert_int_equal(kvasir_engine_step(engine, &events, &count, NULL), KVASIR_OK);
+        assert_int_equal(kvasir_engine_timings(engine, id, &timings), KVASIR_OK);
+        assert_int_equal(timings.prompt_tokens, 80);
+        assert_int_equal(timings.output_tokens, ANSWER);
+        assert_int_equal(timings.cached_tokens, r == REQUESTS - 2 ? 0 : 64); /* two blocks of 32 */
+        assert_true(timings.ttft_s > 0 && timings.tpot_s > 0 && timings.kv_bytes > 0 && timings.kv_blocks > 0);
+        assert_true(timings.prefill_s <= timings.ttft_s);
+    }
+    kvasir_engine_close(engine);
+}
+
+/* ---- what ends a request ----------------------------------------------------------------------------------------------- */
+
+/* Tokens of `request`, and how it ended. */
+static uint32_t run_one(struct kvasir_engine *engine, const struct kvasir_request *request, uint32_t *tokens,
+                        enum kvasir_finish *finish)
+{
+    const struct kvasir_event *events;
+    uint32_t got = 0;
+    size_t count;
+    uint64_t id;
+    assert_int_equal(kvasir_engine_submit(engine, request, &id, NULL), KVASIR_OK);
+    while (kvasir_engine_busy(engine)) {
+        assert_int_equal(kvasir_engine_step(engine, &events, &count, NULL), KVASIR_OK);
+        assert_true(count <= 1);
+        if (!count) continue;
+        for (size_t t = 0; t < events[0].token_count; t++) tokens[got++] = events[0].tokens[t].id;
+        *finish = events[0].finish;
+    }
+    return got;
+}
+
+static void test_ends(void **state)
+{
+    (void)state;
+    struct kvasir_engine *engine = open_engine(model, (struct kvasir_engine_options){.context = 64});
+    uint32_t prompt[40], tokens[64], again[64];
+    enum kvasir_finish finish;
+    for (uint32_t i = 0; i < 40; i++) prompt[i] = 10 + i * 7;
+    struct kvasir_request request = {.prompt = prompt,
+                                     .prompt_count = 40,
+                                     .ignore_eos = true,
+                                     .sampling = {.temperature = 1.5f, .seed = 1, .has_seed = true}};
+    assert_int_equal(run_one(engine, &request, tokens, &finish), 24); /* until the context of 64 is full */
+    assert_int_equal(finish, KVASIR_LENGTH);
+    request.max_tokens = 5;
+    assert_int_equal(run_one(engine, &request, again, &finish), 5);
+    assert_int_equal(finish, KVASIR_LENGTH);
+    assert_memory_equal(tokens, again, 5 * sizeof *tokens);
+    uint32_t place = 9, stop_ids[] = {500, tokens[9]};
+    while (place > 0 && tokens[place - 1] == tokens[9]) place--;
+    for (uint32_t i = 0; i < place; i++)
+        if (tokens[i] == tokens[9]) place = i;
+    request.max_tokens = 0;
+    request.stop_ids = stop_ids;
+    request.stop_id_count = 2;
+    uint32_t got = run_one(engine, &request, again, &finish); /* 500 may come even earlier */
+    assert_true(got <= place);
+    assert_int_equal(finish, KVASIR_STOP);
+    assert_memory_equal(tokens, again, got * sizeof *tokens);
+    /* Without a tokenizer the file's end token is the end: made certain by a bias. */
+    const struct kvasir_logit_bias sure[] = {{model->eos, 1e6f}};
+    request = (struct kvasir_request){
+        .prompt = prompt, .prompt_count = 40, .max_tokens = 3, .sampling = {.bias = sure, .bias_count = 1}};
+    assert_int_equal(run_one(engine, &request, again, &finish), 0);
+    assert_int_equal(finish, KVASIR_STOP);
+    request.ignore_eos = true;
+    assert_int_equal(run_one(engine, &request, again, &finish), 3);
+    assert_int_equal(again[2], model->eos);
+    assert_int_equal(finish, KVASIR_LENGTH);
+    kvasir_engine_close(engine);
+}
+
+static void test_cancel(void **state)
+{
+    (void)state;
+    struct kvasir_engine *engine = open_engine(model, (struct kvasir_engine_options){.max_sequences = 2});
+    uint64_t ids[3];
+    uint32_t prompt[128];
+    const struct kvasir_event *events;
+    size_t count;
+    for (uint32_t r = 0; r < 3; r++) {
+        struct kvasir_request request;
+        make_request(r, prompt, &request);
+        assert_int_equal(kvasir_engine_submit(engine, &request, &ids[r], NULL), KVASIR_OK);
+    }
+    for (int i = 0; i < 3; i++) assert_int_equal(kvasir_engine_step(engine, &events, &count, NULL), KVASIR_OK);
+    assert_int_equal(kvasir_engine_cancel(engine, ids[0]), KVASIR_OK); /* runs */
+    assert_int_equal(kvasir_engine_cancel(engine, ids[2]), KVASIR_OK); /* waits */
+    assert_int_equal(kvasir_engine_cancel(engine, 12345), KVASIR_NOT_FOUND);
+    assert_int_equal(kvasir_engine_step(engine, &events, &count, NULL), KVASIR_OK);
+    assert_int_equal(count, 3);
+    for (size_t e = 0; e < count; e++)
+        assert_int_equal(events[e].finish, events[e].id == ids[1] ? KVASIR_RUNNING : KVASIR_CANCELLED_BY_CALLER);
+    assert_int_equal(kvasir_engine_cancel(engine, ids[0]), KVASIR_NOT_FOUND);
+    struct kvasir_timings timings;
+    assert_int_equal(kvasir_engine_timings(engine, ids[0], &timings), KVASIR_OK); /* still known */
+    assert_int_equal(timings.output_tokens, 3);
+    check_rules(engine);
+    kvasir_engine_close(engine); /* with one still running */
+}
+
+/* ---- what is refused --------------------------------------------------------------------------------------------------- */
+
+static void refuse(struct kvasir_engine *engine, struct kvasir_request request, int status, const char *why)
+{
+    static const uint32_t prompt[] = {5, 6};
+    struct kvasir_error error = {0};
+    uint64_t id;
+    if (!request.prompt && !request.prompt_count) {
+        request.prompt = prompt;
+        request.prompt_count = 2;
+    }
+    assert_int_equal(kvasir_engine_submit(engine, &request, &id, &error), status);
+    if (!strstr(error.text, why)) fail_msg("'%s' does not say '%s'", error.text, why);
+    assert_false(kvasir_engine_busy(engine));
+}
+
+static void test_refused_requests(void **state)
+{
+    (void)state;
+    struct kvasir_engine *engine = open_engine(model, (struct kvasir_engine_options){.context = 64});
+    uint32_t prompt[64] = {0}, outside[] = {1, 512};
+    const char *stop[] = {"x"};
+    refuse(engine, (struct kvasir_request){.prompt = prompt, .prompt_count = 0}, KVASIR_INVALID, "no tokens");
+    refuse(engine, (struct kvasir_request){.prompt = prompt, .prompt_count = 64}, KVASIR_LIMIT, "at most 63");
+    refuse(engine, (struct kvasir_request){.prompt = outside, .prompt_count = 2}, KVASIR_INVALID, "token 512");
+    refuse(engine, (struct kvasir_request){.stop_ids = outside, .stop_id_count = 2}, KVASIR_INVALID, "stop token 1");
+    refuse(engine, (struct kvasir_request){.logprobs = 129}, KVASIR_INVALID, "logprobs");
+    refuse(engine, (struct kvasir_request){.sampling.top_p = 2}, KVASIR_INVALID, "top_p");
+    refuse(engine, (struct kvasir_request){.stop = stop, .stop_count = 1}, KVASIR_UNSUPPORTED, "tokenizer");
+    const struct kvasir_request fine = {.prompt = prompt, .prompt_count = 1, .max_tokens = 1};
+    struct kvasir_error error = {0};
+    uint64_t id;
+    for (uint32_t i = 0; i < WAITING_MAX; i++)
+        assert_int_equal(kvasir_engine_submit(engine, &fine, &id, &error), KVASIR_OK);
+    assert_int_equal(kvasir_engine_submit(engine, &fine, &id, &error), KVASIR_FULL);
+    assert_non_null(strstr(error.text, "waiting"));
+    kvasir_engine_close(engine);
+}
+
+static void refuse_engine(struct kvasir_engine_options options, int status, const char *why)
+{
+    struct kvasir_engine *engine;
+    struct kvasir_error error = {0};
+    assert_int_equal(kvasir_engine_open(model, &options, &engine, &error), status);
+    assert_null(engine);
+    if (!strstr(error.text, why)) fail_msg("'%s' does not say '%s'", error.text, why);
+}
+
+static void test_refused_engines(void **state)
+{
+    (void)state;
+    refuse_engine((struct kvasir_engine_options){.kv_cache_dtype = "f8"}, KVASIR_INVALID, "'f8'");
+    refuse_engine((struct kvasir_engine_options){.kv_cache_dtype = "k=f32,w=f16"}, KVASIR_INVALID, "KV cache format");
+    refuse_engine((struct kvasir_engine_options){.kv_cache_dtype = "k="}, KVASIR_INVALID, "KV cache format");
+    refuse_engine((struct kvasir_engine_options){.block_size = 24}, KVASIR_INVALID, "block size 24");
+    refuse_engine((struct kvasir_engine_options){.context = 1}, KVASIR_INVALID, "context");
+    refuse_engine((struct kvasir_engine_options){.context = 4096, .kv_cache_bytes = 100000}, KVASIR_LIMIT, "100000");
+    refuse_engine((struct kvasir_engine_options){.kv_cache_bytes = 1}, KVASIR_LIMIT, "bytes of KV cache");
+    refuse_engine((struct kvasir_engine_options){.kv_cache_bytes = UINT64_MAX}, KVASIR_LIMIT, "free memory");
+    refuse_engine((struct kvasir_engine_options){.context = 1u << 29}, KVASIR_LIMIT, "bytes a token");
+}
+
+static void test_sizes(void **state)
+{
+    (void)state;
+    struct kvasir_engine_stats stats;
+    struct kvasir_engine *engine = open_engine(model, (struct kvasir_engine_options){.context = 200});
+    kvasir_engine_stats(engine, &stats);
+    assert_int_equal(stats.context, 200);
+    assert_int_equal(stats.block_size, 32);
+    assert_int_equal(stats.kv_blocks_used, 0);
+    kvasir_engine_close(engine);
+    /* A budget alone shrinks the context until it fits, in whole blocks, and no further. */
+    struct kvasir_error error;
+    assert_int_equal(
+        kvasir_engine_open(model, &(struct kvasir_engine_options){.kv_cache_bytes = 300000}, &engine, &error),
+        KVASIR_OK);
+    kvasir_engine_stats(engine, &stats);
+    assert_int_equal(stats.kv_bytes_budget, 300000);
+    assert_true(stats.context >= 32 && stats.context < 4096 && stats.context % 32 == 0);
+    const struct kv_config *kv = &engine->plan.kv;
+    assert_true(kv_bytes_needed(kv, stats.context, engine->plan.max_batched_tokens) <= 300000);
+    assert_true(kv_bytes_needed(kv, stats.context + 32, stats.context + 32) > 300000);
+    kvasir_engine_close(engine);
+    enum number_format k, v;
+    assert_int_equal(engine_kv_formats(NULL, &k, &v, NULL), ST_OK);
+    assert_true(k == NF_F16 && v == NF_F16);
+    assert_int_equal(engine_kv_formats("f32", &k, &v, NULL), ST_OK);
+    assert_true(k == NF_F32 && v == NF_F32);
+    assert_int_equal(engine_kv_formats("k=f32,v=f16", &k, &v, NULL), ST_OK);
+    assert_true(k == NF_F32 && v == NF_F16);
+    assert_int_equal(engine_kv_formats("v=f32", &k, &v, NULL), ST_OK);
+    assert_true(k == NF_F16 && v == NF_F32);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_batched_is_alone), cmocka_unit_test(test_any_chunk),
+        cmocka_unit_test(test_any_block_size),   cmocka_unit_test(test_one_thread_is_two),
+        cmocka_unit_test(test_without_cache),    cmocka_unit_test(test_blocks_given_up),
+        cmocka_unit_test(test_warm_prefix),      cmocka_unit_test(test_ends),
+        cmocka_unit_test(test_cancel),           cmocka_unit_test(test_refused_requests),
+        cmocka_unit_test(test_refused_engines),  cmocka_unit_test(test_sizes),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
