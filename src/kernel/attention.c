@@ -1,4 +1,4 @@
-/* attention.c - sizes of key groups, states and scratch, and the lookup of a segment's key groups among the spans. */
+/* attention.c - sizes of key groups, states and scratch, which keys of a segment a call sees, and the lookup of a segment's key groups among the spans. */
 #include "kernel/attention_internal.h"
 
 #include <math.h>
@@ -49,8 +49,8 @@ static struct attend_range segment_range(const struct kernel_attend *attend, uin
                         last_sees = attend_visible(attend, attend->tokens - 1, segment);
     bool first_before = attend->position < base;
     if (last < base || (!first_before && first_sees.begin >= first_sees.end)) return (struct attend_range){0, 0};
-    /* A first query before the segment is followed by one at its first position, unless a window has passed that too;
-     * a last query whose window is past the segment follows one that sees its end. */
+    /* Positions are consecutive: if the first query is before the segment, one is at its first key; if the last one's
+     * window is past it, an earlier one saw its end. */
     return (struct attend_range){first_before ? 0 : first_sees.begin,
                                  last_sees.begin < last_sees.end ? last_sees.end : KERNEL_SEGMENT_TOKENS};
 }

@@ -6,7 +6,7 @@
  *   scores  lanes are keys: acc[row][16 keys] = fma(q[row][d], K[d][16 keys], acc), d ascending
  *   softmax one row at a time, in base 2 (log2(e) is in the query's scale): maximum, exp2, sum
  *   values  lanes are value columns: acc[row][columns] = fma(p[row][key], V[key][columns], acc), keys ascending
- * Then the tile's partial is folded into the state. Every element of acc is one chain whose order depends on the key
+ * Then the tile's partial is folded into the state. A call of many rows first widens what is not f32, exactly. Every element of acc is one chain whose order depends on the key
  * positions alone, so the number of rows in a tile, its other rows and the spans leave no trace in the result.
  *
  * Keys that a row may not see: a whole group is skipped where no row of the tile sees it; in the groups at the edges the
@@ -280,7 +280,8 @@ static float softmax_row(const struct kernel_attend *a, float *scores, struct at
 
 /* ---- values ---------------------------------------------------------------------------------------------------------------- */
 
-/* acc[row][columns] over keys [begin, end) of one group; `last` lanes of a last vector that is not whole, else 0. */
+/* acc[row][columns] over keys [begin, end) of a segment, added to `values`; `partial`: the columns from `column` on are
+ * fewer than a vector. */
 SIMD_INLINE void value_tile(const uint32_t rows, const uint32_t vectors, const enum number_format format,
                             const bool partial, const float *p, const char *const *v, const char *const *ahead,
                             uint32_t begin, uint32_t end, uint32_t value_dim, uint32_t column, float *values,
