@@ -6,8 +6,9 @@
  *   scores  lanes are keys: acc[row][16 keys] = fma(q[row][d], K[d][16 keys], acc), d ascending
  *   softmax one row at a time, in base 2 (log2(e) is in the query's scale): maximum, exp2, sum
  *   values  lanes are value columns: acc[row][columns] = fma(p[row][key], V[key][columns], acc), keys ascending
- * Then the tile's partial is folded into the state. A call of many rows first widens what is not f32, exactly. Every element of acc is one chain whose order depends on the key
- * positions alone, so the number of rows in a tile, its other rows and the spans leave no trace in the result.
+ * Then the tile's partial is folded into the state. A call of many rows first widens what is not f32, exactly. Every
+ * element of acc is one chain whose order depends on the key positions alone, so the number of rows in a tile, its other
+ * rows and the spans leave no trace in the result.
  *
  * Keys that a row may not see: a whole group is skipped where no row of the tile sees it; in the groups at the edges the
  * scores are computed lane by lane with the others and then replaced by -inf (what an unwritten K slot holds stays in its
