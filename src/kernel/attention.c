@@ -1,5 +1,5 @@
-/* attention.c - sizes of key groups, states and scratch; which keys of a segment a call sees, and where their groups lie
- * among the spans. */
+/* attention.c - sizes of key groups, states and scratch; which keys of a segment a call sees, and where their groups
+ * lie among the spans. */
 #include "kernel/attention_internal.h"
 
 #include <math.h>

@@ -7,12 +7,13 @@
  *   softmax one row at a time, in base 2 (log2(e) is in the query's scale): maximum, exp2, sum
  *   values  lanes are value columns: acc[row][columns] = fma(p[row][key], V[key][columns], acc), keys ascending
  * Then the tile's partial is folded into the state. A call of many rows first widens what is not f32, exactly. Every
- * element of acc is one chain whose order depends on the key positions alone, so the number of rows in a tile, its other
- * rows and the spans leave no trace in the result.
+ * element of acc is one chain whose order depends on the key positions alone, so the number of rows in a tile, its
+ * other rows and the spans leave no trace in the result.
  *
- * Keys that a row may not see: a whole group is skipped where no row of the tile sees it; in the groups at the edges the
- * scores are computed lane by lane with the others and then replaced by -inf (what an unwritten K slot holds stays in its
- * lane and is dropped); V rows outside a row's keys are never multiplied, not even by zero, since they may hold NaN. */
+ * Keys that a row may not see: a whole group is skipped where no row of the tile sees it; in the groups at the edges
+ * the scores are computed lane by lane with the others and then replaced by -inf (what an unwritten K slot holds
+ * stays in its lane and is dropped); V rows outside a row's keys are never multiplied, not even by zero, since they
+ * may hold NaN. */
 #include "kernel/attention_internal.h"
 #include "kernel/kernel_internal.h"
 #include "kernel/simd_math.h"
@@ -77,7 +78,7 @@
         ASSERT(!"rows of a tile");          \
     }
 
-/* ---- cache formats: one load and one store each ------------------------------------------------------------------------ */
+/* ---- cache formats: one load and one store each ------------------------------------------------------------------ */
 
 /* SIMD_LANES elements from `index` on; `format` is a constant where it matters. */
 SIMD_INLINE simd cache_load(enum number_format format, const char *base, uint64_t index)
@@ -147,7 +148,7 @@ void ATTEND_NAME(kv_write)(enum number_format k_format, enum number_format v_for
     }
 }
 
-/* ---- scores ---------------------------------------------------------------------------------------------------------------- */
+/* ---- scores ------------------------------------------------------------------------------------------------------ */
 
 /* Key groups, and for each the one whose rows are asked for while it is used: K, then V, then the next segment's K. */
 struct segment {
@@ -239,7 +240,7 @@ static void tile_scores(const struct tile *tile)
     }
 }
 
-/* ---- softmax --------------------------------------------------------------------------------------------------------------- */
+/* ---- softmax ----------------------------------------------------------------------------------------------------- */
 
 SIMD_INLINE uint32_t lane_of(uint32_t key, uint32_t first)
 {
@@ -279,7 +280,7 @@ static float softmax_row(const struct kernel_attend *a, float *scores, struct at
     return simd_sum(sum);
 }
 
-/* ---- values ---------------------------------------------------------------------------------------------------------------- */
+/* ---- values ------------------------------------------------------------------------------------------------------ */
 
 /* acc[row][columns] over keys [begin, end) of a segment, added to `values`; `partial`: the columns from `column` on are
  * fewer than a vector. */
@@ -390,7 +391,7 @@ static void tile_values(const struct tile *tile)
     }
 }
 
-/* ---- states ---------------------------------------------------------------------------------------------------------------- */
+/* ---- states ------------------------------------------------------------------------------------------------------ */
 
 SIMD_INLINE float exp2_of(float t)
 {
@@ -440,7 +441,7 @@ void ATTEND_NAME(attend_finish)(const struct kernel_attend *attend, const float 
         }
 }
 
-/* ---- a segment ------------------------------------------------------------------------------------------------------------- */
+/* ---- a segment --------------------------------------------------------------------------------------------------- */
 
 /* The keys that the tile's rows see; false when there are none in this segment. */
 static bool tile_ranges(struct tile *tile, uint32_t segment)
@@ -495,7 +496,8 @@ static void tile_attend(const struct tile *tile, float *state)
                  a->value_dim);
 }
 
-/* The groups to ask for ahead: the list K, V, the next segment's K (none when `next` is NULL) is gone through in order. */
+/* The groups to ask for ahead: the list K, V, the next segment's K (none when `next` is NULL) is gone through in
+ * order. */
 static void segment_ahead(const struct kernel_attend *attend, struct segment *segment, const struct attend_groups *next)
 {
     const struct attend_groups *now = &segment->groups;

@@ -1,5 +1,5 @@
-/* simd_avx512.h - the handful of vector operations that the templates attention_simd.h and vector_simd.h are written in,
- * for AVX-512 (F, BW, VL, DQ): one vector is 16 f32 lanes. simd_avx2.h has the same names for AVX2. */
+/* simd_avx512.h - the handful of vector operations that the templates attention_simd.h and vector_simd.h are written
+ * in, for AVX-512 (F, BW, VL, DQ): one vector is 16 f32 lanes. simd_avx2.h has the same names for AVX2. */
 #ifndef KERNEL_SIMD_AVX512_H
 #define KERNEL_SIMD_AVX512_H
 #include "kernel/kernel.h"

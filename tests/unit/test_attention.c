@@ -1,8 +1,9 @@
 /* test_attention.c - kv_write and attention of every instruction set this machine runs: against an attention in double
- * precision, and against themselves, bit for bit, however a prompt is chunked, spans are cut and segments are shared out.
+ * precision, and against themselves, bit for bit, however a prompt is chunked, spans are cut and segments are shared
+ * out.
  *
- * Every slot that was not written holds 0xFF bytes, a NaN in each cache format, and each span is an allocation of its own
- * size: one number read from the wrong place makes the result a NaN, or asan speak. */
+ * Every slot that was not written holds 0xFF bytes, a NaN in each cache format, and each span is an allocation of
+ * its own size: one number read from the wrong place makes the result a NaN, or asan speak. */
 #include "kernel/kernel.h"
 #include "support.h"
 
@@ -135,8 +136,8 @@ static struct kernel_attend scene_attend(const struct scene *scene, uint32_t pos
                                   .out_token_stride = out_stride};
 }
 
-/* Attention of `tokens` queries from `position` on, into their place of `out` [keys, group * value_dim]. A window leaves
- * out the spans before it, as the cache does. */
+/* Attention of `tokens` queries from `position` on, into their place of `out` [keys, group * value_dim]. A window
+ * leaves out the spans before it, as the cache does. */
 static void scene_run(const struct scene *scene, const struct kernel *kernel, uint32_t position, uint32_t tokens,
                       enum split split, float *out)
 {
