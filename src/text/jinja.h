@@ -110,7 +110,7 @@ struct view {
     enum view_kind kind;
 };
 struct range {
-    int64_t start, step, count;
+    int64_t start, step, count, stop;
 };
 struct sequence { /* items made ahead, given out once */
     struct list *items;
@@ -365,6 +365,7 @@ const struct string *jinja_string_part(struct jinja *j, const struct string *s, 
 size_t jinja_string_offset(struct jinja *j, const struct string *s, int64_t index); /* byte of a code point */
 struct value jinja_string_slice(struct jinja *j, const struct string *s, int64_t start, int64_t step, int64_t count);
 const struct string *jinja_string_append(struct jinja *j, const struct string *a, const struct string *b); /* a + b */
+const struct string *jinja_string_plain(struct jinja *j, const struct string *s); /* without the mark of Markup */
 bool jinja_string_is(const struct string *s, const char *text);
 bool jinja_string_equal(const struct string *a, const struct string *b);
 int jinja_string_compare(const struct string *a, const struct string *b);
@@ -390,6 +391,7 @@ bool jinja_is_word(uint32_t c);
 uint32_t jinja_to_upper(uint32_t c, uint32_t out[3]);
 uint32_t jinja_to_lower(uint32_t c, uint32_t out[3]);
 uint32_t jinja_to_title(uint32_t c, uint32_t out[3]);
+uint32_t jinja_to_folded(uint32_t c, uint32_t out[3]); /* casefold() */
 
 /* jinja_number.c */
 #define JINJA_FLOAT_TEXT_BYTES 40

@@ -31,11 +31,7 @@ static struct value eval_concat(struct jinja *j, const struct node *node, struct
     const struct string *text = jinja_to_string(j, jinja_eval(j, node->items[0], frame));
     for (uint32_t i = 1; i < node->count; i++)
         text = jinja_string_append(j, text, jinja_to_string(j, jinja_eval(j, node->items[i], frame)));
-    if (!text->markup) return jinja_of_string(text);
-    struct string *plain = jinja_alloc(j, sizeof *plain);
-    *plain = *text;
-    plain->markup = false;
-    return jinja_of_string(plain);
+    return jinja_of_string(jinja_string_plain(j, text));
 }
 
 static bool compare(struct jinja *j, enum operator operator, struct value a, struct value b)

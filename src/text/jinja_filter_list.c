@@ -23,31 +23,39 @@ struct sorted {
     struct value key, item;
 };
 
-static bool goes_before(struct jinja *j, const struct sorted *a, const struct sorted *b, bool reverse)
+struct order {
+    bool reverse;
+    bool as_lists; /* keys compare as lists of one do: equal ones need no order */
+};
+
+static bool goes_before(struct jinja *j, const struct sorted *a, const struct sorted *b, const struct order *order)
 {
     jinja_charge(j, 1);
-    return reverse ? jinja_ordered(j, OPERATOR_LT, b->key, a->key) : jinja_ordered(j, OPERATOR_LT, a->key, b->key);
+    if (order->as_lists && jinja_equal(j, a->key, b->key)) return false;
+    return order->reverse ? jinja_ordered(j, OPERATOR_LT, b->key, a->key)
+                          : jinja_ordered(j, OPERATOR_LT, a->key, b->key);
 }
 
-static void merge_sort(struct jinja *j, struct sorted *rows, struct sorted *spare, uint32_t count, bool reverse)
+static void merge_sort(struct jinja *j, struct sorted *rows, struct sorted *spare, uint32_t count,
+                       const struct order *order)
 {
     if (count < 2) return;
     uint32_t half = count / 2, a = 0, b = half;
-    merge_sort(j, rows, spare, half, reverse);
-    merge_sort(j, rows + half, spare, count - half, reverse);
+    merge_sort(j, rows, spare, half, order);
+    merge_sort(j, rows + half, spare, count - half, order);
     for (uint32_t i = 0; i < count; i++) {
-        bool second = a == half || (b < count && goes_before(j, &rows[b], &rows[a], reverse));
+        bool second = a == half || (b < count && goes_before(j, &rows[b], &rows[a], order));
         spare[i] = second ? rows[b++] : rows[a++];
     }
     memcpy(rows, spare, count * sizeof *rows);
 }
 
-static struct list *sort_by(struct jinja *j, struct list *items, const struct value *keys, bool reverse)
+static struct list *sort_by(struct jinja *j, struct list *items, const struct value *keys, struct order order)
 {
     struct sorted *rows = jinja_array(j, items->count + 1, sizeof *rows),
                   *spare = jinja_array(j, items->count + 1, sizeof *spare);
     for (uint32_t i = 0; i < items->count; i++) rows[i] = (struct sorted){keys[i], items->items[i]};
-    merge_sort(j, rows, spare, items->count, reverse);
+    merge_sort(j, rows, spare, items->count, &order);
     struct list *list = jinja_list_new(j, items->count);
     for (uint32_t i = 0; i < items->count; i++) jinja_list_put(j, list, rows[i].item);
     return list;
@@ -84,7 +92,7 @@ static struct value filter_sort(struct jinja *j, struct value self, const struct
 {
     struct list *items = jinja_to_list(j, self);
     const struct value *keys = keys_of(j, items, arguments[2], true, jinja_truth(arguments[1]));
-    return jinja_of_list(sort_by(j, items, keys, jinja_truth(arguments[0])), VALUE_LIST);
+    return jinja_of_list(sort_by(j, items, keys, (struct order){jinja_truth(arguments[0]), true}), VALUE_LIST);
 }
 
 static struct list *dict_items(struct jinja *j, struct value self)
@@ -103,7 +111,7 @@ static struct value filter_dictsort(struct jinja *j, struct value self, const st
         jinja_fail(j, ST_INVALID, "you can only sort by either \"key\" or \"value\"");
     struct value at = jinja_int(by && jinja_string_is(by, "value"));
     const struct value *keys = keys_of(j, items, at, false, jinja_truth(arguments[0]));
-    return jinja_of_list(sort_by(j, items, keys, jinja_truth(arguments[2])), VALUE_LIST);
+    return jinja_of_list(sort_by(j, items, keys, (struct order){jinja_truth(arguments[2]), false}), VALUE_LIST);
 }
 
 static struct value filter_unique(struct jinja *j, struct value self, const struct value *arguments)
@@ -150,7 +158,7 @@ static struct value filter_groupby(struct jinja *j, struct value self, const str
         keys[i] = jinja_get_path(j, items->items[i], arguments[0], arguments[1]);
         if (!exact) keys[i] = ignore_case(j, keys[i]);
     }
-    items = sort_by(j, items, keys, false);
+    items = sort_by(j, items, keys, (struct order){false, false});
     for (uint32_t i = 0; i < items->count; i++) {
         struct value name = jinja_get_path(j, items->items[i], arguments[0], arguments[1]);
         struct value key = exact ? name : ignore_case(j, name);

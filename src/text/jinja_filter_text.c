@@ -47,13 +47,10 @@ static struct value filter_center(struct jinja *j, struct value self, const stru
 
 static struct value filter_replace(struct jinja *j, struct value self, const struct value *arguments)
 {
-    struct string plain = *jinja_to_string(j, self); /* str() of Markup is not Markup */
-    struct string *copy = jinja_alloc(j, sizeof *copy);
-    plain.markup = false;
-    *copy = plain;
+    struct value text = jinja_of_string(jinja_string_plain(j, jinja_to_string(j, self)));
     struct value parts[3] = {as_text(j, arguments[0]), as_text(j, arguments[1]), arguments[2]};
     bool all = arguments[2].kind == VALUE_ABSENT || arguments[2].kind == VALUE_NONE;
-    return by_method(j, jinja_of_string(copy), "replace", parts, all ? 2 : 3);
+    return by_method(j, text, "replace", parts, all ? 2 : 3);
 }
 
 static struct value filter_string(struct jinja *j, struct value self, const struct value *arguments)
@@ -176,11 +173,12 @@ static struct value filter_truncate(struct jinja *j, struct value self, const st
     int64_t length = arguments[0].kind == VALUE_ABSENT ? 255 : jinja_to_int(j, arguments[0], "length");
     int64_t leeway = arguments[3].kind <= VALUE_NONE ? 5 : jinja_to_int(j, arguments[3], "leeway");
     struct value end = arguments[2].kind == VALUE_ABSENT ? jinja_text(j, "...") : arguments[2];
-    if (self.kind == VALUE_UNDEFINED) return self;
-    if (self.kind != VALUE_STRING || end.kind != VALUE_STRING) jinja_fail(j, ST_INVALID, "truncate needs a str");
+    if (end.kind != VALUE_STRING) jinja_fail(j, ST_INVALID, "truncate needs a str as its end");
     if (length < end.string->chars) jinja_fail(j, ST_INVALID, "expected length >= %u", end.string->chars);
     if (leeway < 0) jinja_fail(j, ST_INVALID, "expected leeway >= 0");
-    if (self.string->chars <= length || self.string->chars - length <= leeway) return self;
+    int64_t chars = jinja_length(j, self);
+    if (chars <= length || chars - length <= leeway) return self;
+    if (self.kind != VALUE_STRING) jinja_fail(j, ST_INVALID, "truncate needs a str, not %s", jinja_type_name(self));
     size_t cut = jinja_string_offset(j, self.string, length - end.string->chars);
     const struct string space = {.data = " ", .bytes = 1, .chars = 1};
     size_t word = jinja_truth(arguments[1]) ? SIZE_MAX : jinja_string_find_last(j, self.string, &space, 0, cut);
@@ -403,7 +401,8 @@ static struct value filter_round(struct jinja *j, struct value self, const struc
 static struct value filter_filesizeformat(struct jinja *j, struct value self, const struct value *arguments)
 {
     static const char units[] = "kMGTPEZY";
-    struct value real = filter_float(j, self, (struct value[1]){{.kind = VALUE_ABSENT}});
+    struct value real = filter_float(j, self, (struct value[1]){jinja_none()});
+    if (real.kind != VALUE_FLOAT) jinja_fail(j, ST_INVALID, "'%s' is no size", jinja_type_name(self));
     bool binary = jinja_truth(arguments[0]);
     double base = binary ? 1024 : 1000, bytes = real.real, unit = base;
     char text[400];

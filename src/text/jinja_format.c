@@ -280,7 +280,8 @@ struct value jinja_percent(struct jinja *j, const struct string *format, struct 
         jinja_charge(j, 1);
         if (p.at < format->bytes) percent_one(&p);
     }
-    bool mapping = arguments.kind == VALUE_DICT || arguments.kind == VALUE_LIST || arguments.kind == VALUE_UNDEFINED;
+    bool mapping = arguments.kind == VALUE_DICT || arguments.kind == VALUE_LIST || arguments.kind == VALUE_RANGE ||
+                   arguments.kind == VALUE_UNDEFINED;
     uint32_t given = arguments.kind == VALUE_TUPLE ? arguments.list->count : mapping ? 0 : 1;
     if (!p.named && p.used < given) jinja_fail(j, ST_INVALID, "not all arguments converted during string formatting");
     return jinja_built(&p.b);

@@ -22,7 +22,7 @@ static struct value global_range(struct jinja *j, struct value self, const struc
     if (count > JINJA_RANGE_MAX)
         jinja_fail(j, ST_LIMIT, "range too big: the sandbox blocks ranges of more than %d items", JINJA_RANGE_MAX);
     struct range *range = jinja_alloc(j, sizeof *range);
-    *range = (struct range){start, step, (int64_t)count + (count > (int64_t)count)};
+    *range = (struct range){start, step, (int64_t)count + (count > (int64_t)count), stop};
     return (struct value){.kind = VALUE_RANGE, .range = range};
 }
 

@@ -84,8 +84,7 @@ static struct value attribute(struct jinja *j, struct value object, const struct
     if (object.kind == VALUE_RANGE) {
         if (jinja_string_is(name, "start")) return jinja_int(object.range->start);
         if (jinja_string_is(name, "step")) return jinja_int(object.range->step);
-        if (jinja_string_is(name, "stop"))
-            return jinja_int(object.range->start + object.range->count * object.range->step);
+        if (jinja_string_is(name, "stop")) return jinja_int(object.range->stop);
     }
     if (object.kind == VALUE_FUNCTION && strcmp(object.function->name, "dict") == 0 &&
         jinja_string_is(name, "fromkeys"))
@@ -172,7 +171,8 @@ struct value jinja_get_slice(struct jinja *j, struct value object, const struct 
     if (object.kind == VALUE_STRING) return jinja_string_slice(j, object.string, start, step, count);
     if (object.kind == VALUE_RANGE) {
         struct range *part = jinja_alloc(j, sizeof *part);
-        *part = (struct range){object.range->start + start * object.range->step, object.range->step * step, count};
+        const struct range *r = object.range;
+        *part = (struct range){r->start + start * r->step, r->step * step, count, r->start + stop * r->step};
         return (struct value){.kind = VALUE_RANGE, .range = part};
     }
     struct list *list = jinja_list_new(j, (uint32_t)count);

@@ -228,7 +228,9 @@ static struct value repeat(struct jinja *j, struct value v, int64_t times)
         if ((uint64_t)times > j->bytes_max / v.string->bytes)
             jinja_fail(j, ST_LIMIT, "a text grows beyond %zu bytes", j->bytes_max);
         for (int64_t i = 0; i < times; i++) jinja_put_string(&b, v.string), jinja_charge(j, 1);
-        return jinja_built(&b);
+        struct value repeated = jinja_built(&b);
+        ((struct string *)repeated.string)->markup = v.string->markup; /* just made */
+        return repeated;
     }
     struct list *list = jinja_list_new(j, 0);
     if (v.list->count == 0) return jinja_of_list(list, v.kind);

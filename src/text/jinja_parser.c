@@ -147,6 +147,16 @@ static struct node *parse_whole_body(struct parser *p, const char *words)
     return body;
 }
 
+/* The filters of a block's text: unknown ones fail at once, too. */
+static struct node *parse_block_filters(struct parser *p, bool inline_first)
+{
+    bool soft = p->soft;
+    p->soft = false;
+    struct node *filters = jinja_parse_filters(p, NULL, inline_first);
+    p->soft = soft;
+    return filters;
+}
+
 /* A body that is a function of its own: break and continue do not reach out of it. */
 static struct node *parse_function_body(struct parser *p, struct signature *s, const char *words)
 {
@@ -273,7 +283,7 @@ static struct node *parse_set(struct parser *p, uint32_t position)
         return node;
     }
     node->kind = NODE_SET_BLOCK;
-    if (jinja_at(p, LEX_PIPE)) node->left = jinja_parse_filters(p, NULL, false);
+    if (jinja_at(p, LEX_PIPE)) node->left = parse_block_filters(p, false);
     node->body = parse_whole_body(p, "endset");
     return node;
 }
@@ -322,7 +332,7 @@ static struct node *parse_call_block(struct parser *p, uint32_t position)
 static struct node *parse_filter_block(struct parser *p, uint32_t position)
 {
     struct node *node = jinja_node(p, NODE_FILTER_BLOCK, position);
-    node->left = jinja_parse_filters(p, NULL, true);
+    node->left = parse_block_filters(p, true);
     node->body = parse_whole_body(p, "endfilter");
     return node;
 }

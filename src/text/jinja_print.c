@@ -129,11 +129,10 @@ void jinja_put_repr(struct builder *b, struct value v)
         return;
     case VALUE_RANGE: {
         const struct range *r = v.range;
-        int64_t stop = r->start + r->count * r->step;
         if (r->step == 1)
-            snprintf(text, sizeof text, "range(%" PRId64 ", %" PRId64 ")", r->start, stop);
+            snprintf(text, sizeof text, "range(%" PRId64 ", %" PRId64 ")", r->start, r->stop);
         else
-            snprintf(text, sizeof text, "range(%" PRId64 ", %" PRId64 ", %" PRId64 ")", r->start, stop, r->step);
+            snprintf(text, sizeof text, "range(%" PRId64 ", %" PRId64 ", %" PRId64 ")", r->start, r->stop, r->step);
         break;
     }
     case VALUE_MACRO:

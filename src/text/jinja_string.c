@@ -287,6 +287,15 @@ struct value jinja_string_slice(struct jinja *j, const struct string *s, int64_t
     return jinja_built(&b);
 }
 
+const struct string *jinja_string_plain(struct jinja *j, const struct string *s)
+{
+    if (!s->markup) return s;
+    struct string *plain = jinja_alloc(j, sizeof *plain);
+    *plain = *s;
+    plain->markup = false;
+    return plain;
+}
+
 bool jinja_string_is(const struct string *s, const char *text)
 {
     return s->bytes == strlen(text) && memcmp(s->data, text, s->bytes) == 0;

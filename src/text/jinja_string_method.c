@@ -351,11 +351,13 @@ static struct value str_replace(struct jinja *j, struct value self, const struct
     int64_t most = arguments[2].kind == VALUE_ABSENT ? -1 : jinja_to_int(j, arguments[2], "count"), done = 0;
     struct builder b;
     size_t begin = 0;
+    bool found = false;
     if (s->markup && !to->markup) to = jinja_string_escape(j, to);
     jinja_builder_init(&b, j);
     for (size_t search = 0; most < 0 || done < most; done++) {
         size_t at = jinja_string_find(j, s, from, search, s->bytes);
         if (at == SIZE_MAX) break;
+        found = true;
         jinja_charge(j, 1);
         jinja_put_part(&b, s, begin, at);
         jinja_put_string(&b, to);
@@ -366,7 +368,7 @@ static struct value str_replace(struct jinja *j, struct value self, const struct
         search = at + 1;
         while (search < s->bytes && (s->data[search] & 0xC0) == 0x80) search++;
     }
-    if (begin == 0 && done == 0) return self;
+    if (!found) return self;
     jinja_put_part(&b, s, begin, s->bytes);
     return like(self, jinja_built(&b));
 }
@@ -439,6 +441,17 @@ static struct value str_lower(struct jinja *j, struct value self, const struct v
 {
     (void)arguments;
     return map_case(j, self, false);
+}
+
+static struct value str_casefold(struct jinja *j, struct value self, const struct value *arguments)
+{
+    struct builder b;
+    struct cursor c;
+    (void)arguments;
+    jinja_builder_init(&b, j);
+    for (jinja_cursor_init(&c, self.string); jinja_cursor_next(&c);) put_mapped(&b, &c, jinja_to_folded);
+    jinja_charge(j, self.string->bytes / 3);
+    return like(self, jinja_built(&b));
 }
 
 static struct value str_capitalize(struct jinja *j, struct value self, const struct value *arguments)
@@ -656,7 +669,7 @@ const struct builtin jinja_string_methods[] = {
     {.name = "lstrip", .fixed = str_lstrip, .parameters = "/chars"},
     {.name = "upper", .fixed = str_upper, .parameters = ""},
     {.name = "lower", .fixed = str_lower, .parameters = ""},
-    {.name = "casefold", .fixed = str_lower, .parameters = ""},
+    {.name = "casefold", .fixed = str_casefold, .parameters = ""},
     {.name = "title", .fixed = str_title, .parameters = ""},
     {.name = "capitalize", .fixed = str_capitalize, .parameters = ""},
     {.name = "swapcase", .fixed = str_swapcase, .parameters = ""},

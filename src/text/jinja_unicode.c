@@ -123,3 +123,13 @@ uint32_t jinja_to_lower(uint32_t c, uint32_t out[3])
     out[0] = (uint32_t)utf8proc_tolower((utf8proc_int32_t)c);
     return 1;
 }
+
+uint32_t jinja_to_folded(uint32_t c, uint32_t out[3])
+{
+    utf8proc_int32_t folded[3];
+    int boundary = 0;
+    utf8proc_ssize_t count = utf8proc_decompose_char((utf8proc_int32_t)c, folded, 3, UTF8PROC_CASEFOLD, &boundary);
+    if (count < 1 || count > 3) return jinja_to_lower(c, out);
+    for (utf8proc_ssize_t i = 0; i < count; i++) out[i] = (uint32_t)folded[i];
+    return (uint32_t)count;
+}

@@ -361,7 +361,8 @@ static bool next_char(struct jinja *j, struct iterator *it, struct value *out)
     if (it->offset >= s->bytes) return false;
     size_t end = it->offset + 1;
     while (end < s->bytes && (s->data[end] & 0xC0) == 0x80) end++;
-    *out = jinja_of_string(jinja_string_part(j, s, it->offset, end));
+    const struct string *part = jinja_string_part(j, s, it->offset, end);
+    *out = jinja_of_string(part->markup ? jinja_string_plain(j, part) : part); /* a character of Markup is none */
     it->offset = end;
     return true;
 }

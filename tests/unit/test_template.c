@@ -1,4 +1,4 @@
-/* test_template.c - chat templates: 463 cases whose outcome Python's jinja2 gave (data/template/generate.py), which bytes of the
+/* test_template.c - chat templates: 468 cases whose outcome Python's jinja2 gave (data/template/generate.py), which bytes of the
  * output are the user's, hostile templates, bounds, and failing memory. */
 #include "format/format.h"
 #include "support.h"
