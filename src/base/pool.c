@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -85,6 +86,23 @@ static void announce(struct pool *pool)
     }
 }
 
+/* Workers take no signals (they inherit this mask): a signal must end the wait of the thread that waits for it. */
+static int start_workers(struct pool *pool)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int reason = 0;
+    for (uint32_t i = 1; i < pool->workers && !reason; i++) {
+        struct pool_thread *thread = &pool->threads[i - 1];
+        *thread = (struct pool_thread){.pool = pool, .worker = i};
+        reason = fault_now(FAULT_ALLOC) ? EAGAIN : pthread_create(&thread->handle, NULL, worker_main, thread);
+        if (!reason) pool->started++;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return reason;
+}
+
 enum status pool_open(uint32_t workers, struct pool **out, struct error *error)
 {
     *out = NULL;
@@ -102,16 +120,11 @@ enum status pool_open(uint32_t workers, struct pool **out, struct error *error)
     pool->threads = threads;
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->wake, NULL);
-    for (uint32_t i = 1; i < workers; i++) {
-        threads[i - 1] = (struct pool_thread){.pool = pool, .worker = i};
-        int reason = fault_now(FAULT_ALLOC)
-                         ? EAGAIN
-                         : pthread_create(&threads[i - 1].handle, NULL, worker_main, &threads[i - 1]);
-        if (reason) {
-            pool_close(pool);
-            return error_set(error, ST_NOMEM, "cannot start thread %u of %u: %s", i + 1, workers, strerror(reason));
-        }
-        pool->started++;
+    int reason = start_workers(pool);
+    if (reason) {
+        uint32_t failed = pool->started + 2;
+        pool_close(pool);
+        return error_set(error, ST_NOMEM, "cannot start thread %u of %u: %s", failed, workers, strerror(reason));
     }
     *out = pool;
     return ST_OK;

@@ -9,6 +9,7 @@
 #include <langinfo.h>
 #include <limits.h>
 #include <locale.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -44,15 +45,31 @@ static char *prompt_text(EditLine *edit)
     return (char *)(uintptr_t)editor->prompt;
 }
 
+/* Returns when a key or a signal came. The signals are held back from the look at what they left until the wait, so that
+ * none falls between the two and waits for the next key. */
+static void key_wait(void)
+{
+    struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
+    sigset_t held, before;
+    sigemptyset(&held);
+    sigaddset(&held, SIGINT);
+    sigaddset(&held, SIGCONT);
+    sigprocmask(SIG_BLOCK, &held, &before);
+    if (!interrupt_count() && !continued) ppoll(&input, 1, NULL, &before);
+    sigprocmask(SIG_SETMASK, &before, NULL);
+}
+
 /* One byte, or 0 at the end, or -1 on Ctrl-C. */
 static int byte_read(struct line_editor *editor, unsigned char *out)
 {
     for (;;) {
+        key_wait();
         if (interrupt_count()) return -1;
         if (continued) {
             continued = 0;
             el_set(editor->edit, EL_PREP_TERM, 1);
             el_set(editor->edit, EL_REFRESH);
+            continue;
         }
         ssize_t got = read(STDIN_FILENO, out, 1);
         if (got == 1 && !*out) *out = CONTROL_D; /* typed while the terminal was still in line mode */
