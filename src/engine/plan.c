@@ -64,19 +64,22 @@ static uint32_t least(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
-static uint64_t need(const struct engine_plan *plan, uint32_t context)
+/* *failed is set, never cleared, when there is no memory to find out. */
+static uint64_t need(const struct engine_plan *plan, uint32_t context, bool *failed)
 {
-    return kv_bytes_needed(&plan->kv, context, least(plan->max_batched_tokens, context));
+    uint64_t bytes = kv_bytes_needed(&plan->kv, context, least(plan->max_batched_tokens, context));
+    if (bytes == UINT64_MAX) *failed = true;
+    return bytes;
 }
 
 /* The most tokens, in whole blocks, that `bytes` hold; at most `context`. */
-static uint32_t context_within(const struct engine_plan *plan, uint32_t context, uint64_t bytes)
+static uint32_t context_within(const struct engine_plan *plan, uint32_t context, uint64_t bytes, bool *failed)
 {
     uint32_t size = plan->kv.block_tokens, low = 0, high = context / size + 1; /* low blocks fit, high do not */
-    if (need(plan, context) <= bytes) return context;
+    if (need(plan, context, failed) <= bytes) return context;
     while (high - low > 1) {
         uint32_t middle = low + (high - low) / 2;
-        if (need(plan, middle * size) <= bytes)
+        if (need(plan, middle * size, failed) <= bytes)
             low = middle;
         else
             high = middle;
@@ -102,7 +105,7 @@ static enum status check_ranges(const struct kvasir_engine_options *options, str
 
 /* "needs 1234 bytes of KV cache (30 layers x 3 KV heads x (64 + 64) values = 23040 bytes a token)" */
 static enum status refuse_context(const struct model *model, const struct engine_plan *plan, uint32_t context,
-                                  uint64_t available, const char *of, struct error *error)
+                                  uint64_t bytes, uint64_t available, const char *of, struct error *error)
 {
     const struct model_config *c = model_config(model);
     uint64_t token_bytes = 0;
@@ -110,8 +113,8 @@ static enum status refuse_context(const struct model *model, const struct engine
     return error_set(error, ST_LIMIT,
                      "a context of %u tokens needs %llu bytes of KV cache (%u layers x %u KV heads x %u + %u values of "
                      "K + V = %llu bytes a token%s), %s is %llu bytes: state a smaller context",
-                     context, (unsigned long long)need(plan, context), c->layers, c->kv_heads, c->head_dim,
-                     c->value_dim, (unsigned long long)token_bytes, c->window ? ", less where windows slide" : "", of,
+                     context, (unsigned long long)bytes, c->layers, c->kv_heads, c->head_dim, c->value_dim,
+                     (unsigned long long)token_bytes, c->window ? ", less where windows slide" : "", of,
                      (unsigned long long)available);
 }
 
@@ -127,25 +130,22 @@ static enum status decide(const struct model *model, const struct kvasir_engine_
                          "left for the rest): state a smaller one",
                          (unsigned long long)budget, (unsigned long long)spare, (unsigned long long)available,
                          MARGIN_BYTES);
-    if (options->context) {
-        plan->context = options->context;
-        if (need(plan, plan->context) > (budget ? budget : spare))
-            return refuse_context(model, plan, plan->context, budget ? budget : spare,
-                                  budget ? "the stated budget" : "free memory", error);
-        if (plan->context > trained)
-            log_line(LOG_WARNING, "a context of %u tokens is longer than the model was trained for (%u)", plan->context,
-                     trained);
-    } else {
-        uint64_t within = budget ? budget : spare / 2;
-        plan->context = context_within(plan, trained, within);
-        if (plan->context < 2)
-            return refuse_context(model, plan, least(trained, plan->kv.block_tokens), within,
-                                  budget ? "the stated budget" : "half of free memory", error);
-        if (plan->context < trained)
-            log_line(LOG_INFO, "context: %u tokens, because the model's %u need %llu bytes of KV cache and %llu fit",
-                     plan->context, trained, (unsigned long long)need(plan, trained), (unsigned long long)within);
-    }
-    plan->kv.bytes_max = budget ? budget : need(plan, plan->context);
+    bool failed = false;
+    uint64_t within = budget ? budget : options->context ? spare : spare / 2;
+    const char *of = budget ? "the stated budget" : options->context ? "free memory" : "half of free memory";
+    plan->context = options->context ? options->context : context_within(plan, trained, within, &failed);
+    uint32_t least_context = plan->context ? plan->context : least(trained, plan->kv.block_tokens);
+    uint64_t bytes = need(plan, least_context, &failed);
+    if (failed) return error_set(error, ST_NOMEM, "not enough memory for an engine");
+    if (bytes > within || least_context < 2)
+        return refuse_context(model, plan, least_context, bytes, within, of, error);
+    if (plan->context > trained)
+        log_line(LOG_WARNING, "a context of %u tokens is longer than the model was trained for (%u)", plan->context,
+                 trained);
+    if (plan->context < trained && !options->context)
+        log_line(LOG_INFO, "context: %u of the model's %u tokens, so that its K and V fit %s (%llu bytes)",
+                 plan->context, trained, of, (unsigned long long)within);
+    plan->kv.bytes_max = budget ? budget : bytes;
     return ST_OK;
 }
 
