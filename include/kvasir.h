@@ -57,8 +57,8 @@ struct kvasir_model_options {
     uint32_t threads;     /* 0 = every processor this process may use */
     const char *isa;      /* NULL or "auto": the best; else ref avx2 avxvnni avx512 avx512vnni */
     bool vocabulary_only; /* tokenize and render only: any architecture, no tensors needed */
-    /* "f32" (or NULL), or "bf16": rope's inverse frequencies rounded, as PyTorch's model.to(torch.bfloat16) leaves them;
-     * only to compare with references computed after such a cast. */
+    /* Precision of rope's inverse frequencies: "f32", "bf16" (as PyTorch's model.to(torch.bfloat16) leaves them), or NULL or
+     * "auto": bf16 for Hugging Face checkpoints of bf16 weights, else f32. */
     const char *rope_frequencies;
     void (*progress)(void *data, double fraction); /* while loading, 0…1; may be NULL */
     void *progress_data;

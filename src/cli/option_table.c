@@ -88,8 +88,8 @@ const struct option_row OPTION_ROWS[] = {
      .fallback = "auto", .environment = "KVASIR_ISA", .offset = AT(isa),
      .help = "instruction set of the kernels: auto, ref, avx2, avxvnni, avx512, avx512vnni"},
     {.commands = GENERATES, .name = "rope-frequencies", .kind = OPTION_TEXT, .argument = "FORMAT", .group = "Model",
-     .fallback = "f32", .offset = AT(rope_frequencies),
-     .help = "f32, or bf16: rounded as PyTorch's model.to(bfloat16) leaves them, to compare with such references"},
+     .fallback = "auto", .offset = AT(rope_frequencies),
+     .help = "precision of rope's frequencies: f32, bf16 (as a model cast to bf16 has them), auto: bf16 for bf16 safetensors"},
 
     /* ---- prompt ---- */
     {.commands = READS_TEXT, .letter = 'p', .name = "prompt", .kind = OPTION_TEXT, .argument = "TEXT",

@@ -62,12 +62,14 @@ static enum status open_weights(struct kvasir_model *model, const struct kvasir_
                                 struct error *error)
 {
     struct pool *pool = NULL;
-    const char *frequencies = options->rope_frequencies ? options->rope_frequencies : "f32";
-    struct model_options model_options = {.progress = options->progress,
-                                          .progress_data = options->progress_data,
-                                          .rope_frequencies_bf16 = strcmp(frequencies, "bf16") == 0};
-    if (!model_options.rope_frequencies_bf16 && strcmp(frequencies, "f32") != 0)
-        return error_set(error, ST_INVALID, "rope frequencies are f32 or bf16, not '%s'", frequencies);
+    const char *frequencies = options->rope_frequencies ? options->rope_frequencies : "auto";
+    struct model_options model_options = {.progress = options->progress, .progress_data = options->progress_data};
+    if (strcmp(frequencies, "f32") == 0)
+        model_options.rope_frequencies = MODEL_ROPE_F32;
+    else if (strcmp(frequencies, "bf16") == 0)
+        model_options.rope_frequencies = MODEL_ROPE_BF16;
+    else if (strcmp(frequencies, "auto") != 0)
+        return error_set(error, ST_INVALID, "rope frequencies are auto, f32 or bf16, not '%s'", frequencies);
     enum status status = kernel_select(options->isa, &model->kernel, error);
     if (status == ST_OK) status = pool_open(model->threads, &pool, error);
     if (status == ST_OK) status = model_open(model->format, model->kernel, pool, &model_options, &model->model, error);

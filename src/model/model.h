@@ -38,13 +38,15 @@ void model_kv_layers(const struct model_config *config, enum number_format k_for
 
 /* Reads and packs the weights; `format` stays open and outlives the model (embedding rows are read from it). ST_LIMIT:
  * larger than the memory there is, said before loading. `options` may be NULL; its `progress` is called with 0…1. */
+/* The precision of rope's inverse frequencies. A PyTorch model that was cast (model.to(torch.bfloat16)) has them in bf16,
+ * because the cast takes buffers along; from_pretrained computes them anew in f32. Auto: bf16 for Hugging Face checkpoints
+ * of bf16 weights, which are run as the model that was saved; f32 for all others. */
+enum model_rope_frequencies { MODEL_ROPE_AUTO, MODEL_ROPE_F32, MODEL_ROPE_BF16 };
+
 struct model_options {
     void (*progress)(void *data, double fraction);
     void *progress_data;
-    /* Rounds rope's inverse frequencies to bf16, as a PyTorch model has them after model.to(torch.bfloat16), which casts
-     * buffers too. transformers' from_pretrained keeps them in f32, and so does Kvasir unless asked: to compare with
-     * references that were computed after such a cast. */
-    bool rope_frequencies_bf16;
+    enum model_rope_frequencies rope_frequencies;
 };
 MUST_CHECK enum status model_open(const struct format *format, const struct kernel *kernel, struct pool *pool,
                                   const struct model_options *options, struct model **out, struct error *error);

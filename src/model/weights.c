@@ -152,6 +152,13 @@ static enum status check_memory(const struct loader *loader)
         format_path(loader->model->format), (double)loader->total_bytes / 0x1p30, (double)available / 0x1p30);
 }
 
+static bool rounds_rope(const struct model *model, enum model_rope_frequencies wish)
+{
+    if (wish != MODEL_ROPE_AUTO) return wish == MODEL_ROPE_BF16;
+    const struct format_tensor *embedding = format_tensor_find(model->format, "token_embd.weight");
+    return format_kind(model->format) == FORMAT_HUGGING_FACE && embedding->format == NF_BF16;
+}
+
 enum status model_open(const struct format *format, const struct kernel *kernel, struct pool *pool,
                        const struct model_options *options, struct model **out, struct error *error)
 {
@@ -165,7 +172,7 @@ enum status model_open(const struct format *format, const struct kernel *kernel,
     if (options) loader.options = *options;
     enum status status = model_config_read(format, &model->config, error);
     if (status != ST_OK) goto done;
-    if (loader.options.rope_frequencies_bf16) rope_round_to_bf16(&model->config);
+    if (rounds_rope(model, loader.options.rope_frequencies)) rope_round_to_bf16(&model->config);
     for (uint32_t i = 0; i < format_tensor_count(format); i++) loader.total_bytes += format_tensor_at(format, i)->bytes;
     status = check_memory(&loader);
     if (status != ST_OK) goto done;

@@ -1,6 +1,5 @@
-/* test_golden_tiny.c - seven tiny checkpoints against transformers' float32 (tests/data/tiny/NAME/golden.json): logits
- * within 1e-3, 16 greedy tokens, mean negative log-likelihood; with the KV cache in f32 and without a cache. These
- * references come from models cast to bf16 and back, rope's inverse frequencies included: so here they are rounded too. */
+/* test_golden_tiny.c - seven tiny checkpoints against transformers' float32 (tests/data/tiny/NAME/golden*.json): logits
+ * within 1e-3, 16 greedy tokens, mean negative log-likelihood; with the KV cache in f32 and without a cache. */
 #include "engine/engine.h"
 #include "eval/eval.h"
 #include "support.h"
@@ -12,19 +11,29 @@
 static const char *const NAMES[] = {"llama", "llama3-rope", "mistral-swa", "qwen2", "qwen2-yarn", "qwen3", "gemma3"};
 
 struct golden {
+    const char *name;
     struct kvasir_model *model;
     json_t *json;
     uint32_t *prompt, prompt_count;
 };
 
-static void golden_open(const char *name, struct golden *out)
+/* Two references of each checkpoint, by the precision of rope's frequencies: golden.json, computed after a cast to bf16 (what
+ * auto chooses for such checkpoints), and golden_f32.json, transformers' from_pretrained in float32. */
+static const struct reference {
+    const char *file, *rope_frequencies;
+} REFERENCES[] = {{"golden.json", NULL}, {"golden_f32.json", "f32"}};
+#define CASES (ARRAY_COUNT(NAMES) * ARRAY_COUNT(REFERENCES))
+
+static void golden_open(size_t index, struct golden *out)
 {
+    const struct reference *reference = &REFERENCES[index % ARRAY_COUNT(REFERENCES)];
     char path[512];
     struct kvasir_error error = {0};
-    const struct kvasir_model_options options = {.rope_frequencies = "bf16"};
-    snprintf(path, sizeof path, "%s/tiny/%s", TEST_DATA, name);
-    if (kvasir_model_open(path, &options, &out->model, &error) != KVASIR_OK) fail_msg("%s: %s", name, error.text);
-    snprintf(path, sizeof path, "%s/tiny/%s/golden.json", TEST_DATA, name);
+    const struct kvasir_model_options options = {.rope_frequencies = reference->rope_frequencies};
+    out->name = NAMES[index / ARRAY_COUNT(REFERENCES)];
+    snprintf(path, sizeof path, "%s/tiny/%s", TEST_DATA, out->name);
+    if (kvasir_model_open(path, &options, &out->model, &error) != KVASIR_OK) fail_msg("%s: %s", out->name, error.text);
+    snprintf(path, sizeof path, "%s/tiny/%s/%s", TEST_DATA, out->name, reference->file);
     out->json = json_load_file(path, 0, NULL);
     assert_non_null(out->json);
     json_t *prompt = json_object_get(out->json, "prompt");
@@ -85,12 +94,12 @@ static double logits_difference(const struct golden *golden, bool no_kv_cache, u
 static void test_logits(void **state)
 {
     (void)state;
-    for (size_t m = 0; m < ARRAY_COUNT(NAMES); m++) {
+    for (size_t m = 0; m < CASES; m++) {
         struct golden golden;
-        golden_open(NAMES[m], &golden);
+        golden_open(m, &golden);
         double whole = logits_difference(&golden, false, golden.prompt_count);
         double chunked = logits_difference(&golden, false, 7), uncached = logits_difference(&golden, true, 0);
-        print_message("%-12s largest difference of a logit: %.2e\n", NAMES[m], whole);
+        print_message("%-12s largest difference of a logit: %.2e\n", golden.name, whole);
         assert_true(whole <= LOGIT_BOUND);
         assert_true(chunked == whole && uncached == whole); /* the same bits, so the same difference */
         golden_close(&golden);
@@ -128,11 +137,11 @@ static void check_greedy(const struct golden *golden, const char *name, bool no_
 static void test_greedy(void **state)
 {
     (void)state;
-    for (size_t m = 0; m < ARRAY_COUNT(NAMES); m++) {
+    for (size_t m = 0; m < CASES; m++) {
         struct golden golden;
-        golden_open(NAMES[m], &golden);
-        check_greedy(&golden, NAMES[m], false);
-        check_greedy(&golden, NAMES[m], true);
+        golden_open(m, &golden);
+        check_greedy(&golden, golden.name, false);
+        check_greedy(&golden, golden.name, true);
         golden_close(&golden);
     }
 }
@@ -140,9 +149,9 @@ static void test_greedy(void **state)
 static void test_nll(void **state)
 {
     (void)state;
-    for (size_t m = 0; m < ARRAY_COUNT(NAMES); m++) {
+    for (size_t m = 0; m < CASES; m++) {
         struct golden golden;
-        golden_open(NAMES[m], &golden);
+        golden_open(m, &golden);
         double expected = json_number_value(json_object_get(golden.json, "nll")), with_cache = 0;
         for (int without = 0; without < 2; without++) {
             const struct eval_nll_options options = {.ids = golden.prompt,
@@ -155,7 +164,7 @@ static void test_nll(void **state)
             json_t *report = json_loads(out.data, 0, NULL);
             double mean = json_number_value(json_object_get(report, "mean_nll"));
             assert_int_equal(json_integer_value(json_object_get(report, "tokens")), golden.prompt_count - 1);
-            if (fabs(mean - expected) > 1e-4 * expected) fail_msg("%s: nll %.6f, %.6f", NAMES[m], mean, expected);
+            if (fabs(mean - expected) > 1e-4 * expected) fail_msg("%s: nll %.6f, %.6f", golden.name, mean, expected);
             if (without) assert_true(mean == with_cache);
             with_cache = mean;
             json_decref(report);
