@@ -1,0 +1,289 @@
+/* test_eval.c - nll over windows, the list of benchmarks, and what inspect says, against sums made here. */
+#include "eval/eval.h"
+#include "gguf_writer.h"
+#include "scratch.h"
+#include <jansson.h>
+#include <math.h>
+
+static struct kvasir_model *model;
+
+static const char *tiny_path(const char *name)
+{
+    static char path[512];
+    snprintf(path, sizeof path, "%s/tiny/%s", TEST_DATA, name);
+    return path;
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    struct kvasir_error error;
+    return kvasir_model_open(tiny_path("gemma3"), NULL, &model, &error);
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    kvasir_model_close(model);
+    return 0;
+}
+
+/* ---- nll ----------------------------------------------------------------------------------------------------------- */
+
+static double mean_nll(const uint32_t *ids, size_t count, uint32_t context, bool no_kv_cache, size_t *tokens)
+{
+    struct buffer out;
+    struct error error = {0};
+    const struct eval_nll_options options = {
+        .ids = ids, .count = count, .context = context, .no_kv_cache = no_kv_cache};
+    buffer_init(&out, 0);
+    if (eval_nll(model, &options, EVAL_JSON, &out, &error) != ST_OK) fail_msg("%s", error.text);
+    json_t *report = json_loads(out.data, 0, NULL);
+    double mean = json_real_value(json_object_get(report, "mean_nll"));
+    *tokens = (size_t)json_integer_value(json_object_get(report, "tokens"));
+    json_decref(report);
+    buffer_release(&out);
+    return mean;
+}
+
+static void test_nll_windows(void **state)
+{
+    (void)state;
+    uint32_t ids[61];
+    size_t tokens, part_tokens;
+    for (uint32_t i = 0; i < ARRAY_COUNT(ids); i++) ids[i] = 3 + i * i % 500;
+    const uint32_t contexts[] = {2, 9, 16, 60, 61, 100};
+    for (size_t c = 0; c < ARRAY_COUNT(contexts); c++) {
+        double whole = mean_nll(ids, ARRAY_COUNT(ids), contexts[c], false, &tokens), sum = 0;
+        assert_int_equal(tokens, ARRAY_COUNT(ids) - 1); /* each token but the first, once */
+        for (size_t begin = 0; begin + 1 < ARRAY_COUNT(ids); begin += contexts[c] - 1) {
+            size_t left = ARRAY_COUNT(ids) - begin, count = left < contexts[c] ? left : contexts[c];
+            double part = mean_nll(ids + begin, count, 0, false, &part_tokens);
+            sum += part * (double)part_tokens;
+        }
+        assert_true(fabs(whole - sum / (double)tokens) < 1e-7); /* the report has nine digits */
+        assert_true(mean_nll(ids, ARRAY_COUNT(ids), contexts[c], true, &tokens) == whole);
+    }
+}
+
+static void refuse_nll(struct kvasir_model *of, struct eval_nll_options options, const char *why)
+{
+    struct buffer out;
+    struct error error = {0};
+    buffer_init(&out, 0);
+    assert_int_not_equal(eval_nll(of, &options, EVAL_JSON, &out, &error), ST_OK);
+    if (!strstr(error.text, why)) fail_msg("'%s' does not say '%s'", error.text, why);
+    assert_int_equal(out.length, 0);
+    buffer_release(&out);
+}
+
+static void test_nll_refused(void **state)
+{
+    (void)state;
+    const uint32_t ids[] = {1, 512};
+    struct kvasir_model *vocabulary;
+    refuse_nll(model, (struct eval_nll_options){.ids = ids, .count = 1}, "at least 2");
+    refuse_nll(model, (struct eval_nll_options){.ids = ids, .count = 2}, "512");
+    refuse_nll(model, (struct eval_nll_options){.ids = ids, .count = 2, .context = 1}, "token 1 is 512");
+    refuse_nll(model, (struct eval_nll_options){.ids = (uint32_t[]){1, 2}, .count = 2, .context = 1}, "context");
+    refuse_nll(model, (struct eval_nll_options){.ids = (uint32_t[]){1, 2}, .count = 2, .kv_cache_dtype = "f9"}, "f9");
+    assert_int_equal(kvasir_model_open(tiny_path("gemma3"), &(struct kvasir_model_options){.vocabulary_only = true},
+                                       &vocabulary, NULL),
+                     KVASIR_OK);
+    refuse_nll(vocabulary, (struct eval_nll_options){.ids = ids, .count = 2}, "vocabulary only");
+    kvasir_model_close(vocabulary);
+}
+
+/* ---- bench --------------------------------------------------------------------------------------------------------- */
+
+static const uint32_t prompts[] = {20, 0, 3}, generates[] = {4, 0}, depths[] = {0, 40};
+static const struct eval_bench_options all = {.prompt = prompts,
+                                              .generate = generates,
+                                              .depth = depths,
+                                              .prompt_count = 3,
+                                              .generate_count = 2,
+                                              .depth_count = 2,
+                                              .repetitions = 3};
+
+static void test_bench(void **state)
+{
+    (void)state;
+    const char *names[] = {"pp20", "pp3", "tg4", "tg4@40"};
+    for (int no_kv_cache = 0; no_kv_cache < 2; no_kv_cache++) {
+        struct buffer out;
+        struct eval_bench_options options = all;
+        options.no_kv_cache = no_kv_cache != 0;
+        buffer_init(&out, 0);
+        assert_int_equal(eval_bench(model, &options, EVAL_JSON, &out, NULL), ST_OK);
+        json_t *list = json_loads(out.data, 0, NULL);
+        assert_int_equal(json_array_size(list), ARRAY_COUNT(names));
+        for (size_t i = 0; i < ARRAY_COUNT(names); i++) {
+            json_t *row = json_array_get(list, i);
+            assert_string_equal(json_string_value(json_object_get(row, "test")), names[i]);
+            assert_true(json_number_value(json_object_get(row, "tokens_per_s")) > 0);
+            assert_true(json_number_value(json_object_get(row, "stddev")) >= 0);
+        }
+        json_decref(list);
+        buffer_release(&out);
+    }
+}
+
+static void test_bench_tables(void **state)
+{
+    (void)state;
+    const struct {
+        enum eval_output output;
+        const char *first, *row;
+    } tables[] = {{EVAL_MARKDOWN, "| test |", "\n| tg4@40 | "}, {EVAL_CSV, "test,tokens_per_s,stddev\n", "\ntg4@40,"}};
+    for (size_t i = 0; i < ARRAY_COUNT(tables); i++) {
+        struct buffer out;
+        buffer_init(&out, 0);
+        assert_int_equal(eval_bench(model, &all, tables[i].output, &out, NULL), ST_OK);
+        assert_int_equal(strncmp(out.data, tables[i].first, strlen(tables[i].first)), 0);
+        assert_non_null(strstr(out.data, tables[i].row));
+        buffer_release(&out);
+    }
+    struct error error = {0};
+    struct buffer out;
+    struct eval_bench_options none = all;
+    none.repetitions = 0;
+    buffer_init(&out, 0);
+    assert_int_equal(eval_bench(model, &none, EVAL_JSON, &out, &error), ST_INVALID);
+    assert_non_null(strstr(error.text, "repetitions"));
+    none = (struct eval_bench_options){.repetitions = 1};
+    assert_int_equal(eval_bench(model, &none, EVAL_JSON, &out, &error), ST_OK);
+    assert_string_equal(out.data, "[]\n");
+    buffer_release(&out);
+}
+
+/* ---- inspect ------------------------------------------------------------------------------------------------------- */
+
+static json_t *inspect(const char *path)
+{
+    struct buffer out;
+    struct error error = {0};
+    buffer_init(&out, 0);
+    if (eval_inspect(path, EVAL_JSON, &out, &error) != ST_OK) fail_msg("%s", error.text);
+    json_t *report = json_loads(out.data, 0, NULL);
+    assert_non_null(report);
+    buffer_release(&out);
+    return report;
+}
+
+static json_int_t number_at(json_t *object, const char *key, const char *format)
+{
+    json_t *value = json_object_get(object, key);
+    if (format) value = json_object_get(value, format);
+    assert_true(json_is_integer(value));
+    return json_integer_value(value);
+}
+
+/* gemma3: 7 layers of 2 KV heads; six slide over 16 tokens, one is full. */
+static void test_inspect(void **state)
+{
+    (void)state;
+    json_t *report = inspect(tiny_path("gemma3")), *kv = json_object_get(report, "kv");
+    const struct {
+        const char *name;
+        json_int_t bytes;
+    } formats[] = {{"f32", 4}, {"f16", 2}};
+    json_int_t layers = number_at(report, "layers", NULL), heads = number_at(report, "kv_heads", NULL);
+    json_int_t width = number_at(report, "head_dim", NULL) + number_at(report, "value_dim", NULL), sliding = 0;
+    assert_string_equal(json_string_value(json_object_get(report, "architecture")), "gemma3");
+    assert_true(json_is_true(json_object_get(report, "runs")));
+    json_t *kinds = json_object_get(kv, "layer_kinds"), *table = json_object_get(kv, "table");
+    assert_int_equal(json_array_size(kinds), 2);
+    for (size_t k = 0; k < 2; k++) {
+        json_t *kind = json_array_get(kinds, k);
+        if (strcmp(json_string_value(json_object_get(kind, "kind")), "sliding") == 0)
+            sliding = number_at(kind, "layers", NULL);
+    }
+    assert_true(sliding > 0 && sliding < layers);
+    for (size_t f = 0; f < ARRAY_COUNT(formats); f++) {
+        const char *name = formats[f].name;
+        json_int_t layer = heads * width * formats[f].bytes;
+        assert_int_equal(number_at(kv, "bytes_per_token", name), layers * layer);
+        assert_int_equal(json_array_size(table), 8);
+        for (size_t row = 0; row < 8; row++) {
+            json_t *line = json_array_get(table, row);
+            json_int_t tokens = 1024 << row;
+            assert_int_equal(number_at(line, "tokens", NULL), tokens);
+            /* full layers hold every token, sliding ones a window of 16 in at most two blocks of 32 */
+            assert_int_equal(number_at(line, "bytes", name),
+                             (layers - sliding) * layer * tokens + sliding * layer * 64);
+            assert_int_equal(number_at(line, "bytes_without_cache", name), layer * tokens);
+        }
+    }
+    json_t *tensors = json_object_get(report, "tensors");
+    assert_int_equal(number_at(tensors, "count", NULL), json_array_size(json_object_get(tensors, "list")));
+    json_int_t parameters = 0;
+    const char *key;
+    json_t *value;
+    json_object_foreach(json_object_get(tensors, "by_format"), key, value) parameters +=
+        number_at(value, "elements", NULL);
+    assert_int_equal(number_at(report, "parameters", NULL), parameters);
+    json_decref(report);
+
+    struct buffer out;
+    buffer_init(&out, 0);
+    assert_int_equal(eval_inspect(tiny_path("gemma3"), EVAL_TEXT, &out, NULL), ST_OK);
+    assert_non_null(strstr(out.data, "gemma3"));
+    assert_non_null(strstr(out.data, "for the last 16 tokens"));
+    assert_non_null(strstr(out.data, "128K"));
+    buffer_release(&out);
+}
+
+static void write_unknown(struct scratch *scratch, uint32_t tensor_type)
+{
+    struct buffer file;
+    buffer_init(&file, 0);
+    gguf_header(&file, 3, 1, 2);
+    gguf_key_text(&file, "general.architecture", "unheard-of");
+    gguf_key_text(&file, "general.name", "bad \xff name\x1b[31m");
+    gguf_tensor(&file, "token_embd.weight", tensor_type, 2, 256, 0);
+    gguf_pad(&file, 32);
+    gguf_zeros(&file, 4096);
+    scratch_write(scratch, "model.gguf", file.data, file.length);
+    buffer_release(&file);
+}
+
+static void test_inspect_unknown(void **state)
+{
+    (void)state;
+    struct scratch scratch;
+    struct buffer out;
+    struct error error = {0};
+    scratch_init(&scratch);
+    write_unknown(&scratch, 0); /* f32 */
+    json_t *report = inspect(scratch_path(&scratch, "model.gguf"));
+    assert_true(json_is_false(json_object_get(report, "runs")));
+    assert_non_null(strstr(json_string_value(json_object_get(report, "reason")), "unheard-of"));
+    assert_true(json_is_null(json_object_get(report, "kv")));
+    assert_true(json_is_null(json_object_get(report, "layers")));
+    assert_int_equal(number_at(report, "parameters", NULL), 512);
+    json_decref(report);
+    buffer_init(&out, 0);
+    assert_int_equal(eval_inspect(scratch_path(&scratch, "model.gguf"), EVAL_TEXT, &out, &error), ST_OK);
+    assert_non_null(strstr(out.data, "cannot run"));
+    assert_null(strchr(out.data, '\x1b'));
+    out.length = 0;
+    write_unknown(&scratch, 39); /* a tensor format that is not known: the metadata is shown */
+    report = inspect(scratch_path(&scratch, "model.gguf"));
+    assert_true(json_is_false(json_object_get(report, "runs")));
+    assert_non_null(strstr(json_string_value(json_object_get(report, "reason")), "token_embd.weight"));
+    json_decref(report);
+    assert_int_not_equal(eval_inspect(scratch_path(&scratch, "absent.gguf"), EVAL_TEXT, &out, &error), ST_OK);
+    assert_non_null(strstr(error.text, "absent.gguf"));
+    assert_int_equal(out.length, 0);
+    buffer_release(&out);
+    scratch_release(&scratch);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_nll_windows),  cmocka_unit_test(test_nll_refused), cmocka_unit_test(test_bench),
+        cmocka_unit_test(test_bench_tables), cmocka_unit_test(test_inspect),     cmocka_unit_test(test_inspect_unknown),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
