@@ -3,7 +3,7 @@
 #include "kvasir.h"
 #include "support.h"
 
-#define ANSWER 24u
+#define ANSWER 24u /* at most */
 
 static struct kvasir_model *model;
 static char path[512];
@@ -67,8 +67,11 @@ static void make_requests(struct kvasir_request requests[PROMPT_COUNT], uint32_t
         assert_int_equal(
             kvasir_tokenize(model, PROMPTS[i], strlen(PROMPTS[i]), KVASIR_ADD_SPECIAL, &ids[i], &count, NULL),
             KVASIR_OK);
-        requests[i] = (struct kvasir_request){
-            .prompt = ids[i], .prompt_count = count, .max_tokens = ANSWER, .ignore_eos = true, .logprobs = 1};
+        requests[i] = (struct kvasir_request){.prompt = ids[i],
+                                              .prompt_count = count,
+                                              .max_tokens = test_count(10, ANSWER),
+                                              .ignore_eos = true,
+                                              .logprobs = 1};
         if (i == 1) requests[i].sampling = (struct kvasir_sampling){.temperature = 1, .seed = 4, .has_seed = true};
     }
 }
