@@ -12,6 +12,9 @@
 const struct model *engine_model(const struct kvasir_model *model);
 uint32_t engine_threads(const struct kvasir_model *model);
 
+/* -log of the probability that the row's softmax gives `token`; sums in double. */
+double engine_token_nll(const float *logits, uint32_t vocabulary, uint32_t token);
+
 /* "auto" (f16), "f32", "f16", or "k=…,v=…". NULL is "auto". */
 MUST_CHECK enum status engine_kv_formats(const char *text, enum number_format *k, enum number_format *v,
                                          struct error *error);

@@ -3,6 +3,7 @@
  * A vocabulary has up to 262,144 entries, so the loops over it are written for the compiler's vectors: LANES values side by
  * side, the same ones whatever the instruction set, so that sums do not depend on it. */
 #include "engine/logprobs.h"
+#include "engine/engine.h"
 #include <float.h>
 #include <math.h>
 #include <string.h>
@@ -152,4 +153,9 @@ float logits_logprob(float logit, double log_sum)
 {
     float clean = logit_clean(logit);
     return clean == -INFINITY ? -INFINITY : (float)((double)clean - log_sum);
+}
+
+double engine_token_nll(const float *logits, uint32_t vocabulary, uint32_t token)
+{
+    return logits_log_sum(logits, vocabulary) - (double)logit_clean(logits[token]);
 }

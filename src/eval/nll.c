@@ -57,7 +57,7 @@ static enum status run_window(struct nll *nll, const uint32_t *tokens, uint32_t 
         enum status status = run_slab(nll, tokens, begin, rows, &logits, error);
         if (status != ST_OK) return status;
         for (uint32_t i = 0; i < rows; i++, logits += nll->vocabulary)
-            nll->sum += logits_log_sum(logits, nll->vocabulary) - (double)logit_clean(logits[tokens[begin + i + 1]]);
+            nll->sum += engine_token_nll(logits, nll->vocabulary, tokens[begin + i + 1]);
         begin += rows;
         nll->predictions += rows;
         if (nll->options->progress)
