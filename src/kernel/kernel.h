@@ -13,6 +13,7 @@
 #ifndef KERNEL_KERNEL_H
 #define KERNEL_KERNEL_H
 #include "base/base.h"
+#include "kernel/peak.h" /* what bounds a machine: multiply-add and read loops */
 
 /* ---- number formats ------------------------------------------------------------------------------------------------ */
 

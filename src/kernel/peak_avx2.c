@@ -1,0 +1,38 @@
+/* peak_avx2.c - multiply-add and read loops in 256 bits. */
+#include "kernel/peak_internal.h"
+
+#define MULTIPLY_BYTES(n) "vpmaddubsw %%ymm13, %%ymm12, %%ymm14\n\tvpaddw %%ymm14, %%ymm" #n ", %%ymm" #n "\n\t"
+#define MULTIPLY_FLOATS(n) "vfmadd231ps %%ymm13, %%ymm12, %%ymm" #n "\n\t"
+
+uint64_t kernel_peak_int8_avx2(uint64_t turns)
+{
+    const uint32_t a = PEAK_BYTES_A, b = PEAK_BYTES_B;
+    uint64_t macs = turns * PEAK_CHAINS * 32;
+    PEAK_LOOP("ymm", MULTIPLY_BYTES, turns, a, b);
+    return macs;
+}
+
+uint64_t kernel_peak_f32_avx2(uint64_t turns)
+{
+    const float a = PEAK_FLOAT_A, b = PEAK_FLOAT_B;
+    uint64_t macs = turns * PEAK_CHAINS * 8;
+    PEAK_LOOP("ymm", MULTIPLY_FLOATS, turns, a, b);
+    return macs;
+}
+
+static void read_line(const char *at)
+{
+    __asm__ volatile("vmovdqa (%0), %%ymm0\n\tvmovdqa 32(%0), %%ymm1" : : "r"(at) : "xmm0", "xmm1", "memory");
+}
+
+void kernel_read_avx2(const void *data, uint64_t bytes, uint32_t ahead)
+{
+    const char *at = data, *end = at + bytes;
+    for (; (uint64_t)(end - at) >= READ_LINES * 64; at += READ_LINES * 64)
+        for (uint32_t line = 0; line < READ_LINES; line++) {
+            if (ahead) __builtin_prefetch((const void *)((uintptr_t)at + ahead + line * 64), 0, 2);
+            read_line(at + line * 64);
+        }
+    for (; at < end; at += 64) read_line(at);
+    __asm__ volatile("vzeroupper" : : : PEAK_REGISTERS);
+}

@@ -1,0 +1,12 @@
+/* peak_avxvnni.c - the int8 multiply-add loop with 256-bit VNNI. The rest is avx2's. */
+#include "kernel/peak_internal.h"
+
+#define MULTIPLY_BYTES(n) "%{vex%} vpdpbusd %%ymm13, %%ymm12, %%ymm" #n "\n\t"
+
+uint64_t kernel_peak_int8_avxvnni(uint64_t turns)
+{
+    const uint32_t a = PEAK_BYTES_A, b = PEAK_BYTES_B;
+    uint64_t macs = turns * PEAK_CHAINS * 32;
+    PEAK_LOOP("ymm", MULTIPLY_BYTES, turns, a, b);
+    return macs;
+}
