@@ -1,10 +1,12 @@
 /* memory.c - the allocation shim, arenas, growing buffers, and how much memory is left. Every allocation of the program
  * passes here, so that a test can fail the Nth; nothing here aborts on "no memory". */
 #include "base/base_internal.h"
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 void *mem_alloc(size_t bytes)
 {
@@ -45,28 +47,72 @@ char *mem_strndup(const char *text, size_t bytes)
     return copy;
 }
 
-static void *map_pages(size_t bytes, int flags)
+#define HUGE_PAGE_BYTES ((size_t)2 << 20)
+#define REGION_BYTES ((size_t)64 << 20)
+
+/* Anonymous pages from the border of a huge page on: newer systems begin there by themselves, older ones need the detour
+ * over a larger block whose ends are given back. */
+static unsigned char *map_pages(size_t bytes, int flags)
 {
-    if (fault_now(FAULT_ALLOC)) return NULL;
-    void *block = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
-    if (block == MAP_FAILED) return NULL;
+    if (bytes > SIZE_MAX - HUGE_PAGE_BYTES) return NULL;
+    size_t slack = bytes >= HUGE_PAGE_BYTES ? HUGE_PAGE_BYTES : 0;
+    unsigned char *whole =
+        mmap(NULL, bytes + slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
+    if (whole == MAP_FAILED) return NULL;
+    size_t before = slack ? (HUGE_PAGE_BYTES - (uintptr_t)whole % HUGE_PAGE_BYTES) % HUGE_PAGE_BYTES : 0;
+    unsigned char *block = whole + before;
+    if (before) munmap(whole, before);
+    if (slack > before) munmap(block + bytes, slack - before);
     madvise(block, bytes, MADV_HUGEPAGE); /* only a wish: fewer TLB misses where the machine allows it */
     return block;
 }
 
+static size_t whole_pages(size_t bytes)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    return bytes > SIZE_MAX - page ? SIZE_MAX : (size_t)round_up(bytes ? bytes : 1, page);
+}
+
+/* Blocks are cut one after the other from a region, so that huge pages span their borders: weights come as hundreds of
+ * blocks of a few hundred KB, which alone would get small pages only. Any block can be unmapped by itself; what is left
+ * of a region when the next begins is given back. */
+static struct {
+    pthread_mutex_t lock;
+    unsigned char *next;
+    size_t left;
+} region = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
 void *mem_map(size_t bytes)
 {
-    return map_pages(bytes, 0);
+    if (fault_now(FAULT_ALLOC)) return NULL;
+    bytes = whole_pages(bytes);
+    if (bytes >= REGION_BYTES) return map_pages(bytes, 0);
+    pthread_mutex_lock(&region.lock);
+    if (region.left < bytes) {
+        unsigned char *fresh = map_pages(REGION_BYTES, 0);
+        if (fresh) {
+            if (region.left) munmap(region.next, region.left);
+            region.next = fresh;
+            region.left = REGION_BYTES;
+        }
+    }
+    unsigned char *block = region.left >= bytes ? region.next : NULL;
+    if (block) {
+        region.next += bytes;
+        region.left -= bytes;
+    }
+    pthread_mutex_unlock(&region.lock);
+    return block;
 }
 
 void *mem_map_reserve(size_t bytes)
 {
-    return map_pages(bytes, MAP_NORESERVE);
+    return fault_now(FAULT_ALLOC) ? NULL : map_pages(whole_pages(bytes), MAP_NORESERVE);
 }
 
 void mem_unmap(void *block, size_t bytes)
 {
-    if (block) munmap(block, bytes);
+    if (block) munmap(block, whole_pages(bytes));
 }
 
 /* One number from a small kernel file; false when it is not there or says "max". */
