@@ -76,4 +76,16 @@ struct model_entry {
 void model_forward(struct model_run *run, const struct model_entry *entries, uint32_t entry_count,
                    const float **logits);
 
+/* What any pass over `count` tokens of one sequence, from `position` on, has to do, `logits_count` of them with logits:
+ * the figures that a limit of speed is made of. Only matrices and attention count; norms, rotations, activations, the
+ * embedding's rows and what is done a second time for precision do not. `kv_layers`: as model_kv_layers() gives them. */
+struct model_work {
+    uint64_t int8_macs;    /* multiply-adds with quantised matrices */
+    uint64_t f32_macs;     /* with float matrices, and of attention: q.k and p.v for every key a query sees */
+    uint64_t weight_bytes; /* all packed matrices, read once for the pass; the output matrix only if there are logits */
+    uint64_t kv_bytes;     /* K and V rows that the tokens see, read anew for every token */
+};
+void model_work(const struct model *model, const struct kv_layer *kv_layers, uint32_t position, uint32_t count,
+                uint32_t logits_count, struct model_work *out);
+
 #endif
