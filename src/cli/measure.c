@@ -138,6 +138,7 @@ int bench_main(const struct options *options)
                                            .repetitions = (uint32_t)options->repetitions,
                                            .kv_cache_dtype = dtype,
                                            .no_kv_cache = options->no_kv_cache,
+                                           .roofline = options->roofline,
                                            .progress = bench_progress,
                                            .progress_data = &progress};
         status = eval_bench(model, &bench, output_kind(options), &report, &error);

@@ -60,9 +60,15 @@ const struct command COMMANDS[COMMAND_COUNT] = {
         {"bench", ARGUMENTS_MODEL, "[MODEL]", "measure prefill and decode speed",
          "Every value of -p is a prefill test (pp512), every pair of -n and -d a decode test (tg128, tg128@8192). Each "
          "runs "
-         "once untimed, then -r times.",
+         "once untimed, then -r times.\n\n"
+         "--roofline sets every test against what this machine can do at best with the same threads and instruction "
+         "set, measured just before and after it by loops that do nothing else. Prefill: seconds a token = int8 "
+         "multiply-adds of the matrices / int8 peak + multiply-adds of attention / f32 peak (float matrices count as "
+         "f32), but no less than reading the weights once takes. Decode: seconds a token = bytes of the weights and "
+         "of the K and V rows seen / read bandwidth over a buffer of that size. The limit is 1 / seconds.",
          "kvasir bench smollm2\tpp512 and tg128\n"
-         "kvasir bench qwen2 -p 0 -n 64 -d 0,8192 -r 5 --output json\tdecode, empty and at 8K tokens of context\n"},
+         "kvasir bench qwen2 -p 0 -n 64 -d 0,8192 -r 5 --output json\tdecode, empty and at 8K tokens of context\n"
+         "kvasir bench qwen2 --roofline\tas shares of what the machine can do\n"},
     [COMMAND_HELP] = {"help", ARGUMENTS_REST, "[COMMAND]", "describe a command",
                       "The same as COMMAND --help. With --man, the manual page as roff source; with --bash-completion, "
                       "a script for bash.",
@@ -219,7 +225,7 @@ const struct option_row OPTION_ROWS[] = {
      .offset = AT(max_batched_tokens),
      .help = "prompt tokens computed in one step"},
     {.commands = GENERATES, .name = "no-kv-cache", .kind = OPTION_FLAG, .group = "KV cache",
-     .offset = AT(no_kv_cache),
+     .exclusive = "cached", .offset = AT(no_kv_cache),
      .help = "recompute everything for each token: slow, same tokens, for comparison"},
 
     /* ---- measurement ---- */
@@ -236,6 +242,10 @@ const struct option_row OPTION_ROWS[] = {
     {.commands = FOR(BENCH), .letter = 'r', .name = "repetitions", .kind = OPTION_WHOLE, .argument = "N",
      .group = "Measurement", .fallback = "3", .low = 1, .high = 10000, .offset = AT(repetitions),
      .help = "timed runs of every test"},
+    {.commands = FOR(BENCH), .name = "roofline", .kind = OPTION_FLAG, .group = "Measurement", .exclusive = "cached",
+     .offset = AT(roofline),
+     .help = "measure this machine too (read bandwidth, int8 and f32 multiply-adds per second), and give every test's limit "
+             "and the share of it that was reached"},
 
     /* ---- output ---- */
     {.commands = FOR(RUN) | FOR(INSPECT) | FOR(TOKENIZE) | FOR(EVAL_NLL), .letter = 'o', .name = "output",

@@ -127,6 +127,7 @@ struct options {
 
     struct id_list bench_prompt, bench_generate, bench_depth;
     int64_t repetitions;
+    bool roofline;
 
     const char *output;
     bool quiet, manual, bash_completion;

@@ -6,8 +6,8 @@
  *           each a pass and a greedy pick, timed from the first token to the last: N / seconds
  *
  * One untimed run before each test, of at most WARM_UP tokens, touches weights and working memory. Nothing is timed but
- * kvasir_engine_step. */
-#include "eval/eval_internal.h"
+ * kvasir_engine_step. With a roofline, the machine is measured just before and just after each test. */
+#include "eval/bench_internal.h"
 #include <math.h>
 #include <stdio.h>
 
@@ -15,22 +15,6 @@
 #define WARM_UP_DECODE 4u
 #define TESTS_MAX 1024u
 #define REPETITIONS_MAX 1000u
-
-struct bench_test {
-    char name[48];
-    bool decode;
-    uint32_t prompt, generate; /* tokens; a prefill test has generate = 1 */
-    double mean, deviation;    /* tokens per second, over the repetitions */
-};
-
-struct bench {
-    const struct eval_bench_options *options;
-    struct kvasir_engine *engine;
-    struct bench_test *tests;
-    uint32_t test_count, vocabulary;
-    uint32_t *prompt; /* [longest prompt] */
-    double *rates;    /* [repetitions] */
-};
 
 /* ---- the list of tests ------------------------------------------------------------------------------------------- */
 
@@ -75,6 +59,8 @@ static enum status check(const struct eval_bench_options *o, struct error *error
         for (size_t j = 0; j < counts[i]; j++)
             if (lists[i][j] > 1u << 28)
                 return error_set(error, ST_INVALID, "a test of %u tokens: at most %u", lists[i][j], 1u << 28);
+    if (o->roofline && o->no_kv_cache)
+        return error_set(error, ST_INVALID, "a roofline is of decoding with a KV cache: leave out one of the two");
     return ST_OK;
 }
 
@@ -113,6 +99,26 @@ static void summarise(struct bench_test *test, const double *rates, uint32_t cou
     test->deviation = count > 1 ? sqrt(squares / (count - 1)) : 0;
 }
 
+static void set_work(struct bench *bench)
+{
+    for (uint32_t i = 0; i < bench->test_count; i++) {
+        struct bench_test *test = &bench->tests[i];
+        if (test->decode)
+            roofline_decode(&bench->roofline, test->prompt, test->generate - 1, &test->cell);
+        else
+            roofline_prefill(&bench->roofline, test->prompt, &test->cell);
+    }
+}
+
+/* What the machine can do now, of the test's work. */
+static enum status bound_test(const struct bench *bench, struct bench_test *test, struct error *error)
+{
+    const struct eval_bench_options *o = bench->options;
+    if (!o->roofline) return ST_OK;
+    if (o->progress) o->progress(o->progress_data, "machine", 0, 1);
+    return roofline_measure(&bench->roofline, &test->cell, error);
+}
+
 static enum status run_test(struct bench *bench, uint32_t index, struct error *error)
 {
     struct bench_test *test = &bench->tests[index];
@@ -123,7 +129,8 @@ static enum status run_test(struct bench *bench, uint32_t index, struct error *e
     /* A decode test keeps its prompt, so the warm-up fills the cache for the timed runs. */
     if (!test->decode && prompt > WARM_UP_PREFILL) prompt = WARM_UP_PREFILL;
     if (test->decode && generate > WARM_UP_DECODE + 1) generate = WARM_UP_DECODE + 1;
-    enum status status = run_once(bench, prompt, generate, seed, &prefill_s, &decode_s, error);
+    enum status status = bound_test(bench, test, error);
+    if (status == ST_OK) status = run_once(bench, prompt, generate, seed, &prefill_s, &decode_s, error);
     for (uint32_t r = 0; r < o->repetitions && status == ST_OK; r++) {
         if (o->progress) o->progress(o->progress_data, test->name, r, o->repetitions);
         if (!test->decode) seed++;
@@ -131,38 +138,9 @@ static enum status run_test(struct bench *bench, uint32_t index, struct error *e
         bench->rates[r] = test->decode ? (test->generate - 1) / decode_s : test->prompt / prefill_s;
     }
     if (status == ST_OK) summarise(test, bench->rates, o->repetitions);
+    if (status == ST_OK) status = bound_test(bench, test, error);
     if (status == ST_OK && o->progress) o->progress(o->progress_data, test->name, o->repetitions, o->repetitions);
     return status;
-}
-
-/* ---- the report -------------------------------------------------------------------------------------------------- */
-
-static enum status write_json(const struct bench *bench, struct buffer *out, struct error *error)
-{
-    json_t *list = json_array();
-    int failed = list ? 0 : -1;
-    for (uint32_t i = 0; i < bench->test_count && !failed; i++) {
-        const struct bench_test *test = &bench->tests[i];
-        failed = json_array_append_new(list, json_pack("{s:s, s:f, s:f}", "test", test->name, "tokens_per_s",
-                                                       test->mean, "stddev", test->deviation));
-    }
-    if (failed) {
-        json_decref(list);
-        list = NULL;
-    }
-    return report_json(list, out, error);
-}
-
-static enum status write(const struct bench *bench, enum eval_output output, struct buffer *out, struct error *error)
-{
-    if (output == EVAL_JSON) return write_json(bench, out, error);
-    bool csv = output == EVAL_CSV;
-    buffer_text(out, csv ? "test,tokens_per_s,stddev\n" : "| test | tokens/s | stddev |\n|---|---:|---:|\n");
-    for (uint32_t i = 0; i < bench->test_count; i++) {
-        const struct bench_test *test = &bench->tests[i];
-        buffer_printf(out, csv ? "%s,%.3f,%.3f\n" : "| %s | %.2f | %.2f |\n", test->name, test->mean, test->deviation);
-    }
-    return report_done(out, error);
 }
 
 enum status eval_bench(struct kvasir_model *model, const struct eval_bench_options *options, enum eval_output output,
@@ -192,16 +170,22 @@ enum status eval_bench(struct kvasir_model *model, const struct eval_bench_optio
         status = error_set(error, ST_NOMEM, "not enough memory for a prompt of %u tokens", prompt);
         goto done;
     }
-    status = (enum status)kvasir_engine_open(model,
-                                             &(struct kvasir_engine_options){.context = context,
-                                                                             .kv_cache_dtype = options->kv_cache_dtype,
-                                                                             .no_kv_cache = options->no_kv_cache,
-                                                                             .max_sequences = 1},
-                                             &bench.engine, (struct kvasir_error *)(void *)error);
+    if (options->roofline && options->progress) options->progress(options->progress_data, "machine", 0, 1);
+    if (options->roofline) status = roofline_init(&bench.roofline, model, options->kv_cache_dtype, error);
+    if (options->roofline && status == ST_OK) set_work(&bench);
+    if (status == ST_OK)
+        status =
+            (enum status)kvasir_engine_open(model,
+                                            &(struct kvasir_engine_options){.context = context,
+                                                                            .kv_cache_dtype = options->kv_cache_dtype,
+                                                                            .no_kv_cache = options->no_kv_cache,
+                                                                            .max_sequences = 1},
+                                            &bench.engine, (struct kvasir_error *)(void *)error);
     for (uint32_t i = 0; i < bench.test_count && status == ST_OK; i++) status = run_test(&bench, i, error);
-    if (status == ST_OK) status = write(&bench, output, out, error);
+    if (status == ST_OK) status = bench_report(&bench, output, out, error);
 done:
     kvasir_engine_close(bench.engine);
+    roofline_release(&bench.roofline);
     mem_free(bench.prompt);
     mem_free(bench.rates);
     mem_free(bench.tests);

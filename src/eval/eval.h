@@ -28,14 +28,20 @@ MUST_CHECK enum status eval_nll(struct kvasir_model *model, const struct eval_nl
 
 /* Prefill of `prompt` tokens (test "ppN") and decode of `generate` tokens after `depth` tokens of context ("tgN" or
  * "tgN@D"), `repetitions` times after one untimed warm-up. Each of the three lists may hold several values. JSON: a list of
- * {"test","tokens_per_s","stddev"}; also markdown and csv. */
+ * {"test","tokens_per_s","stddev"}; also markdown and csv. With `roofline`, each test is set against what this machine
+ * could do with these threads and kernels (docs/roofline.md), and has besides "limit_tokens_per_s" and "share" (of the
+ * limit; both null where it is not known), "int8_macs_per_token", "f32_macs_per_token", "bytes_per_token", and "machine":
+ * {"isa","threads","int8_gmac_per_s","f32_gmac_per_s","read_gb_per_s","read_sizes":[{"bytes","gb_per_s"}]}, measured
+ * just before and after the test (read_sizes: once, at the beginning). Takes memory for a buffer of the test's working set meanwhile. */
 struct eval_bench_options {
     const uint32_t *prompt, *generate, *depth; /* a 0 in prompt or generate: no such test */
     size_t prompt_count, generate_count, depth_count;
     uint32_t repetitions;
     const char *kv_cache_dtype;
     bool no_kv_cache;
-    void (*progress)(void *data, const char *test, uint32_t done, uint32_t total); /* may be NULL */
+    bool roofline; /* not with no_kv_cache: ST_INVALID */
+    /* May be NULL. While the machine is measured, `test` is "machine". */
+    void (*progress)(void *data, const char *test, uint32_t done, uint32_t total);
     void *progress_data;
 };
 MUST_CHECK enum status eval_bench(struct kvasir_model *model, const struct eval_bench_options *options,

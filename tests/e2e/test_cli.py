@@ -195,6 +195,22 @@ class Tiny(Case):
         one = json.loads(self.kvasir("bench", "-m", TINY, "-t", "1", "-p", "16", "-n", "0", "-r", "1", "--output", "json"))
         self.assertEqual([test["test"] for test in one], ["pp16"])
 
+    def test_bench_roofline(self):
+        arguments = ["bench", "-m", TINY, "-p", "16", "-n", "0", "-r", "1", "-t", "2", "--roofline"]
+        row, = json.loads(self.kvasir(*arguments, "--output", "json"))
+        self.assertEqual(row["test"], "pp16")
+        self.assertEqual(row["machine"]["threads"], 2)
+        self.assertEqual(row["int8_macs_per_token"], 0)  # bf16 weights
+        self.assertGreater(row["bytes_per_token"], 0)
+        if row["machine"]["isa"] != "ref":
+            self.assertGreater(row["limit_tokens_per_s"], 0)
+            self.assertAlmostEqual(row["share"] * row["limit_tokens_per_s"] / row["tokens_per_s"], 1, 6)
+        table = self.kvasir(*arguments).decode()
+        self.assertRegex(table, r"^\w+, 2 threads: int8 .* GMAC/s, f32 .* GMAC/s; reads 1 MiB at .* GB/s, .*\n\n\| test \|")
+        self.assertRegex(table, r"\| pp16 \| [\d.]+ \| [\d.]+ \| ([\d.]+|-) \| ([\d.]+ %|-) \|\n$")
+        plain = self.kvasir("bench", "-m", TINY, "-p", "16", "-n", "0", "-r", "1", "--output", "json")
+        self.assertEqual(set(json.loads(plain)[0]), {"test", "tokens_per_s", "stddev"})
+
     def test_inspect(self):
         page = self.kvasir("inspect", TINY).decode()
         self.assertIn("llama", page)
@@ -297,6 +313,7 @@ class BadInput(Case):
     def test_command_lines(self):
         for arguments in (["fly"], ["run", "--no-such-flag"], ["run", "-n", "many", "-p", "x"], ["run", "-n"],
                           ["run", "--temp", "-1", "-p", "x"], ["run", "-p", "x", "-f", "y"], ["eval", "fly"], ["bench", "-p", "-3"],
+                          ["bench", "-m", TINY, "--roofline", "--no-kv-cache"], ["run", "-m", TINY, "--roofline"],
                           ["run", "-m", TINY, "--prompt-ids", IDS, "--output", "xml"], ["render", "--messages"],
                           ["tokenize", "-m", TINY, "--kv-cache-dtype", "f16"]):
             self.assertEqual(self.fails(*arguments), 2, arguments)

@@ -156,6 +156,82 @@ static void test_bench_tables(void **state)
     buffer_release(&out);
 }
 
+static double real_at(json_t *row, const char *key)
+{
+    json_t *value = json_object_get(row, key);
+    if (!json_is_number(value)) fail_msg("%s is no number", key);
+    return json_number_value(value);
+}
+
+/* What is measured is not known here, but how the figures hang together is. */
+static void test_bench_roofline(void **state)
+{
+    (void)state;
+    const uint32_t prompt = 20, generate = 4;
+    const struct eval_bench_options options = {.prompt = &prompt,
+                                               .generate = &generate,
+                                               .prompt_count = 1,
+                                               .generate_count = 1,
+                                               .repetitions = 2,
+                                               .roofline = true};
+    struct buffer out;
+    buffer_init(&out, 0);
+    assert_int_equal(eval_bench(model, &options, EVAL_JSON, &out, NULL), ST_OK);
+    json_t *list = json_loads(out.data, 0, NULL);
+    assert_int_equal(json_array_size(list), 2);
+    for (size_t i = 0; i < 2; i++) {
+        json_t *row = json_array_get(list, i), *machine = json_object_get(row, "machine");
+        double limit, bytes = real_at(row, "bytes_per_token"), read = real_at(machine, "read_gb_per_s") * 1e9;
+        assert_string_equal(json_string_value(json_object_get(row, "test")), i ? "tg4" : "pp20");
+        assert_true(real_at(row, "int8_macs_per_token") == 0 && bytes > 0 && read > 0); /* its weights are bf16 */
+        assert_int_equal(json_integer_value(json_object_get(machine, "threads")), cpu_count());
+        assert_int_equal(json_array_size(json_object_get(machine, "read_sizes")), 3);
+        assert_true(real_at(json_array_get(json_object_get(machine, "read_sizes"), 2), "gb_per_s") > 0);
+        if (strcmp(json_string_value(json_object_get(machine, "isa")), "ref") == 0) continue;
+        double macs = real_at(row, "f32_macs_per_token"), f32 = real_at(machine, "f32_gmac_per_s") * 1e9;
+        assert_true(real_at(machine, "int8_gmac_per_s") > 0);
+        limit = i ? read / bytes : fmin(read / bytes, f32 / macs);
+        assert_true(fabs(real_at(row, "limit_tokens_per_s") / limit - 1) < 1e-6);
+        assert_true(fabs(real_at(row, "share") * limit / real_at(row, "tokens_per_s") - 1) < 1e-6);
+    }
+    json_decref(list);
+    buffer_release(&out);
+}
+
+static void test_bench_roofline_tables(void **state)
+{
+    (void)state;
+    const uint32_t prompt = 20;
+    struct eval_bench_options options = {.prompt = &prompt, .prompt_count = 1, .repetitions = 1, .roofline = true};
+    struct kvasir_model *ref;
+    struct buffer out;
+    struct error error = {0};
+    assert_int_equal(
+        kvasir_model_open(tiny_path("gemma3"), &(struct kvasir_model_options){.isa = "ref", .threads = 1}, &ref, NULL),
+        KVASIR_OK);
+    buffer_init(&out, 0);
+    assert_int_equal(eval_bench(ref, &options, EVAL_MARKDOWN, &out, NULL), ST_OK);
+    assert_int_equal(strncmp(out.data, "ref, 1 thread: int8 - GMAC/s, f32 - GMAC/s; reads 1 MiB at ", 59), 0);
+    assert_non_null(
+        strstr(out.data, "\n\n| test | tokens/s | stddev | limit | share |\n|---|---:|---:|---:|---:|\n| pp20 |"));
+    assert_non_null(strstr(out.data, " | - | - |\n")); /* no limit of arithmetic is known */
+    out.length = 0;
+    assert_int_equal(eval_bench(ref, &options, EVAL_CSV, &out, NULL), ST_OK);
+    assert_int_equal(strncmp(out.data, "test,tokens_per_s,stddev,limit_tokens_per_s,share,", 50), 0);
+    assert_non_null(strchr(out.data, '\n'));
+    const char *row = strchr(out.data, '\n') + 1;
+    assert_int_equal(strncmp(row, "pp20,", 5), 0);
+    int commas[2] = {0};
+    for (const char *at = out.data; *at; at++) commas[at >= row] += *at == ',';
+    assert_int_equal(commas[0], 10);
+    assert_int_equal(commas[1], 10);
+    options.no_kv_cache = true;
+    assert_int_equal(eval_bench(ref, &options, EVAL_CSV, &out, &error), ST_INVALID);
+    assert_non_null(strstr(error.text, "roofline"));
+    buffer_release(&out);
+    kvasir_model_close(ref);
+}
+
 /* ---- inspect ------------------------------------------------------------------------------------------------------- */
 
 static json_t *inspect(const char *path)
@@ -282,8 +358,10 @@ static void test_inspect_unknown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_nll_windows),  cmocka_unit_test(test_nll_refused), cmocka_unit_test(test_bench),
-        cmocka_unit_test(test_bench_tables), cmocka_unit_test(test_inspect),     cmocka_unit_test(test_inspect_unknown),
+        cmocka_unit_test(test_nll_windows),    cmocka_unit_test(test_nll_refused),
+        cmocka_unit_test(test_bench),          cmocka_unit_test(test_bench_tables),
+        cmocka_unit_test(test_bench_roofline), cmocka_unit_test(test_bench_roofline_tables),
+        cmocka_unit_test(test_inspect),        cmocka_unit_test(test_inspect_unknown),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
