@@ -8,15 +8,44 @@
 
 uint64_t kernel_input_bytes(uint32_t tokens, uint32_t columns)
 {
-    uint64_t blocks = ((uint64_t)tokens + INPUT_TOKENS - 1) / INPUT_TOKENS;
-    return round_up(blocks * (columns / GROUP_COLUMNS) * sizeof(struct kernel_input_group), 64);
+    uint64_t count = ((uint64_t)tokens + INPUT_TOKENS - 1) / INPUT_TOKENS * (columns / GROUP_COLUMNS);
+    return round_up(count * (sizeof(struct kernel_input_group) + sizeof(struct kernel_input_halves)), 64);
 }
 
 void kernel_input_init(struct kernel_input *input, void *storage, const float *rows, uint64_t stride, uint32_t tokens,
                        uint32_t columns)
 {
+    uint64_t count = ((uint64_t)tokens + INPUT_TOKENS - 1) / INPUT_TOKENS * (columns / GROUP_COLUMNS);
     *input =
         (struct kernel_input){.rows = rows, .stride = stride, .tokens = tokens, .columns = columns, .groups = storage};
+    input->halves = (struct kernel_input_halves *)(input->groups + count);
+}
+
+static void quantise(const float *x, uint32_t lane, struct kernel_input_group *group,
+                     struct kernel_input_halves *halves)
+{
+    float most = 0.0f;
+    for (uint32_t i = 0; i < GROUP_COLUMNS; i++) most = fmaxf(most, fabsf(x[i]));
+    bool tiny = !(most >= INPUT_TINY);
+    float scale = tiny ? 0.0f : most / 127.0f, inverse = tiny ? 0.0f : 127.0f / most;
+    int32_t sums[2] = {0, 0};
+    for (uint32_t i = 0; i < GROUP_COLUMNS; i++) {
+        float scaled = x[i] * inverse;
+        int32_t quant = scaled >= -128.0f && scaled <= 127.5f ? (int32_t)nearbyintf(scaled) : -127;
+        group->quants[i / 4][lane][i % 4] = (int8_t)quant;
+        sums[i / 16] += quant;
+    }
+    int32_t sum = sums[0] + sums[1];
+    group->scales[lane] = scale;
+    group->weighted[lane] = (float)sum * scale;
+    group->starts_8[lane] = DOT_START - 8 * sum;
+    group->starts_16[lane] = DOT_START - 16 * sum;
+    group->starts_128[lane] = DOT_START - 128 * sum;
+    for (int half = 0; half < 2; half++) {
+        halves->weighted[half][lane] = (float)sums[half] * scale;
+        halves->starts_4[half][lane] = DOT_START - 4 * sums[half];
+        halves->starts_32[half][lane] = DOT_START - 32 * sums[half];
+    }
 }
 
 void kernel_input_prepare_ref(const struct kernel_input *input, uint32_t begin, uint32_t end)
@@ -25,20 +54,8 @@ void kernel_input_prepare_ref(const struct kernel_input *input, uint32_t begin, 
     uint32_t groups = input->columns / GROUP_COLUMNS;
     for (uint32_t token = begin; token < end; token++) {
         const float *x = input->rows + token * input->stride;
-        struct kernel_input_group *out = input->groups + (uint64_t)(token / INPUT_TOKENS) * groups;
-        for (uint32_t g = 0; g < groups; g++, x += GROUP_COLUMNS, out++) {
-            float most = 0.0f;
-            for (uint32_t i = 0; i < GROUP_COLUMNS; i++) most = fmaxf(most, fabsf(x[i]));
-            bool tiny = !(most >= INPUT_TINY);
-            float scale = tiny ? 0.0f : most / 127.0f, inverse = tiny ? 0.0f : 127.0f / most;
-            int32_t sums[2] = {0, 0};
-            for (uint32_t i = 0; i < GROUP_COLUMNS; i++) {
-                float scaled = x[i] * inverse;
-                int32_t quant = scaled >= -128.0f && scaled <= 127.5f ? (int32_t)nearbyintf(scaled) : -127;
-                out->quants[i / 4][token % INPUT_TOKENS][i % 4] = (int8_t)quant;
-                sums[i / 16] += quant;
-            }
-            input_group_finish(out, token % INPUT_TOKENS, scale, sums[0], sums[1]);
-        }
+        uint64_t at = (uint64_t)(token / INPUT_TOKENS) * groups;
+        for (uint32_t g = 0; g < groups; g++, x += GROUP_COLUMNS)
+            quantise(x, token % INPUT_TOKENS, input->groups + at + g, input->halves + at + g);
     }
 }

@@ -1,51 +1,125 @@
-/* input_avx2.c - activations to int8, 32 at a time (AVX2). Same bits as input.c. */
+/* input_avx2.c - activations to int8, 32 columns of 4 tokens at a time (AVX2). Same bits as input.c.
+ *
+ * Two saturating packs of four tokens' int32 leave, in each 128 bits, four bytes of each token: a row of
+ * kernel_input_group.quants. So nothing is transposed. */
 #include "kernel/input_internal.h"
 #include "kernel/kernel_internal.h"
 
 #include <immintrin.h>
 #include <string.h>
 
-static inline float reduce_max(__m256 v)
+#define QUANTISE_INLINE static inline __attribute__((always_inline))
+
+/* The largest lane of each of four vectors. */
+QUANTISE_INLINE __m128 four_maxima(const __m256 *v)
 {
-    __m128 m = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-    m = _mm_max_ps(m, _mm_movehl_ps(m, m));
-    return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
+    __m256 a = _mm256_max_ps(_mm256_unpacklo_ps(v[0], v[1]), _mm256_unpackhi_ps(v[0], v[1]));
+    __m256 b = _mm256_max_ps(_mm256_unpacklo_ps(v[2], v[3]), _mm256_unpackhi_ps(v[2], v[3]));
+    a = _mm256_max_ps(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xee));
+    return _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
 }
-static inline int32_t reduce_add(__m256i v)
+/* The sums of four tokens' signed bytes: four of each token in every 128 bits. */
+QUANTISE_INLINE __m128i four_sums(__m256i a, __m256i b)
 {
-    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
-    return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
+    const __m256i one = _mm256_set1_epi8(1);
+    __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(one, a), _mm256_maddubs_epi16(one, b));
+    __m256i sums = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+    return _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+}
+
+QUANTISE_INLINE void group_scales(const float *x, uint64_t stride, float *scales, float *inverses)
+{
+    const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
+    __m256 magnitudes[INPUT_TOKENS];
+    UNROLL
+    for (uint32_t t = 0; t < INPUT_TOKENS; t++) {
+        magnitudes[t] = _mm256_setzero_ps();
+        UNROLL
+        for (uint32_t i = 0; i < GROUP_COLUMNS; i += 8)
+            magnitudes[t] = _mm256_max_ps(magnitudes[t], _mm256_and_ps(_mm256_loadu_ps(x + t * stride + i), magnitude));
+    }
+    const __m128 most = four_maxima(magnitudes), steps = _mm_set1_ps(127.0f);
+    const __m128 large = _mm_cmp_ps(most, _mm_set1_ps(INPUT_TINY), _CMP_GE_OQ);
+    _mm_storeu_ps(scales, _mm_and_ps(large, _mm_div_ps(most, steps)));
+    _mm_storeu_ps(inverses, _mm_and_ps(large, _mm_div_ps(steps, most)));
+}
+
+/* Four lanes, or (tokens = 1) one of them. */
+QUANTISE_INLINE void put(void *at, __m128 values, const uint32_t tokens, uint32_t lane)
+{
+    if (tokens == 1)
+        _mm_store_ss((float *)at + lane, values);
+    else
+        _mm_storeu_ps(at, values);
+}
+/* DOT_START - (sums << shift) */
+QUANTISE_INLINE __m128 starts(__m128i sums, const int shift)
+{
+    return _mm_castsi128_ps(_mm_sub_epi32(_mm_set1_epi32(DOT_START), _mm_slli_epi32(sums, shift)));
+}
+/* Two rows of quants. */
+QUANTISE_INLINE void put_bytes(int8_t (*quants)[INPUT_TOKENS][4], __m256i bytes, const uint32_t tokens, uint32_t lane)
+{
+    put(quants[0], _mm_castsi128_ps(_mm256_castsi256_si128(bytes)), tokens, lane);
+    put(quants[1], _mm_castsi128_ps(_mm256_extracti128_si256(bytes, 1)), tokens, lane);
+}
+
+QUANTISE_INLINE void group_quants(const float *x, uint64_t stride, const uint32_t tokens, uint32_t lane,
+                                  const float *scales, const float *inverses, struct kernel_input_group *group,
+                                  struct kernel_input_halves *halves)
+{
+    const __m128 scale = _mm_loadu_ps(scales);
+    __m256i bytes[4];
+    __m128i sums[2];
+    UNROLL
+    for (uint32_t i = 0; i < 4; i++) {
+        __m256i q[INPUT_TOKENS];
+        UNROLL
+        for (uint32_t t = 0; t < INPUT_TOKENS; t++)
+            q[t] =
+                _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + t * stride + 8 * i), _mm256_set1_ps(inverses[t])));
+        bytes[i] = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
+        put_bytes(group->quants + 2 * i, bytes[i], tokens, lane);
+    }
+    UNROLL
+    for (uint32_t half = 0; half < 2; half++) {
+        sums[half] = four_sums(bytes[2 * half], bytes[2 * half + 1]);
+        put(halves->weighted[half], _mm_mul_ps(_mm_cvtepi32_ps(sums[half]), scale), tokens, lane);
+        put(halves->starts_4[half], starts(sums[half], 2), tokens, lane);
+        put(halves->starts_32[half], starts(sums[half], 5), tokens, lane);
+    }
+    const __m128i sum = _mm_add_epi32(sums[0], sums[1]);
+    put(group->scales, scale, tokens, lane);
+    put(group->weighted, _mm_mul_ps(_mm_cvtepi32_ps(sum), scale), tokens, lane);
+    put(group->starts_8, starts(sum, 3), tokens, lane);
+    put(group->starts_16, starts(sum, 4), tokens, lane);
+    put(group->starts_128, starts(sum, 7), tokens, lane);
+}
+
+/* `tokens` is a constant, 1 or 4; one token is computed in every lane and stored in its own. */
+QUANTISE_INLINE void quantise(const float *x, uint64_t stride, const uint32_t tokens, uint32_t lane, uint32_t count,
+                              struct kernel_input_group *groups, struct kernel_input_halves *halves)
+{
+    float scales[INPUT_CHUNK][INPUT_TOKENS], inverses[INPUT_CHUNK][INPUT_TOKENS];
+    for (uint32_t g = 0; g < count; g++)
+        group_scales(x + g * GROUP_COLUMNS, tokens == 1 ? 0 : stride, scales[g], inverses[g]);
+    for (uint32_t g = 0; g < count; g++)
+        group_quants(x + g * GROUP_COLUMNS, tokens == 1 ? 0 : stride, tokens, lane, scales[g], inverses[g], &groups[g],
+                     &halves[g]);
+}
+
+static void quantise_one(const float *x, uint64_t stride, uint32_t lane, uint32_t count,
+                         struct kernel_input_group *groups, struct kernel_input_halves *halves)
+{
+    quantise(x, stride, 1, lane, count, groups, halves);
+}
+static void quantise_four(const float *x, uint64_t stride, uint32_t lane, uint32_t count,
+                          struct kernel_input_group *groups, struct kernel_input_halves *halves)
+{
+    quantise(x, stride, 4, lane, count, groups, halves);
 }
 
 void kernel_input_prepare_avx2(const struct kernel_input *input, uint32_t begin, uint32_t end)
 {
-    if (input->columns % GROUP_COLUMNS) return;
-    const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
-    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7); /* undoes the packs' lanes */
-    uint32_t groups = input->columns / GROUP_COLUMNS;
-    for (uint32_t token = begin; token < end; token++) {
-        const float *x = input->rows + token * input->stride;
-        uint32_t lane = token % INPUT_TOKENS;
-        struct kernel_input_group *out = input->groups + (uint64_t)(token / INPUT_TOKENS) * groups;
-        for (uint32_t g = 0; g < groups; g++, x += GROUP_COLUMNS, out++) {
-            __m256 v[4], m = _mm256_setzero_ps();
-            for (int i = 0; i < 4; i++) {
-                v[i] = _mm256_loadu_ps(x + 8 * i);
-                m = _mm256_max_ps(m, _mm256_and_ps(v[i], magnitude));
-            }
-            float most = reduce_max(m);
-            bool tiny = !(most >= INPUT_TINY);
-            float scale = tiny ? 0.0f : most / 127.0f;
-            __m256 inverse = _mm256_set1_ps(tiny ? 0.0f : 127.0f / most);
-            __m256i q[4];
-            for (int i = 0; i < 4; i++) q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], inverse));
-            __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
-            _Alignas(32) uint32_t words[8];
-            _mm256_store_si256((__m256i *)words, _mm256_permutevar8x32_epi32(bytes, order));
-            for (uint32_t w = 0; w < 8; w++) memcpy(out->quants[w][lane], &words[w], 4);
-            input_group_finish(out, lane, scale, reduce_add(_mm256_add_epi32(q[0], q[1])),
-                               reduce_add(_mm256_add_epi32(q[2], q[3])));
-        }
-    }
+    input_quantise_rows(input, begin, end, quantise_one, quantise_four);
 }

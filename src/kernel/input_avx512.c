@@ -1,31 +1,114 @@
-/* input_avx512.c - activations to int8, 32 at a time (AVX-512). Same bits as input.c. */
+/* input_avx512.c - activations to int8, 32 columns of 4 tokens at a time (AVX-512). Same bits as input.c.
+ *
+ * Two saturating packs of four tokens' int32 leave, in each 128 bits, four bytes of each token: a row of
+ * kernel_input_group.quants. So nothing is transposed. */
 #include "kernel/input_internal.h"
 #include "kernel/kernel_internal.h"
 
 #include <immintrin.h>
-#include <string.h>
+
+#define QUANTISE_INLINE static inline __attribute__((always_inline))
+
+/* The largest lane of each of four vectors. */
+QUANTISE_INLINE __m128 four_maxima(const __m512 *v)
+{
+    __m512 a = _mm512_max_ps(_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1]));
+    __m512 b = _mm512_max_ps(_mm512_unpacklo_ps(v[2], v[3]), _mm512_unpackhi_ps(v[2], v[3]));
+    a = _mm512_max_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
+    __m256 half = _mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+    return _mm_max_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+}
+/* The sums of four tokens' signed bytes: four of each token in every 128 bits. */
+QUANTISE_INLINE __m128i four_sums(__m512i bytes)
+{
+    __m512i sums = _mm512_madd_epi16(_mm512_maddubs_epi16(_mm512_set1_epi8(1), bytes), _mm512_set1_epi16(1));
+    __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(sums), _mm512_extracti32x8_epi32(sums, 1));
+    return _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+}
+
+QUANTISE_INLINE void group_scales(const float *x, uint64_t stride, float *scales, float *inverses)
+{
+    __m512 magnitudes[INPUT_TOKENS];
+    UNROLL
+    for (uint32_t t = 0; t < INPUT_TOKENS; t++) {
+        const __m512 low = _mm512_loadu_ps(x + t * stride), high = _mm512_loadu_ps(x + t * stride + 16);
+        magnitudes[t] = _mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high));
+    }
+    const __m128 most = four_maxima(magnitudes), steps = _mm_set1_ps(127.0f);
+    const __mmask8 large = _mm_cmp_ps_mask(most, _mm_set1_ps(INPUT_TINY), _CMP_GE_OQ);
+    _mm_storeu_ps(scales, _mm_maskz_div_ps(large, most, steps));
+    _mm_storeu_ps(inverses, _mm_maskz_div_ps(large, steps, most));
+}
+
+/* Four lanes, or (tokens = 1) one of them. */
+QUANTISE_INLINE void put(void *at, __m128 values, const uint32_t tokens, uint32_t lane)
+{
+    if (tokens == 1)
+        _mm_store_ss((float *)at + lane, values);
+    else
+        _mm_storeu_ps(at, values);
+}
+/* DOT_START - (sums << shift) */
+QUANTISE_INLINE __m128 starts(__m128i sums, const int shift)
+{
+    return _mm_castsi128_ps(_mm_sub_epi32(_mm_set1_epi32(DOT_START), _mm_slli_epi32(sums, shift)));
+}
+
+QUANTISE_INLINE void group_quants(const float *x, uint64_t stride, const uint32_t tokens, uint32_t lane,
+                                  const float *scales, const float *inverses, struct kernel_input_group *group,
+                                  struct kernel_input_halves *halves)
+{
+    const __m128 scale = _mm_loadu_ps(scales);
+    __m128i sums[2];
+    UNROLL
+    for (uint32_t half = 0; half < 2; half++) {
+        __m512i q[INPUT_TOKENS];
+        UNROLL
+        for (uint32_t t = 0; t < INPUT_TOKENS; t++)
+            q[t] = _mm512_cvtps_epi32(
+                _mm512_mul_ps(_mm512_loadu_ps(x + t * stride + 16 * half), _mm512_set1_ps(inverses[t])));
+        const __m512i bytes = _mm512_packs_epi16(_mm512_packs_epi32(q[0], q[1]), _mm512_packs_epi32(q[2], q[3]));
+        if (tokens == 1)
+            _mm512_mask_storeu_epi32(group->quants[4 * half], (__mmask16)(0x1111u << lane), bytes);
+        else
+            _mm512_storeu_si512(group->quants[4 * half], bytes);
+        sums[half] = four_sums(bytes);
+        put(halves->weighted[half], _mm_mul_ps(_mm_cvtepi32_ps(sums[half]), scale), tokens, lane);
+        put(halves->starts_4[half], starts(sums[half], 2), tokens, lane);
+        put(halves->starts_32[half], starts(sums[half], 5), tokens, lane);
+    }
+    const __m128i sum = _mm_add_epi32(sums[0], sums[1]);
+    put(group->scales, scale, tokens, lane);
+    put(group->weighted, _mm_mul_ps(_mm_cvtepi32_ps(sum), scale), tokens, lane);
+    put(group->starts_8, starts(sum, 3), tokens, lane);
+    put(group->starts_16, starts(sum, 4), tokens, lane);
+    put(group->starts_128, starts(sum, 7), tokens, lane);
+}
+
+/* `tokens` is a constant, 1 or 4; one token is computed in every lane and stored in its own. */
+QUANTISE_INLINE void quantise(const float *x, uint64_t stride, const uint32_t tokens, uint32_t lane, uint32_t count,
+                              struct kernel_input_group *groups, struct kernel_input_halves *halves)
+{
+    float scales[INPUT_CHUNK][INPUT_TOKENS], inverses[INPUT_CHUNK][INPUT_TOKENS];
+    for (uint32_t g = 0; g < count; g++)
+        group_scales(x + g * GROUP_COLUMNS, tokens == 1 ? 0 : stride, scales[g], inverses[g]);
+    for (uint32_t g = 0; g < count; g++)
+        group_quants(x + g * GROUP_COLUMNS, tokens == 1 ? 0 : stride, tokens, lane, scales[g], inverses[g], &groups[g],
+                     &halves[g]);
+}
+
+static void quantise_one(const float *x, uint64_t stride, uint32_t lane, uint32_t count,
+                         struct kernel_input_group *groups, struct kernel_input_halves *halves)
+{
+    quantise(x, stride, 1, lane, count, groups, halves);
+}
+static void quantise_four(const float *x, uint64_t stride, uint32_t lane, uint32_t count,
+                          struct kernel_input_group *groups, struct kernel_input_halves *halves)
+{
+    quantise(x, stride, 4, lane, count, groups, halves);
+}
 
 void kernel_input_prepare_avx512(const struct kernel_input *input, uint32_t begin, uint32_t end)
 {
-    if (input->columns % GROUP_COLUMNS) return;
-    uint32_t groups = input->columns / GROUP_COLUMNS;
-    for (uint32_t token = begin; token < end; token++) {
-        const float *x = input->rows + token * input->stride;
-        uint32_t lane = token % INPUT_TOKENS;
-        struct kernel_input_group *out = input->groups + (uint64_t)(token / INPUT_TOKENS) * groups;
-        for (uint32_t g = 0; g < groups; g++, x += GROUP_COLUMNS, out++) {
-            __m512 low = _mm512_loadu_ps(x), high = _mm512_loadu_ps(x + 16);
-            float most = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high)));
-            bool tiny = !(most >= INPUT_TINY);
-            float scale = tiny ? 0.0f : most / 127.0f;
-            __m512 inverse = _mm512_set1_ps(tiny ? 0.0f : 127.0f / most);
-            __m512i a = _mm512_cvtps_epi32(_mm512_mul_ps(low, inverse));
-            __m512i b = _mm512_cvtps_epi32(_mm512_mul_ps(high, inverse));
-            _Alignas(16) uint32_t words[8];
-            _mm_store_si128((__m128i *)words, _mm512_cvtsepi32_epi8(a));
-            _mm_store_si128((__m128i *)(words + 4), _mm512_cvtsepi32_epi8(b));
-            for (uint32_t w = 0; w < 8; w++) memcpy(out->quants[w][lane], &words[w], 4);
-            input_group_finish(out, lane, scale, _mm512_reduce_add_epi32(a), _mm512_reduce_add_epi32(b));
-        }
-    }
+    input_quantise_rows(input, begin, end, quantise_one, quantise_four);
 }

@@ -6,15 +6,30 @@
 /* A group whose largest magnitude is below this is zero: 127 / it would not be finite. */
 #define INPUT_TINY 1e-30f
 
-static inline void input_group_finish(struct kernel_input_group *group, uint32_t lane, float scale, int32_t sum_low,
-                                      int32_t sum_high)
+/* What quantises up to INPUT_CHUNK groups of `tokens` (1 or 4) rows at x, into lane `lane` on. In two passes, scales
+ * and then quants: within one, a group would be a single chain of dependent operations, longer than what processors
+ * look ahead. */
+#define INPUT_CHUNK 16u
+typedef void input_quantise_fn(const float *x, uint64_t stride, uint32_t lane, uint32_t count,
+                               struct kernel_input_group *groups, struct kernel_input_halves *halves);
+
+/* Rows [begin, end) of the input, four at once where they are one block's. */
+static inline void input_quantise_rows(const struct kernel_input *input, uint32_t begin, uint32_t end,
+                                       input_quantise_fn *one, input_quantise_fn *four)
 {
-    int32_t sum = sum_low + sum_high;
-    group->scales[lane] = scale;
-    group->weighted[lane] = (float)sum * scale;
-    group->sums[lane] = -sum;
-    group->half_sums[0][lane] = -sum_low;
-    group->half_sums[1][lane] = -sum_high;
+    if (input->columns % GROUP_COLUMNS) return;
+    uint32_t groups = input->columns / GROUP_COLUMNS;
+    for (uint32_t token = begin, tokens; token < end; token += tokens) {
+        const float *x = input->rows + token * input->stride;
+        uint64_t at = (uint64_t)(token / INPUT_TOKENS) * groups;
+        uint32_t lane = token % INPUT_TOKENS;
+        tokens = lane == 0 && end - token >= INPUT_TOKENS ? INPUT_TOKENS : 1;
+        for (uint32_t g = 0, count; g < groups; g += count) {
+            count = groups - g < INPUT_CHUNK ? groups - g : INPUT_CHUNK;
+            (tokens == 1 ? one : four)(x + g * GROUP_COLUMNS, input->stride, lane, count, input->groups + at + g,
+                                       input->halves + at + g);
+        }
+    }
 }
 
 #endif

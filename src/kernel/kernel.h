@@ -72,11 +72,13 @@ void kernel_matrix_release(struct kernel_matrix *matrix);
  * for float formats (input_prepare then does nothing unless it is a multiple of 32), a multiple of 32 for quantised
  * ones. Numbers must be finite. */
 struct kernel_input_group; /* 32 elements of 4 consecutive tokens; see matmul_internal.h */
+struct kernel_input_halves;
 struct kernel_input {
     const float *rows; /* [tokens, stride], borrowed */
     uint64_t stride;
     uint32_t tokens, columns;
-    struct kernel_input_group *groups; /* [ceil(tokens / 4), columns / 32] */
+    struct kernel_input_group *groups;  /* [ceil(tokens / 4), columns / 32] */
+    struct kernel_input_halves *halves; /* the same */
 };
 uint64_t kernel_input_bytes(uint32_t tokens, uint32_t columns);
 void kernel_input_init(struct kernel_input *input, void *storage, const float *rows, uint64_t stride, uint32_t tokens,
@@ -84,6 +86,16 @@ void kernel_input_init(struct kernel_input *input, void *storage, const float *r
 /* Row `token`, quantised, misses its f32 row by this: [columns] into `out`. Quantised as a row of its own and added to the
  * product, it leaves an error some hundred times smaller. columns: a multiple of 32. */
 void kernel_input_residual(const struct kernel_input *input, uint32_t token, float *out);
+
+/* Where a matmul's products go. `out` points at token 0, row 0. */
+struct kernel_output {
+    float *out; /* [tokens, stride]; with `sum` it is scratch for tokens before `tokens` */
+    uint64_t stride;
+    const float *bias; /* [rows], added to each token's products; or NULL */
+    float *sum;        /* [tokens, sum_stride], to which products (with their bias) are added; or NULL */
+    uint64_t sum_stride;
+    uint32_t tokens; /* bias and sum are for tokens before this one; others' products go to `out` as they are */
+};
 
 /* ---- attention ---------------------------------------------------------------------------------------------------------- */
 
@@ -130,8 +142,8 @@ uint64_t kernel_attend_state_floats(const struct kernel_attend *attend); /* toke
 struct kernel {
     const char *name; /* "ref", "avx2", "avxvnni", "avx512", "avx512vnni" */
 
-    /* Quantises rows [begin, end) of input->rows into input->quants, scales and sums. Scale = max|x| / 127 over 32;
-     * quant = nearest even of x * (127 / max). */
+    /* Quantises rows [begin, end) of input->rows. Scale = max|x| / 127 over 32; quant = nearest even of
+     * x * (127 / max). Four rows that begin at a multiple of 4 cost little more than one. */
     void (*input_prepare)(const struct kernel_input *input, uint32_t begin, uint32_t end);
     /* out[t * out_stride + r] = sum_k W[r][k] * x[t][k] for tokens [token_begin, token_end) and rows
      * [row_begin, row_end); row_begin is a multiple of 16. Quantised weights read quants, float weights read rows.

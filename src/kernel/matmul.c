@@ -8,7 +8,7 @@
 
 #define FEW_TOKENS 24u
 #define PREFETCH_BYTES 16384u /* how far ahead of the panel, with few tokens */
-#define SLAB_TOKENS 384u      /* 384 tokens x 512 columns x 1.6 bytes: 320 KB */
+#define SLAB_TOKENS 576u      /* 576 tokens x 512 columns x 1.6 bytes: 480 KB */
 
 static enum matmul_kind format_kind(enum number_format format)
 {
@@ -45,9 +45,30 @@ struct matmul_job {
     const struct kernel_matrix *weights;
     const struct kernel_input *input;
     uint32_t row_begin, row_end;
-    float *out;
-    uint64_t out_stride;
+    const struct kernel_output *output;
 };
+
+/* Where tokens from `token` on, rows from `row` on go, and what is added to the finished chains. */
+static struct matmul_result result_at(const struct matmul_job *job, uint32_t token, uint32_t row, bool finished)
+{
+    const struct kernel_output *output = job->output;
+    uint32_t rows_left = job->row_end - row;
+    struct matmul_result result = {.out = output->out + token * output->stride + row,
+                                   .out_stride = output->stride,
+                                   .rows = rows_left < TILE_ROWS ? rows_left : TILE_ROWS};
+    if (!finished || token >= output->tokens) return result;
+    if (output->bias) result.bias = output->bias + row;
+    if (output->sum) result.sum = output->sum + token * output->sum_stride + row;
+    result.sum_stride = output->sum_stride;
+    return result;
+}
+
+/* How far tokens from `token` on are treated alike. */
+static uint32_t alike_end(const struct matmul_job *job, uint32_t token, uint32_t token_end)
+{
+    uint32_t end = job->output->tokens;
+    return (job->output->bias || job->output->sum) && token < end && end < token_end ? end : token_end;
+}
 
 /* How many tokens one micro kernel call takes: to the next block of 4, or whole blocks. */
 static uint32_t call_tokens(uint32_t token, uint32_t token_end, uint32_t tokens_max)
@@ -69,25 +90,23 @@ struct matmul_place {
 static void panel_times_tokens(const struct matmul_job *job, const struct matmul_place *place, uint32_t token_begin,
                                uint32_t token_end)
 {
-    matmul_micro_fn *micro = job->set->micro[format_kind(job->weights->format)];
-    uint64_t block_stride = job->input->columns / GROUP_COLUMNS;
-    uint32_t rows_left = job->row_end - place->row;
-    struct matmul_call call = {.panel = place->panel,
-                               .groups = place->groups,
-                               .block_stride = block_stride,
-                               .out_stride = job->out_stride,
-                               .rows = rows_left < TILE_ROWS ? rows_left : TILE_ROWS,
-                               .first = place->group == 0};
+    enum matmul_kind kind = format_kind(job->weights->format);
+    uint32_t tokens_max = job->set->micro[kind].tokens_max, groups = job->weights->columns / GROUP_COLUMNS;
+    bool last = place->group + place->groups == groups;
+    struct matmul_call call = {
+        .panel = place->panel, .groups = place->groups, .block_stride = groups, .first = place->group == 0};
     if (token_end - token_begin <= FEW_TOKENS) {
         call.prefetch = (uintptr_t)place->tile + place->group * place->group_bytes + PREFETCH_BYTES;
         call.prefetch_lines = (uint32_t)(place->group_bytes + 63) / 64;
     }
     for (uint32_t token = token_begin; token < token_end; token += call.tokens) {
-        call.tokens = call_tokens(token, token_end, job->set->tokens_max);
+        uint64_t at = (uint64_t)(token / INPUT_TOKENS) * groups + place->group;
+        call.tokens = call_tokens(token, alike_end(job, token, token_end), tokens_max);
         call.lane = token % INPUT_TOKENS;
-        call.input = job->input->groups + token / INPUT_TOKENS * block_stride + place->group;
-        call.out = job->out + token * job->out_stride + place->row;
-        micro(&call);
+        call.input = job->input->groups + at;
+        call.halves = job->input->halves + at;
+        call.result = result_at(job, token, place->row, last);
+        job->set->micro[kind].run(&call);
         call.prefetch_lines = 0;
     }
 }
@@ -122,8 +141,10 @@ static void slab_times_tokens(const struct matmul_job *job, uint32_t slab_begin,
 static void run_quants(const struct matmul_job *job, uint32_t token_begin, uint32_t token_end)
 {
     uint32_t groups = job->weights->columns / GROUP_COLUMNS;
-    for (uint32_t begin = token_begin, end; begin < token_end; begin = end) {
-        end = (begin / INPUT_TOKENS * INPUT_TOKENS) + SLAB_TOKENS;
+    uint32_t slabs = (token_end - token_begin + SLAB_TOKENS - 1) / SLAB_TOKENS;
+    for (uint32_t begin = token_begin, end; begin < token_end; begin = end, slabs--) {
+        uint32_t tokens = (token_end - begin + slabs - 1) / slabs;
+        end = (begin + tokens + INPUT_TOKENS - 1) / INPUT_TOKENS * INPUT_TOKENS;
         if (end > token_end) end = token_end;
         uint32_t slab_groups = end - begin <= FEW_TOKENS ? groups : PANEL_GROUPS;
         for (uint32_t slab = 0; slab < groups; slab += slab_groups) {
@@ -137,37 +158,29 @@ static void run_floats(const struct matmul_job *job, matmul_float_fn *micro, uin
 {
     const struct kernel_matrix *weights = job->weights;
     uint64_t bytes = tile_bytes(weights->format, weights->columns);
-    for (uint32_t row = job->row_begin; row < job->row_end; row += TILE_ROWS) {
-        uint32_t rows = job->row_end - row < TILE_ROWS ? job->row_end - row : TILE_ROWS;
+    for (uint32_t row = job->row_begin; row < job->row_end; row += TILE_ROWS)
         for (uint32_t token = token_begin, tokens; token < token_end; token += tokens) {
-            tokens = token_end - token < job->set->tokens_max ? token_end - token : job->set->tokens_max;
+            tokens = alike_end(job, token, token_end) - token;
+            if (tokens > job->set->float_tokens_max) tokens = job->set->float_tokens_max;
             if (tokens > INPUT_TOKENS) tokens = tokens / INPUT_TOKENS * INPUT_TOKENS;
             struct matmul_float_call call = {.tile = (const uint8_t *)weights->data + row / TILE_ROWS * bytes,
                                              .input = job->input->rows + token * job->input->stride,
                                              .input_stride = job->input->stride,
                                              .columns = weights->columns,
                                              .tokens = tokens,
-                                             .rows = rows,
-                                             .out = job->out + token * job->out_stride + row,
-                                             .out_stride = job->out_stride};
+                                             .result = result_at(job, token, row, true)};
             micro(&call);
         }
-    }
 }
 
 void matmul_run(const struct matmul_set *set, const struct kernel_matrix *weights, const struct kernel_input *input,
-                uint32_t token_begin, uint32_t token_end, uint32_t row_begin, uint32_t row_end, float *out,
-                uint64_t out_stride)
+                uint32_t token_begin, uint32_t token_end, uint32_t row_begin, uint32_t row_end,
+                const struct kernel_output *output)
 {
     ASSERT(input->columns == weights->columns && token_end <= input->tokens && row_end <= weights->rows);
     ASSERT(row_begin % TILE_ROWS == 0);
-    struct matmul_job job = {.set = set,
-                             .weights = weights,
-                             .input = input,
-                             .row_begin = row_begin,
-                             .row_end = row_end,
-                             .out = out,
-                             .out_stride = out_stride};
+    struct matmul_job job = {
+        .set = set, .weights = weights, .input = input, .row_begin = row_begin, .row_end = row_end, .output = output};
     switch (weights->format) {
     case NF_F32:
         run_floats(&job, set->float_f32, token_begin, token_end);

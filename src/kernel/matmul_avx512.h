@@ -1,8 +1,8 @@
 /* matmul_avx512.h - the AVX-512 micro kernels: one register is 16 rows; tokens are broadcast from memory.
  *
- * Included by matmul_avx512.c and matmul_avx512vnni.c, which differ in TOKENS_MAX (8 or 12) and in dot_group(): how a scale
- * group becomes int32 sums. Each micro kernel is one inline function, specialised by constants (tokens, struct
- * micro_kind). */
+ * Included by matmul_avx512.c and matmul_avx512vnni.c, which differ in TOKENS_MAX (8 or 12), in UNPACK_WIDE and in
+ * dot_group(): how a scale group becomes int32 sums. Each micro kernel is one inline function, specialised by constants
+ * (tokens, struct micro_kind). */
 #ifndef KERNEL_MATMUL_AVX512_H
 #define KERNEL_MATMUL_AVX512_H
 #include "kernel/kernel_internal.h"
@@ -18,8 +18,7 @@ static inline void unpack_halves(float *out, const uint16_t *in)
 static inline void unpack_levels(uint32_t *out, const uint32_t *in)
 {
     __m128i levels = _mm_loadu_si128((const __m128i *)number_iq4_levels);
-    __m512i table = _mm512_broadcast_i32x4(_mm_xor_si128(levels, _mm_set1_epi8(-128)));
-    _mm512_storeu_si512(out, _mm512_shuffle_epi8(table, _mm512_loadu_si512(in)));
+    _mm512_storeu_si512(out, _mm512_shuffle_epi8(_mm512_broadcast_i32x4(levels), _mm512_loadu_si512(in)));
 }
 #define UNPACK_VECTOR_BYTES 64
 #include "kernel/matmul_unpack.h"
@@ -27,26 +26,54 @@ static inline void unpack_levels(uint32_t *out, const uint32_t *in)
 #define MICRO_INLINE static inline __attribute__((always_inline))
 
 struct micro_kind {
-    uint32_t words;        /* of 4 columns a scale group: 8 or 4 */
-    uint32_t offset_shift; /* offset = 1 << offset_shift; 0 = no offset */
-    uint32_t bits;         /* of the panel's bytes */
+    enum matmul_kind kind;
+    uint32_t words; /* of 4 columns a scale group: 8 or 4 */
+    uint32_t bits;  /* of the panel's bytes; 8 is the offset of 128 */
     bool minimum;
 };
 
 /* A scale group of up to 12 tokens: blocks of input, first lane, which half of the 32 columns (0 where words is 8). */
 struct micro_tokens {
     const struct kernel_input_group *input[TOKENS_MAX / INPUT_TOKENS];
+    const struct kernel_input_halves *halves[TOKENS_MAX / INPUT_TOKENS];
+    const struct wide_group *wide[TOKENS_MAX / INPUT_TOKENS]; /* of `input`, where the panel is wide */
     uint32_t count, lane, half;
 };
 
-/* Where token t's integer chain begins: -offset * its sum. */
+/* A kernel_input_group's quants as int16: the first and third of each four, then the second and fourth. */
+struct wide_group {
+    _Alignas(64) int32_t pairs[2][8][INPUT_TOKENS];
+};
+MICRO_INLINE void widen_groups(const struct kernel_input_group *input, uint32_t groups, struct wide_group *wide)
+{
+    for (uint32_t g = 0; g < groups; g++)
+        for (uint32_t i = 0; i < 8; i += 4) {
+            const __m512i bytes = _mm512_loadu_si512(input[g].quants[i]);
+            _mm512_store_si512(wide[g].pairs[0][i], _mm512_srai_epi16(_mm512_slli_epi16(bytes, 8), 8));
+            _mm512_store_si512(wide[g].pairs[1][i], _mm512_srai_epi16(bytes, 8));
+        }
+}
+
+/* Where token t's integer chain starts. */
 MICRO_INLINE __m512i start_sum(const struct micro_kind kind, const struct micro_tokens *tokens, uint32_t t)
 {
     const struct kernel_input_group *in = tokens->input[t / INPUT_TOKENS];
+    const struct kernel_input_halves *halves = tokens->halves[t / INPUT_TOKENS];
     const uint32_t l = tokens->lane + t % INPUT_TOKENS;
-    if (!kind.offset_shift) return _mm512_setzero_si512();
-    const __m512i sum = _mm512_set1_epi32(kind.words == 8 ? in->sums[l] : in->half_sums[tokens->half][l]);
-    return (__m512i)((__v16su)sum << kind.offset_shift);
+    switch (kind.kind) {
+    case KIND_OFFSET_8:
+        return _mm512_set1_epi32(in->starts_8[l]);
+    case KIND_OFFSET_16:
+        return _mm512_set1_epi32(in->starts_16[l]);
+    case KIND_OFFSET_128:
+        return _mm512_set1_epi32(in->starts_128[l]);
+    case KIND_HALF_OFFSET_4:
+        return _mm512_set1_epi32(halves->starts_4[tokens->half][l]);
+    case KIND_HALF_OFFSET_32:
+        return _mm512_set1_epi32(halves->starts_32[tokens->half][l]);
+    default:
+        return _mm512_set1_epi32(DOT_START);
+    }
 }
 /* Token t's four quants that meet row `word` of the scale group, in every lane. */
 MICRO_INLINE __m512i token_word(const struct micro_kind kind, const struct micro_tokens *tokens, uint32_t word,
@@ -59,51 +86,100 @@ MICRO_INLINE __m512i token_word(const struct micro_kind kind, const struct micro
     return _mm512_set1_epi32(quants);
 }
 
-/* sums[t] = sum over the scale group of (byte - offset) * quant of token t. Defined by the includer. */
-MICRO_INLINE void dot_group(__m512i *sums, const struct micro_kind kind, const uint32_t (*quants)[TILE_ROWS],
-                            const struct micro_tokens *tokens);
+/* sums[t] = DOT_START + the scale group's dot of token t. Defined by the includer. */
+MICRO_INLINE void dot_group(__m512i *sums, const struct micro_kind kind, const struct matmul_panel *panel,
+                            uint32_t scale_group, const struct micro_tokens *tokens);
+
+MICRO_INLINE __m512 first_chain(const struct matmul_call *call, __mmask16 rows, uint32_t t)
+{
+    if (call->first) return _mm512_setzero_ps();
+    return _mm512_maskz_loadu_ps(rows, call->result.out + t * call->result.out_stride);
+}
+/* A finished chain, or one that waits for the next panel. */
+MICRO_INLINE void put_chain(const struct matmul_result *result, __mmask16 rows, uint32_t t, __m512 chain)
+{
+    float *out = result->out + t * result->out_stride;
+    if (result->bias) chain = _mm512_add_ps(chain, _mm512_maskz_loadu_ps(rows, result->bias));
+    if (result->sum) {
+        out = result->sum + t * result->sum_stride;
+        chain = _mm512_add_ps(_mm512_maskz_loadu_ps(rows, out), chain);
+    }
+    _mm512_mask_storeu_ps(out, rows, chain);
+}
+
+/* chains[t] = fma(products[t], x_scale, chains[t]) */
+MICRO_INLINE void add_products(__m512 *chains, const __m512 *products, const struct micro_tokens *tokens)
+{
+    UNROLL
+    for (uint32_t t = 0; t < tokens->count; t++) {
+        const float x_scale = tokens->input[t / INPUT_TOKENS]->scales[tokens->lane + t % INPUT_TOKENS];
+        chains[t] = _mm512_fmadd_ps(products[t], _mm512_set1_ps(x_scale), chains[t]);
+    }
+}
+MICRO_INLINE void add_minima(__m512 *chains, const struct micro_kind kind, const float *minima,
+                             const struct micro_tokens *tokens)
+{
+    const __m512 minimum = _mm512_load_ps(minima);
+    UNROLL
+    for (uint32_t t = 0; t < tokens->count; t++) {
+        const uint32_t b = t / INPUT_TOKENS, l = tokens->lane + t % INPUT_TOKENS;
+        const float weighted =
+            kind.words == 8 ? tokens->input[b]->weighted[l] : tokens->halves[b]->weighted[tokens->half][l];
+        chains[t] = _mm512_fmadd_ps(minimum, _mm512_set1_ps(weighted), chains[t]);
+    }
+}
+
+/* 32 columns: the chains go on. */
+MICRO_INLINE void micro_group(__m512 *chains, const struct micro_kind kind, const struct matmul_panel *panel,
+                              uint32_t g, struct micro_tokens *tokens)
+{
+    const uint32_t halves = 8 / kind.words;
+    __m512 products[TOKENS_MAX];
+    UNROLL
+    for (uint32_t half = 0; half < halves; half++) {
+        tokens->half = half;
+        __m512i sums[TOKENS_MAX];
+        dot_group(sums, kind, panel, g * halves + half, tokens);
+        const __m512 scale = _mm512_load_ps(panel->scales[g * halves + half]), zero = _mm512_set1_ps(DOT_ZERO);
+        const __m512 base = _mm512_mul_ps(scale, _mm512_set1_ps(-DOT_ZERO));
+        UNROLL
+        for (uint32_t t = 0; t < tokens->count; t++) {
+            const __m512 dot = _mm512_castsi512_ps(sums[t]);
+            products[t] = half ? _mm512_fmadd_ps(_mm512_sub_ps(dot, zero), scale, products[t])
+                               : _mm512_fmadd_ps(dot, scale, base);
+        }
+    }
+    add_products(chains, products, tokens);
+    if (!kind.minimum) return;
+    UNROLL
+    for (uint32_t half = 0; half < halves; half++) {
+        tokens->half = half;
+        add_minima(chains, kind, panel->minima[g * halves + half], tokens);
+    }
+}
 
 /* `count` is a constant: 1...4, 8 or 12. */
 MICRO_INLINE void micro_tokens(const struct matmul_call *call, const struct micro_kind kind, const uint32_t count)
 {
-    const struct matmul_panel *panel = call->panel;
-    const __mmask16 rows = (__mmask16)((1u << call->rows) - 1);
+    const __mmask16 rows = (__mmask16)((1u << call->result.rows) - 1);
     struct micro_tokens tokens = {.count = count, .lane = count < INPUT_TOKENS ? call->lane : 0};
+    struct wide_group wide[TOKENS_MAX / INPUT_TOKENS][PANEL_GROUPS];
     __m512 chains[TOKENS_MAX];
-    for (uint32_t b = 0; b * INPUT_TOKENS < count; b++) tokens.input[b] = call->input + b * call->block_stride;
-    UNROLL
-    for (uint32_t t = 0; t < count; t++)
-        chains[t] = call->first ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(rows, call->out + t * call->out_stride);
-    for (uint32_t g = 0; g < call->groups; g++) {
-        prefetch_share(call, g);
-        UNROLL
-        for (uint32_t half = 0; half < 8 / kind.words; half++) {
-            const uint32_t s = g * (8 / kind.words) + half;
-            tokens.half = half;
-            __m512i sums[TOKENS_MAX];
-            dot_group(sums, kind, panel->quants + s * kind.words, &tokens);
-            const __m512 scale = _mm512_load_ps(panel->scales[s]);
-            UNROLL
-            for (uint32_t t = 0; t < count; t++) {
-                const __m512 x_scale =
-                    _mm512_set1_ps(tokens.input[t / INPUT_TOKENS]->scales[tokens.lane + t % INPUT_TOKENS]);
-                chains[t] = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sums[t]), scale), x_scale, chains[t]);
-            }
-            if (!kind.minimum) continue;
-            const __m512 minimum = _mm512_load_ps(panel->minima[s]);
-            UNROLL
-            for (uint32_t t = 0; t < count; t++) {
-                const struct kernel_input_group *in = tokens.input[t / INPUT_TOKENS];
-                const uint32_t l = tokens.lane + t % INPUT_TOKENS;
-                const float weighted =
-                    kind.words == 8 ? in->weighted[l] : (float)in->half_sums[tokens.half][l] * in->scales[l];
-                chains[t] = _mm512_fmadd_ps(minimum, _mm512_set1_ps(weighted), chains[t]);
-            }
-        }
-        for (uint32_t b = 0; b * INPUT_TOKENS < count; b++) tokens.input[b]++;
+    for (uint32_t b = 0; b * INPUT_TOKENS < count; b++) {
+        tokens.input[b] = call->input + b * call->block_stride;
+        tokens.halves[b] = call->halves + b * call->block_stride;
+        tokens.wide[b] = wide[b];
+        if (UNPACK_WIDE && kind.bits == 8) widen_groups(tokens.input[b], call->groups, wide[b]);
     }
     UNROLL
-    for (uint32_t t = 0; t < count; t++) _mm512_mask_storeu_ps(call->out + t * call->out_stride, rows, chains[t]);
+    for (uint32_t t = 0; t < count; t++) chains[t] = first_chain(call, rows, t);
+    for (uint32_t g = 0; g < call->groups; g++) {
+        prefetch_share(call, g);
+        micro_group(chains, kind, call->panel, g, &tokens);
+        for (uint32_t b = 0; b * INPUT_TOKENS < count; b++) tokens.input[b]++, tokens.halves[b]++, tokens.wide[b]++;
+    }
+    UNROLL
+    for (uint32_t t = 0; t < count; t++) put_chain(&call->result, rows, t, chains[t]);
 }
 
 MICRO_INLINE void micro_any(const struct matmul_call *call, const struct micro_kind kind)
@@ -125,42 +201,42 @@ MICRO_INLINE void micro_any(const struct matmul_call *call, const struct micro_k
         micro_tokens(call, kind, 8);
         break;
     default:
-        micro_tokens(call, kind, TOKENS_MAX);
+        micro_tokens(call, kind, kind.words == 8 ? TOKENS_MAX : HALF_TOKENS_MAX);
         break;
     }
 }
 
 static void micro_offset_8(const struct matmul_call *call)
 {
-    micro_any(call, (struct micro_kind){.words = 8, .offset_shift = 3, .bits = 4});
+    micro_any(call, (struct micro_kind){KIND_OFFSET_8, .words = 8, .bits = 4});
 }
 static void micro_offset_16(const struct matmul_call *call)
 {
-    micro_any(call, (struct micro_kind){.words = 8, .offset_shift = 4, .bits = 5});
+    micro_any(call, (struct micro_kind){KIND_OFFSET_16, .words = 8, .bits = 5});
 }
 static void micro_offset_128(const struct matmul_call *call)
 {
-    micro_any(call, (struct micro_kind){.words = 8, .offset_shift = 7, .bits = 8});
+    micro_any(call, (struct micro_kind){KIND_OFFSET_128, .words = 8, .bits = 8});
 }
 static void micro_minimum_4(const struct matmul_call *call)
 {
-    micro_any(call, (struct micro_kind){.words = 8, .bits = 4, .minimum = true});
+    micro_any(call, (struct micro_kind){KIND_MINIMUM_4, .words = 8, .bits = 4, .minimum = true});
 }
 static void micro_minimum_5(const struct matmul_call *call)
 {
-    micro_any(call, (struct micro_kind){.words = 8, .bits = 5, .minimum = true});
+    micro_any(call, (struct micro_kind){KIND_MINIMUM_5, .words = 8, .bits = 5, .minimum = true});
 }
 static void micro_half_offset_4(const struct matmul_call *call)
 {
-    micro_any(call, (struct micro_kind){.words = 4, .offset_shift = 2, .bits = 3});
+    micro_any(call, (struct micro_kind){KIND_HALF_OFFSET_4, .words = 4, .bits = 3});
 }
 static void micro_half_offset_32(const struct matmul_call *call)
 {
-    micro_any(call, (struct micro_kind){.words = 4, .offset_shift = 5, .bits = 6});
+    micro_any(call, (struct micro_kind){KIND_HALF_OFFSET_32, .words = 4, .bits = 6});
 }
 static void micro_half_minimum(const struct matmul_call *call)
 {
-    micro_any(call, (struct micro_kind){.words = 4, .bits = 2, .minimum = true});
+    micro_any(call, (struct micro_kind){KIND_HALF_MINIMUM, .words = 4, .bits = 2, .minimum = true});
 }
 
 /* ---- float weights --------------------------------------------------------------------------------------------------
@@ -178,7 +254,7 @@ MICRO_INLINE void float_tokens(const struct matmul_float_call *call, const enum 
                                const uint32_t tokens)
 {
     const float *input[TOKENS_MAX];
-    const __mmask16 rows = (__mmask16)((1u << call->rows) - 1);
+    const __mmask16 rows = (__mmask16)((1u << call->result.rows) - 1);
     __m512 chains[TOKENS_MAX];
     UNROLL
     for (uint32_t t = 0; t < tokens; t++) {
@@ -192,7 +268,7 @@ MICRO_INLINE void float_tokens(const struct matmul_float_call *call, const enum 
             chains[t] = _mm512_fmadd_ps(column, _mm512_set1_ps(input[t][c]), chains[t]);
     }
     UNROLL
-    for (uint32_t t = 0; t < tokens; t++) _mm512_mask_storeu_ps(call->out + t * call->out_stride, rows, chains[t]);
+    for (uint32_t t = 0; t < tokens; t++) put_chain(&call->result, rows, t, chains[t]);
 }
 
 MICRO_INLINE void float_any(const struct matmul_float_call *call, const enum number_format format)
@@ -232,19 +308,19 @@ static void float_bf16(const struct matmul_float_call *call)
 }
 
 static const struct matmul_set matmul_set = {
-    .tokens_max = TOKENS_MAX,
     .unpack = unpack_table,
-    .micro = {[KIND_OFFSET_8] = micro_offset_8,
-              [KIND_OFFSET_16] = micro_offset_16,
-              [KIND_OFFSET_128] = micro_offset_128,
-              [KIND_MINIMUM_4] = micro_minimum_4,
-              [KIND_MINIMUM_5] = micro_minimum_5,
-              [KIND_HALF_OFFSET_4] = micro_half_offset_4,
-              [KIND_HALF_OFFSET_32] = micro_half_offset_32,
-              [KIND_HALF_MINIMUM] = micro_half_minimum},
+    .micro = {[KIND_OFFSET_8] = {micro_offset_8, TOKENS_MAX},
+              [KIND_OFFSET_16] = {micro_offset_16, TOKENS_MAX},
+              [KIND_OFFSET_128] = {micro_offset_128, TOKENS_MAX},
+              [KIND_MINIMUM_4] = {micro_minimum_4, TOKENS_MAX},
+              [KIND_MINIMUM_5] = {micro_minimum_5, TOKENS_MAX},
+              [KIND_HALF_OFFSET_4] = {micro_half_offset_4, HALF_TOKENS_MAX},
+              [KIND_HALF_OFFSET_32] = {micro_half_offset_32, HALF_TOKENS_MAX},
+              [KIND_HALF_MINIMUM] = {micro_half_minimum, HALF_TOKENS_MAX}},
     .float_f32 = float_f32,
     .float_f16 = float_f16,
     .float_bf16 = float_bf16,
+    .float_tokens_max = TOKENS_MAX,
 };
 
 #endif

@@ -12,15 +12,23 @@
  * matmul walks a tile in panels of at most PANEL_GROUPS groups of 32 columns: `unpack` (plain C, matmul_unpack.h,
  * compiled once per instruction set) turns packed words into unsigned bytes and f32 scales, which a `micro` kernel
  * multiplies with the tokens, continuing the chains that `out` holds. The bytes are quant + offset; the chain of one
- * output is
+ * output is, from f = 0,
  *
- *     for each scale group (32 columns, or 16 where the format has a scale per 16), ascending:
- *         dot = sum of byte * x - offset * sum of x                     exact, int32
- *         f   = fma((float)dot * scale, x_scale, f)
- *         f   = fma(minimum, (float)(sum of x) * x_scale, f)            only in formats with minima
+ *     for each 32 columns, ascending:
+ *         dot = sum of byte * x - offset * sum of x               exact, int32; of each 16 where those have scales
+ *         p   = dot * scale                                       or, with two scales: fma(dot[1], scale[1],
+ *                                                                                          dot[0] * scale[0])
+ *         f   = fma(p, x_scale, f)
+ *         f   = fma(minimum, (float)(sum of x) * x_scale, f)      only in formats with minima; of each 16 likewise
  *
- * which is the same for every instruction set: all tables give the same bits for quantised weights, and for float
- * weights (f = fma(w, x, f), columns ascending). */
+ * then, where the call asks for it, f + bias, and that added to the sum. It is the same for every instruction set: all
+ * tables give the same bits for quantised weights, and for float weights (f = fma(w, x, f), columns ascending).
+ *
+ * dot becomes a float without a conversion: the integer chain starts at DOT_START less offset * sum of x, so that its
+ * bits, read as f32, are DOT_ZERO + dot (|dot| < 2^22). And dot * scale is fma(DOT_ZERO + dot, scale, -DOT_ZERO *
+ * scale), with the one rounding of the product, because DOT_ZERO * scale is exact: a scale is an f16 times a small
+ * integer, 19 bits at most, and DOT_ZERO is 3 * 2^22. (Where a hostile file's scale is not finite the result is a NaN,
+ * in every table.) */
 #ifndef KERNEL_MATMUL_INTERNAL_H
 #define KERNEL_MATMUL_INTERNAL_H
 #include "kernel/kernel.h"
@@ -49,14 +57,21 @@
 /* Keeps a running integer sum in one register: without it gcc turns the chain of adds into a tree of spilled terms. */
 #define KEEP_SUM(vector) __asm__("" : "+v"(vector))
 
-/* 32 elements of 4 tokens, interleaved so that the bytes of a tile's tokens lie at constant distances. Sums are
- * negated: they start the integer chain of formats with an offset. */
+#define DOT_START 0x4b400000 /* the bits of DOT_ZERO */
+#define DOT_ZERO 12582912.0f
+
+/* 32 elements of 4 tokens, interleaved so that the bytes of a tile's tokens lie at constant distances, and where their
+ * integer chains start: DOT_START - offset * (sum of quants), for each offset in use. */
 struct kernel_input_group {
     int8_t quants[8][INPUT_TOKENS][4];
     float scales[INPUT_TOKENS];
-    float weighted[INPUT_TOKENS];       /* (sum of 32 quants) * scale */
-    int32_t sums[INPUT_TOKENS];         /* -(sum of 32 quants) */
-    int32_t half_sums[2][INPUT_TOKENS]; /* -(sum of 16 quants) */
+    float weighted[INPUT_TOKENS]; /* (sum of 32 quants) * scale */
+    int32_t starts_8[INPUT_TOKENS], starts_16[INPUT_TOKENS], starts_128[INPUT_TOKENS];
+};
+/* The same of each 16 elements, for formats with a scale per 16. Apart, so that the others need not read past it. */
+struct kernel_input_halves {
+    float weighted[2][INPUT_TOKENS];
+    int32_t starts_4[2][INPUT_TOKENS], starts_32[2][INPUT_TOKENS];
 };
 
 /* Where a block's fields are in the file: `halves` f16 from half_at, `words` 32-bit words from word_at. */
@@ -67,10 +82,11 @@ const struct tile_format *tile_format(enum number_format format);    /* all zero
 uint64_t tile_words_at(enum number_format format, uint32_t columns); /* bytes of a tile's halves, padded */
 uint64_t tile_bytes(enum number_format format, uint32_t columns);
 
-/* One panel of a tile, unpacked. Scales and minima: one row of 16 lanes per scale group. (KIND_HALF_MINIMUM's minima
- * are positive and meet the negated sums.) */
+/* One panel of a tile, unpacked. Scales and (negative) minima: one row of 16 lanes per scale group. */
 struct matmul_panel {
-    _Alignas(64) uint32_t quants[PANEL_GROUPS * 8][TILE_ROWS]; /* four bytes each, columns ascending */
+    /* Rows of four bytes each, columns ascending: 8 a group. Where int16 is wanted (matmul_unpack.h: UNPACK_WIDE) a
+     * row of bytes becomes two, the first and third and the second and fourth: 16 a group. */
+    _Alignas(64) uint32_t quants[PANEL_GROUPS * 16][TILE_ROWS];
     float scales[PANEL_GROUPS * 2][TILE_ROWS];
     float minima[PANEL_GROUPS * 2][TILE_ROWS];
 };
@@ -78,7 +94,7 @@ struct matmul_panel {
 typedef void matmul_unpack_fn(const uint16_t *halves, const uint32_t *words, uint32_t group_begin, uint32_t groups,
                               struct matmul_panel *panel);
 
-/* How a format's bytes become a chain. `bits` bounds the bytes, for instruction sets that add products in 16 bits. */
+/* How a format's bytes become a chain. */
 enum matmul_kind {
     KIND_OFFSET_8,       /* Q4_0, 4 bits */
     KIND_OFFSET_16,      /* Q5_0, 5 bits */
@@ -91,18 +107,27 @@ enum matmul_kind {
     KIND_COUNT
 };
 
+/* Where the chains of a tile's rows go: `out`, or, when there is a `sum`, added to that. */
+struct matmul_result {
+    float *out; /* [tokens, out_stride] */
+    uint64_t out_stride;
+    uint32_t rows;     /* 16, or fewer in the last tile */
+    const float *bias; /* [rows], or NULL */
+    float *sum;        /* [tokens, sum_stride], or NULL */
+    uint64_t sum_stride;
+};
+
 /* One call of a micro kernel: a panel times 1...tokens_max tokens. Tokens are `lane`, lane + 1 ... of the first block
  * of 4; a count of 4 or more begins at lane 0 and is a multiple of 4. */
 struct matmul_call {
     const struct matmul_panel *panel;
     uint32_t groups;
-    const struct kernel_input_group *input; /* first group of the panel, first block of tokens */
-    uint64_t block_stride;                  /* groups from one block of 4 tokens to the next */
+    const struct kernel_input_group *input;   /* first group of the panel, first block of tokens */
+    const struct kernel_input_halves *halves; /* the same */
+    uint64_t block_stride;                    /* groups from one block of 4 tokens to the next */
     uint32_t lane, tokens;
-    float *out; /* [tokens, out_stride], 16 rows or `rows` of them */
-    uint64_t out_stride;
-    uint32_t rows;
-    bool first; /* the chains begin at 0, not at what `out` holds */
+    bool first; /* the chains begin at 0, not at what `result.out` holds */
+    struct matmul_result result;
     /* Bytes that will be wanted soon: `prefetch_lines` cache lines for every group of this call, 0 for none. */
     uintptr_t prefetch;
     uint32_t prefetch_lines;
@@ -120,21 +145,24 @@ struct matmul_float_call {
     const void *tile; /* [columns][16] */
     const float *input;
     uint64_t input_stride;
-    uint32_t columns, tokens, rows;
-    float *out;
-    uint64_t out_stride;
+    uint32_t columns, tokens;
+    struct matmul_result result;
 };
 typedef void matmul_float_fn(const struct matmul_float_call *call);
 
+/* What a call takes at most is 4, 8 or 12 tokens. */
 struct matmul_set {
-    uint32_t tokens_max;             /* 4, 8 or 12 */
     matmul_unpack_fn *const *unpack; /* [NF_COUNT] */
-    matmul_micro_fn *micro[KIND_COUNT];
+    struct {
+        matmul_micro_fn *run;
+        uint32_t tokens_max;
+    } micro[KIND_COUNT];
     matmul_float_fn *float_f32, *float_f16, *float_bf16;
+    uint32_t float_tokens_max;
 };
 /* kernel_matmul_* of the set. */
 void matmul_run(const struct matmul_set *set, const struct kernel_matrix *weights, const struct kernel_input *input,
-                uint32_t token_begin, uint32_t token_end, uint32_t row_begin, uint32_t row_end, float *out,
-                uint64_t out_stride);
+                uint32_t token_begin, uint32_t token_end, uint32_t row_begin, uint32_t row_end,
+                const struct kernel_output *output);
 
 #endif
