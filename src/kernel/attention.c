@@ -19,13 +19,25 @@ uint64_t kernel_attend_state_floats(const struct kernel_attend *attend)
     return (uint64_t)attend->tokens * attend->group * (2 + (uint64_t)attend->value_dim);
 }
 
-/* A tile's queries, scores and weighted values, each a whole number of cache lines; then a segment's K and V in f32. */
+/* What a tile of attention_simd.h needs: its queries, scores and weighted values, each a whole number of cache lines. */
+static uint64_t float_scratch(const struct kernel_attend *attend)
+{
+    return ATTEND_TILE_ROWS * (round_up(attend->head_dim, 16) + ATTEND_SCORE_STRIDE + round_up(attend->value_dim, 16));
+}
+
+/* What a call of attention_fixed.h needs: a chunk's K and V, a tile's scores and weights, all rows' queries and sums. */
+static uint64_t fixed_scratch(const struct kernel_attend *attend)
+{
+    uint64_t rows = round_up((uint64_t)attend->tokens * attend->group, 16), pairs = (attend->head_dim + 1) / 2;
+    uint64_t columns = round_up(attend->value_dim, 16), keys = CHUNK_KEYS;
+    uint64_t chunk = keys * (3 + pairs) + keys / 2 * columns, tile = ATTEND_TILE_ROWS * (keys + keys / 2);
+    return chunk + tile + rows * (3 + columns + pairs);
+}
+
 uint64_t kernel_attend_scratch_floats(const struct kernel_attend *attend)
 {
-    uint64_t tile =
-        ATTEND_TILE_ROWS * (round_up(attend->head_dim, 16) + ATTEND_SCORE_STRIDE + round_up(attend->value_dim, 16));
-    uint64_t row = (uint64_t)attend->head_dim + attend->value_dim;
-    return tile + (attend_widens(attend) ? KERNEL_SEGMENT_TOKENS * row : 0);
+    uint64_t a = float_scratch(attend), b = fixed_scratch(attend);
+    return a > b ? a : b;
 }
 
 /* Index of the span that holds `position`, which the spans must cover. */

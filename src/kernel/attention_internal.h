@@ -11,8 +11,11 @@
  * same cache set. */
 #define ATTEND_SCORE_STRIDE (KERNEL_SEGMENT_TOKENS + 16u)
 
-/* From so many query rows on, a segment in a narrower format is first widened to f32, once for all of them. */
-#define ATTEND_WIDEN_ROWS (6 * ATTEND_TILE_ROWS)
+/* What an f16 cache can hold; larger numbers are written as this one. */
+#define KERNEL_F16_MAX 65504.0f
+
+/* Keys that attention_fixed.h handles at a time: chunks of absolute positions. */
+#define CHUNK_KEYS 64u
 
 /* Keys [begin, end) of a segment, counted from the segment's first position; empty when begin >= end. */
 struct attend_range {
@@ -40,11 +43,6 @@ static inline struct attend_range attend_visible(const struct kernel_attend *att
 /* Fills the groups of the keys of `segment` that any query of the call sees. Asserts that the spans hold them all.
  * False when no query sees a key of it: the range is empty. */
 bool attend_segment_groups(const struct kernel_attend *attend, uint32_t segment, struct attend_groups *groups);
-/* Whether a call widens what is not f32. */
-static inline bool attend_widens(const struct kernel_attend *attend)
-{
-    return (uint64_t)attend->tokens * attend->group >= ATTEND_WIDEN_ROWS;
-}
 /* Sets every (token, head) of `state` to "no keys yet". */
 void attend_state_init(const struct kernel_attend *attend, float *state);
 

@@ -16,7 +16,9 @@ static void element_store(enum number_format format, void *base, uint64_t index,
         ((float *)base)[index] = value;
         return;
     case NF_F16:
-        ((uint16_t *)base)[index] = f16_from_f32(value);
+        ((uint16_t *)base)[index] = f16_from_f32(value > KERNEL_F16_MAX    ? KERNEL_F16_MAX
+                                                 : value < -KERNEL_F16_MAX ? -KERNEL_F16_MAX
+                                                                           : value);
         return;
     default:
         ASSERT(!"a cache format");

@@ -1,14 +1,14 @@
 /* attention_simd.h - the cache's rows and attention over them, written once in the vector operations of simd_*.h.
- * attention_avx2.c and attention_avx512.c each include it, with ATTEND_NAME(function) giving the names of their table.
+ * attention_avx2.c, attention_avx512vnni.c and so on each include it, with ATTEND_NAME(function) giving the names of their table.
  *
  * Queries go through a segment in tiles of at most ATTEND_TILE_ROWS rows (token, head), so that a decoded token's whole
  * GQA group meets each K and V row while it is in a register:
  *   scores  lanes are keys: acc[row][16 keys] = fma(q[row][d], K[d][16 keys], acc), d ascending
  *   softmax one row at a time, in base 2 (log2(e) is in the query's scale): maximum, exp2, sum
  *   values  lanes are value columns: acc[row][columns] = fma(p[row][key], V[key][columns], acc), keys ascending
- * Then the tile's partial is folded into the state. A call of many rows first widens what is not f32, exactly. Every
- * element of acc is one chain whose order depends on the key positions alone, so the number of rows in a tile, its
- * other rows and the spans leave no trace in the result.
+ * Then the tile's partial is folded into the state. Every element of acc is one chain whose order depends on the key
+ * positions alone, so the number of rows in a tile, its other rows and the spans leave no trace in the result. That is
+ * the way of a cache in f32; narrower ones are read in fixed point (attention_fixed.h).
  *
  * Keys that a row may not see: a whole group is skipped where no row of the tile sees it; in the groups at the edges
  * the scores are computed lane by lane with the others and then replaced by -inf (what an unwritten K slot holds
@@ -97,13 +97,18 @@ SIMD_INLINE uint32_t cache_element_bytes(enum number_format format)
     return format == NF_F16 ? 2 : 4;
 }
 
+SIMD_INLINE void store_f16_saturated(uint16_t *out, simd a)
+{
+    simd_store_f16(out, simd_max(simd_set(-KERNEL_F16_MAX), simd_min(simd_set(KERNEL_F16_MAX), a)));
+}
+
 static void f16_from_row(const float *row, uint32_t count, uint16_t *out)
 {
     uint32_t i = 0;
-    for (; i + SIMD_LANES <= count; i += SIMD_LANES) simd_store_f16(out + i, simd_load(row + i));
+    for (; i + SIMD_LANES <= count; i += SIMD_LANES) store_f16_saturated(out + i, simd_load(row + i));
     if (i == count) return;
     uint16_t lanes[SIMD_LANES];
-    simd_store_f16(lanes, simd_load_first(row + i, count - i));
+    store_f16_saturated(lanes, simd_load_first(row + i, count - i));
     memcpy(out + i, lanes, (count - i) * sizeof *lanes);
 }
 
@@ -168,11 +173,9 @@ struct tile {
     float *values; /* [rows][round_up(value_dim, 16)] */
 };
 
-SIMD_INLINE void score_tile(const uint32_t rows, const uint32_t vectors, const enum number_format format,
-                            const float *q, const char *const *k, const char *const *ahead, uint32_t head_dim,
-                            float *scores)
+SIMD_INLINE void score_tile(const uint32_t rows, const uint32_t vectors, const float *q, const char *const *k,
+                            const char *const *ahead, uint32_t head_dim, float *scores)
 {
-    const uint32_t bytes = cache_element_bytes(format);
     simd acc[SIMD_TILE_ROWS][2];
 #pragma GCC unroll 12
     for (uint32_t r = 0; r < rows; r++)
@@ -182,11 +185,12 @@ SIMD_INLINE void score_tile(const uint32_t rows, const uint32_t vectors, const e
         simd key[2];
 #pragma GCC unroll 2
         for (uint32_t j = 0; j < vectors; j++)
-            key[j] = cache_load(format, k[j / GROUP_VECTORS],
+            key[j] = cache_load(NF_F32, k[j / GROUP_VECTORS],
                                 (uint64_t)d * KERNEL_GROUP_TOKENS + j % GROUP_VECTORS * SIMD_LANES);
-            /* The lines [d][16 keys] of the groups ahead: at 2 bytes an element, two of them share a line. */
+            /* The lines [d][16 keys] of the groups ahead. */
 #pragma GCC unroll 2
-        for (uint32_t g = 0; g < SCORE_GROUPS; g++) PREFETCH(ahead[g] + (uint64_t)d * KERNEL_GROUP_TOKENS * bytes);
+        for (uint32_t g = 0; g < SCORE_GROUPS; g++)
+            PREFETCH(ahead[g] + (uint64_t)d * KERNEL_GROUP_TOKENS * sizeof(float));
 #pragma GCC unroll 12
         for (uint32_t r = 0; r < rows; r++) {
             simd query = simd_set(q[d * rows + r]);
@@ -200,23 +204,16 @@ SIMD_INLINE void score_tile(const uint32_t rows, const uint32_t vectors, const e
         for (uint32_t j = 0; j < vectors; j++) simd_store(scores + r * ATTEND_SCORE_STRIDE + j * SIMD_LANES, acc[r][j]);
 }
 
-#define SCORE_CASE(rows, vectors, format) score_tile(rows, vectors, format, q, k, ahead, head_dim, scores)
+#define SCORE_CASE(rows, vectors) score_tile(rows, vectors, q, k, ahead, head_dim, scores)
 
 /* One part of a tile against 2 vectors of keys, or against a single group that is left. */
-static void score_part(enum number_format format, uint32_t rows, uint32_t groups, const float *q, const char *const *k,
-                       const char *const *ahead, uint32_t head_dim, float *scores)
+static void score_part(uint32_t rows, uint32_t groups, const float *q, const char *const *k, const char *const *ahead,
+                       uint32_t head_dim, float *scores)
 {
-    if (groups == SCORE_GROUPS) {
-        if (format == NF_F16)
-            ROWS_SWITCH(rows, SCORE_CASE, 2, NF_F16)
-        else
-            ROWS_SWITCH(rows, SCORE_CASE, 2, NF_F32)
-    } else {
-        if (format == NF_F16)
-            ROWS_SWITCH(rows, SCORE_CASE, GROUP_VECTORS, NF_F16)
-        else
-            ROWS_SWITCH(rows, SCORE_CASE, GROUP_VECTORS, NF_F32)
-    }
+    if (groups == SCORE_GROUPS)
+        ROWS_SWITCH(rows, SCORE_CASE, 2)
+    else
+        ROWS_SWITCH(rows, SCORE_CASE, GROUP_VECTORS)
 }
 
 /* Begin of part `part` of `parts` of `rows` rows: parts differ by one row at most. */
@@ -233,7 +230,7 @@ static void tile_scores(const struct tile *tile)
         groups = tile->group_end - g < SCORE_GROUPS ? tile->group_end - g : SCORE_GROUPS;
         for (uint32_t part = 0; part < parts; part++) {
             uint32_t row = part_begin(tile->rows, parts, part), rows = part_begin(tile->rows, parts, part + 1) - row;
-            score_part(a->k_format, rows, groups, tile->q + (uint64_t)row * a->head_dim, tile->segment->groups.k + g,
+            score_part(rows, groups, tile->q + (uint64_t)row * a->head_dim, tile->segment->groups.k + g,
                        tile->segment->k_ahead + g, a->head_dim,
                        tile->scores + row * ATTEND_SCORE_STRIDE + g * KERNEL_GROUP_TOKENS);
         }
@@ -284,12 +281,11 @@ static float softmax_row(const struct kernel_attend *a, float *scores, struct at
 
 /* acc[row][columns] over keys [begin, end) of a segment, added to `values`; `partial`: the columns from `column` on are
  * fewer than a vector. */
-SIMD_INLINE void value_tile(const uint32_t rows, const uint32_t vectors, const enum number_format format,
-                            const bool partial, const float *p, const char *const *v, const char *const *ahead,
-                            uint32_t begin, uint32_t end, uint32_t value_dim, uint32_t column, float *values,
-                            uint64_t value_stride)
+SIMD_INLINE void value_tile(const uint32_t rows, const uint32_t vectors, const bool partial, const float *p,
+                            const char *const *v, const char *const *ahead, uint32_t begin, uint32_t end,
+                            uint32_t value_dim, uint32_t column, float *values, uint64_t value_stride)
 {
-    const uint32_t bytes = cache_element_bytes(format);
+    const uint32_t bytes = sizeof(float);
     simd acc[SIMD_TILE_ROWS][2];
 #pragma GCC unroll 12
     for (uint32_t r = 0; r < rows; r++)
@@ -304,8 +300,8 @@ SIMD_INLINE void value_tile(const uint32_t rows, const uint32_t vectors, const e
             simd value[2];
 #pragma GCC unroll 2
             for (uint32_t j = 0; j < vectors; j++)
-                value[j] = partial ? cache_load_first(format, row, 0, value_dim - column)
-                                   : cache_load(format, row, j * SIMD_LANES);
+                value[j] = partial ? cache_load_first(NF_F32, row, 0, value_dim - column)
+                                   : cache_load(NF_F32, row, j * SIMD_LANES);
             PREFETCH(next);
             if (vectors * SIMD_LANES * bytes > 64) PREFETCH(next + 64);
 #pragma GCC unroll 12
@@ -322,34 +318,20 @@ SIMD_INLINE void value_tile(const uint32_t rows, const uint32_t vectors, const e
         for (uint32_t j = 0; j < vectors; j++) simd_store(values + r * value_stride + j * SIMD_LANES, acc[r][j]);
 }
 
-#define VALUE_CASE(rows, vectors, format, partial) \
-    value_tile(rows, vectors, format, partial, p, v, ahead, begin, end, value_dim, column, values, value_stride)
+#define VALUE_CASE(rows, vectors, partial) \
+    value_tile(rows, vectors, partial, p, v, ahead, begin, end, value_dim, column, values, value_stride)
 
 /* All columns of `rows` rows over keys [begin, end). */
-static void value_rows(enum number_format format, uint32_t rows, const float *p, const char *const *v,
-                       const char *const *ahead, uint32_t begin, uint32_t end, uint32_t value_dim, float *values,
-                       uint64_t value_stride)
+static void value_rows(uint32_t rows, const float *p, const char *const *v, const char *const *ahead, uint32_t begin,
+                       uint32_t end, uint32_t value_dim, float *values, uint64_t value_stride)
 {
     uint32_t column = 0;
-    for (; column + 2 * SIMD_LANES <= value_dim; column += 2 * SIMD_LANES, values += 2 * SIMD_LANES) {
-        if (format == NF_F16)
-            ROWS_SWITCH(rows, VALUE_CASE, 2, NF_F16, false)
-        else
-            ROWS_SWITCH(rows, VALUE_CASE, 2, NF_F32, false)
-    }
-    for (; column + SIMD_LANES <= value_dim; column += SIMD_LANES, values += SIMD_LANES) {
-        if (format == NF_F16)
-            ROWS_SWITCH(rows, VALUE_CASE, 1, NF_F16, false)
-        else
-            ROWS_SWITCH(rows, VALUE_CASE, 1, NF_F32, false)
-    }
+    for (; column + 2 * SIMD_LANES <= value_dim; column += 2 * SIMD_LANES, values += 2 * SIMD_LANES)
+        ROWS_SWITCH(rows, VALUE_CASE, 2, false)
+    for (; column + SIMD_LANES <= value_dim; column += SIMD_LANES, values += SIMD_LANES)
+        ROWS_SWITCH(rows, VALUE_CASE, 1, false)
     /* No known model has a dimension that ends within a vector: such columns go row by row, for less code. */
-    for (; column < value_dim && rows; rows--, p += ATTEND_SCORE_STRIDE, values += value_stride) {
-        if (format == NF_F16)
-            VALUE_CASE(1, 1, NF_F16, true);
-        else
-            VALUE_CASE(1, 1, NF_F32, true);
-    }
+    for (; column < value_dim && rows; rows--, p += ATTEND_SCORE_STRIDE, values += value_stride) VALUE_CASE(1, 1, true);
 }
 
 /* Rows [row, row + rows) of a tile over keys [begin, end). */
@@ -358,8 +340,8 @@ static void part_values(const struct tile *tile, uint32_t row, uint32_t rows, ui
     const struct kernel_attend *a = tile->attend;
     uint64_t value_stride = round_up(a->value_dim, 16);
     if (begin < end)
-        value_rows(a->v_format, rows, tile->scores + row * ATTEND_SCORE_STRIDE, tile->segment->groups.v,
-                   tile->segment->v_ahead, begin, end, a->value_dim, tile->values + row * value_stride, value_stride);
+        value_rows(rows, tile->scores + row * ATTEND_SCORE_STRIDE, tile->segment->groups.v, tile->segment->v_ahead,
+                   begin, end, a->value_dim, tile->values + row * value_stride, value_stride);
 }
 
 /* The weighted values of all rows. Where the rows of the tile see the same keys they go together, a chunk of keys at a
@@ -522,48 +504,20 @@ static void segment_ahead(const struct kernel_attend *attend, struct segment *se
     }
 }
 
-/* `elements` (a multiple of SIMD_LANES) at `from` as f32 at `to`. */
-static void widen(enum number_format format, const char *from, uint32_t elements, float *to)
-{
-    for (uint32_t i = 0; i < elements; i += SIMD_LANES)
-        simd_store(to + i, format == NF_F16 ? cache_load(NF_F16, from, i) : cache_load(NF_F32, from, i));
-}
-
-/* Lets `groups` point at f32 copies in `scratch`; exact, so the same numbers go into the same chains. */
-static void segment_widen(const struct kernel_attend *attend, struct attend_groups *groups, float *scratch)
-{
-    uint32_t k_count = KERNEL_GROUP_TOKENS * attend->head_dim, v_count = KERNEL_GROUP_TOKENS * attend->value_dim;
-    uint32_t begin = groups->range.begin / KERNEL_GROUP_TOKENS;
-    float *k = scratch, *v = scratch + (uint64_t)ATTEND_SEGMENT_GROUPS * k_count;
-    for (uint32_t g = begin; g * KERNEL_GROUP_TOKENS < groups->range.end; g++, k += k_count, v += v_count) {
-        widen(attend->k_format, groups->k[g], k_count, k);
-        widen(attend->v_format, groups->v[g], v_count, v);
-        groups->k[g] = (const char *)k;
-        groups->v[g] = (const char *)v;
-    }
-}
-
-void ATTEND_NAME(attend)(const struct kernel_attend *attend, uint32_t segment_begin, uint32_t segment_end, float *state,
+static void attend_float(const struct kernel_attend *attend, uint32_t segment_begin, uint32_t segment_end, float *state,
                          float *scratch)
 {
-    ASSERT(attend->k_format <= NF_F16 && attend->v_format <= NF_F16);
     struct segment segments[2];
-    struct kernel_attend wide = *attend; /* as the tiles read it */
-    struct tile tile = {.attend = &wide};
+    struct tile tile = {.attend = attend};
     tile.q = scratch;
     tile.scores = tile.q + ATTEND_TILE_ROWS * round_up(attend->head_dim, 16);
     tile.values = tile.scores + ATTEND_TILE_ROWS * ATTEND_SCORE_STRIDE;
-    float *copies = tile.values + ATTEND_TILE_ROWS * round_up(attend->value_dim, 16);
-    bool widens = attend_widens(attend) && (attend->k_format != NF_F32 || attend->v_format != NF_F32);
-    if (widens) wide.k_format = wide.v_format = NF_F32;
     uint64_t rows = (uint64_t)attend->tokens * attend->group, tiles = (rows + ATTEND_TILE_ROWS - 1) / ATTEND_TILE_ROWS;
-    attend_state_init(attend, state);
     bool some = segment_begin < segment_end && attend_segment_groups(attend, segment_begin, &segments[0].groups);
     for (uint32_t i = segment_begin; i < segment_end; i++) {
         struct segment *segment = &segments[(i - segment_begin) % 2], *next = &segments[(i + 1 - segment_begin) % 2];
         bool more = i + 1 < segment_end && attend_segment_groups(attend, i + 1, &next->groups);
-        if (some && widens) segment_widen(attend, &segment->groups, copies);
-        if (some) segment_ahead(&wide, segment, more ? &next->groups : NULL);
+        if (some) segment_ahead(attend, segment, more ? &next->groups : NULL);
         tile.segment = segment;
         for (uint64_t t = 0; some && t < tiles; t++) {
             tile.row = (uint32_t)(rows * t / tiles);
@@ -572,4 +526,17 @@ void ATTEND_NAME(attend)(const struct kernel_attend *attend, uint32_t segment_be
         }
         some = more;
     }
+}
+
+#include "kernel/attention_fixed.h"
+
+void ATTEND_NAME(attend)(const struct kernel_attend *attend, uint32_t segment_begin, uint32_t segment_end, float *state,
+                         float *scratch)
+{
+    ASSERT(attend->k_format <= NF_F16 && attend->v_format <= NF_F16);
+    attend_state_init(attend, state);
+    if (attend->k_format == NF_F32 && attend->v_format == NF_F32)
+        attend_float(attend, segment_begin, segment_end, state, scratch);
+    else
+        attend_fixed(attend, segment_begin, segment_end, state, scratch);
 }

@@ -102,7 +102,9 @@ struct kernel_output {
 /* The cache's rows, as the kernels keep them. Tokens go in groups of 16 ("key groups"); a group of one KV head holds
  * K as [head_dim][16 tokens] (lanes are keys) and V as [16 tokens][value_dim], in the cache's number format. A block of
  * a multiple of 16 tokens is `groups` of K in a row, then `groups` of V in a row; where a block lies is the cache's
- * affair. Cache formats today: NF_F32, NF_F16 (more later: the group is the unit of every format). */
+ * affair. Cache formats today: NF_F32, NF_F16 (more later: the group is the unit of every format). What f16 cannot hold is
+ * written as its largest number. A cache of f32 is read with f32 arithmetic, a narrower one in 16-bit fixed point with
+ * exact sums (attention_fixed.h; `ref` always computes in f32). */
 #define KERNEL_GROUP_TOKENS 16u
 /* Softmax state is folded every SEGMENT absolute positions; a multiple of every block size. */
 #define KERNEL_SEGMENT_TOKENS 1024u

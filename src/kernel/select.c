@@ -4,19 +4,23 @@
 
 #include <string.h>
 
-#define VECTOR_FUNCTIONS(isa)                                                                                      \
-    .input_prepare = kernel_input_prepare_##isa, .kv_write = kernel_kv_write_##isa, .attend = kernel_attend_##isa, \
-    .attend_fold = kernel_attend_fold_##isa, .attend_finish = kernel_attend_finish_##isa,                          \
-    .rms_norm = kernel_rms_norm_##isa, .rope = kernel_rope_##isa, .silu_mul = kernel_silu_mul_##isa,               \
-    .gelu_mul = kernel_gelu_mul_##isa, .add = kernel_add_##isa
+#define ATTENTION_FUNCTIONS(isa)                                                                               \
+    .kv_write = kernel_kv_write_##isa, .attend = kernel_attend_##isa, .attend_fold = kernel_attend_fold_##isa, \
+    .attend_finish = kernel_attend_finish_##isa
+#define VECTOR_FUNCTIONS(isa)                                                                                  \
+    .input_prepare = kernel_input_prepare_##isa, .rms_norm = kernel_rms_norm_##isa, .rope = kernel_rope_##isa, \
+    .silu_mul = kernel_silu_mul_##isa, .gelu_mul = kernel_gelu_mul_##isa, .add = kernel_add_##isa
 
 /* In ascending order of speed. */
 static const struct kernel tables[] = {
-    {.name = "ref", .matmul = kernel_matmul_ref, VECTOR_FUNCTIONS(ref)},
-    {.name = "avx2", .matmul = kernel_matmul_avx2, VECTOR_FUNCTIONS(avx2)},
-    {.name = "avxvnni", .matmul = kernel_matmul_avxvnni, VECTOR_FUNCTIONS(avx2)},
-    {.name = "avx512", .matmul = kernel_matmul_avx512, VECTOR_FUNCTIONS(avx512)},
-    {.name = "avx512vnni", .matmul = kernel_matmul_avx512vnni, VECTOR_FUNCTIONS(avx512)},
+    {.name = "ref", .matmul = kernel_matmul_ref, ATTENTION_FUNCTIONS(ref), VECTOR_FUNCTIONS(ref)},
+    {.name = "avx2", .matmul = kernel_matmul_avx2, ATTENTION_FUNCTIONS(avx2), VECTOR_FUNCTIONS(avx2)},
+    {.name = "avxvnni", .matmul = kernel_matmul_avxvnni, ATTENTION_FUNCTIONS(avxvnni), VECTOR_FUNCTIONS(avx2)},
+    {.name = "avx512", .matmul = kernel_matmul_avx512, ATTENTION_FUNCTIONS(avx512), VECTOR_FUNCTIONS(avx512)},
+    {.name = "avx512vnni",
+     .matmul = kernel_matmul_avx512vnni,
+     ATTENTION_FUNCTIONS(avx512vnni),
+     VECTOR_FUNCTIONS(avx512)},
 };
 
 /* Whether this machine can run tables[index]. */

@@ -75,6 +75,14 @@ SIMD_INLINE simd simd_max(simd a, simd b)
 {
     return _mm256_max_ps(a, b);
 }
+SIMD_INLINE simd simd_min(simd a, simd b)
+{
+    return _mm256_min_ps(a, b);
+}
+SIMD_INLINE simd simd_fms(simd a, simd b, simd c)
+{
+    return _mm256_fmsub_ps(a, b, c);
+}
 SIMD_INLINE simd simd_between(uint32_t begin, uint32_t end, simd inside, simd outside)
 {
     __m256i mask = _mm256_andnot_si256(simd_first(begin), simd_first(end));
@@ -129,6 +137,77 @@ SIMD_INLINE simd simd_scale2(simd p, simd n)
     const __m256i bias = _mm256_set1_epi32(127);
     p = _mm256_mul_ps(p, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(half, bias), 23)));
     return _mm256_mul_ps(p, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23)));
+}
+
+typedef __m256i simd_int;
+
+SIMD_INLINE simd_int simd_int_zero(void)
+{
+    return _mm256_setzero_si256();
+}
+SIMD_INLINE simd_int simd_int_set(int32_t value)
+{
+    return _mm256_set1_epi32(value);
+}
+SIMD_INLINE simd_int simd_int_add(simd_int a, simd_int b)
+{
+    return _mm256_add_epi32(a, b);
+}
+SIMD_INLINE simd_int simd_int_sub(simd_int a, simd_int b)
+{
+    return _mm256_sub_epi32(a, b);
+}
+SIMD_INLINE simd_int simd_int_shift_left(simd_int a, uint32_t bits)
+{
+    return _mm256_slli_epi32(a, (int)bits);
+}
+SIMD_INLINE simd_int simd_int_load(const int32_t *p)
+{
+    return _mm256_loadu_si256((const __m256i *)p);
+}
+SIMD_INLINE void simd_int_store(int32_t *p, simd_int a)
+{
+    _mm256_storeu_si256((__m256i *)p, a);
+}
+SIMD_INLINE simd simd_from_int(simd_int a)
+{
+    return _mm256_cvtepi32_ps(a);
+}
+SIMD_INLINE simd simd_from_bits(simd_int a)
+{
+    return _mm256_castsi256_ps(a);
+}
+SIMD_INLINE simd_int simd_bits(simd a)
+{
+    return _mm256_castps_si256(a);
+}
+SIMD_INLINE simd_int simd_to_int(simd a)
+{
+    return _mm256_cvtps_epi32(a);
+}
+SIMD_INLINE simd_int simd_int_pair(simd_int low, simd_int high)
+{
+    return _mm256_blend_epi16(low, _mm256_slli_epi32(high, 16), 0xAA);
+}
+SIMD_INLINE void simd_store_i16(int16_t *p, simd_int a)
+{
+    /* within 128-bit halves: words of lanes 0-3, and of 4-7; they saturate, which no lane needs */
+    __m256i packed = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, a), 0x08);
+    _mm_storeu_si128((__m128i *)p, _mm256_castsi256_si128(packed));
+}
+SIMD_INLINE simd_int simd_int_dot(simd_int acc, simd_int a, const void *b)
+{
+    int32_t both;
+    memcpy(&both, b, sizeof both);
+    __m256i numbers = _mm256_set1_epi32(both);
+#ifdef __AVXVNNI__
+    __asm__("%{vex%} vpdpwssd %2, %1, %0" : "+x"(acc) : "x"(a), "x"(numbers));
+    return acc;
+#else
+    acc = _mm256_add_epi32(acc, _mm256_madd_epi16(a, numbers));
+    __asm__("" : "+x"(acc)); /* or gcc makes a tree of spilled terms of a chain of adds */
+    return acc;
+#endif
 }
 
 #endif

@@ -5,6 +5,7 @@
 #include "kernel/kernel.h"
 
 #include <immintrin.h>
+#include <string.h>
 
 #define SIMD_LANES 16u
 #define SIMD_TILE_ROWS 12u /* rows by 2 vectors of accumulators that fit the 32 registers beside their operands */
@@ -74,6 +75,14 @@ SIMD_INLINE simd simd_max(simd a, simd b)
 {
     return _mm512_max_ps(a, b);
 }
+SIMD_INLINE simd simd_min(simd a, simd b) /* the smaller of the lanes; b where either is NaN */
+{
+    return _mm512_min_ps(a, b);
+}
+SIMD_INLINE simd simd_fms(simd a, simd b, simd c) /* a * b - c, rounded once */
+{
+    return _mm512_fmsub_ps(a, b, c);
+}
 /* Lane i of `inside` where begin <= i < end, else of `outside`. */
 SIMD_INLINE simd simd_between(uint32_t begin, uint32_t end, simd inside, simd outside)
 {
@@ -123,6 +132,78 @@ SIMD_INLINE simd simd_round(simd t)
 SIMD_INLINE simd simd_scale2(simd p, simd n)
 {
     return _mm512_scalef_ps(p, n);
+}
+/* ---- integers: SIMD_LANES of 32 bits, or pairs of 16 bits -------------------------------------------------------- */
+
+typedef __m512i simd_int;
+
+SIMD_INLINE simd_int simd_int_zero(void)
+{
+    return _mm512_setzero_si512();
+}
+SIMD_INLINE simd_int simd_int_set(int32_t value)
+{
+    return _mm512_set1_epi32(value);
+}
+SIMD_INLINE simd_int simd_int_add(simd_int a, simd_int b)
+{
+    return _mm512_add_epi32(a, b);
+}
+SIMD_INLINE simd_int simd_int_sub(simd_int a, simd_int b)
+{
+    return _mm512_sub_epi32(a, b);
+}
+SIMD_INLINE simd_int simd_int_shift_left(simd_int a, uint32_t bits)
+{
+    return _mm512_slli_epi32(a, bits);
+}
+SIMD_INLINE simd_int simd_int_load(const int32_t *p)
+{
+    return _mm512_loadu_si512(p);
+}
+SIMD_INLINE void simd_int_store(int32_t *p, simd_int a)
+{
+    _mm512_storeu_si512(p, a);
+}
+SIMD_INLINE simd simd_from_int(simd_int a)
+{
+    return _mm512_cvtepi32_ps(a);
+}
+SIMD_INLINE simd simd_from_bits(simd_int a)
+{
+    return _mm512_castsi512_ps(a);
+}
+SIMD_INLINE simd_int simd_bits(simd a)
+{
+    return _mm512_castps_si512(a);
+}
+SIMD_INLINE simd_int simd_to_int(simd a) /* round to nearest even */
+{
+    return _mm512_cvtps_epi32(a);
+}
+/* Of every lane the low 16 bits of `low`, then those of `high`. */
+SIMD_INLINE simd_int simd_int_pair(simd_int low, simd_int high)
+{
+    return _mm512_mask_blend_epi16(0xAAAAAAAA, low, _mm512_slli_epi32(high, 16));
+}
+SIMD_INLINE void simd_store_i16(int16_t *p, simd_int a) /* the low 16 bits of the lanes */
+{
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(a));
+}
+/* acc + the products of each lane's two signed 16-bit numbers with the two at `b`. Assembler, because gcc 12 copies the
+ * accumulators of a loop around the instruction. */
+SIMD_INLINE simd_int simd_int_dot(simd_int acc, simd_int a, const void *b)
+{
+#ifdef __AVX512VNNI__
+    __asm__("vpdpwssd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(a), "m"(*(const int32_t *)b));
+    return acc;
+#else
+    int32_t both;
+    memcpy(&both, b, sizeof both);
+    acc = _mm512_add_epi32(acc, _mm512_madd_epi16(a, _mm512_set1_epi32(both)));
+    __asm__("" : "+v"(acc)); /* or gcc makes a tree of spilled terms of a chain of adds */
+    return acc;
+#endif
 }
 
 #endif
