@@ -1,8 +1,8 @@
 /* roofline.c - measures a machine by loops that do nothing else (kernel/peak.h) and sets a benchmark's work against it.
  *
- * Every figure is the median of passes of all threads together that take at least MEASURE_S in all, in the order warm-up,
- * passes. Memory is read as decoding reads it: each thread its own contiguous part, which it touched first, in huge pages
- * where the machine allows them, round and round, so that a cache keeps of the buffer what it would keep of the weights. */
+ * A figure comes from passes of all threads together that take at least MEASURE_S in all. Memory is read as decoding reads
+ * it: each thread its own contiguous part, which it touched first, in huge pages where the machine allows them, round and
+ * round, so that a cache keeps of the buffer what it would keep of the weights. */
 #include "eval/roofline.h"
 #include <stdlib.h>
 #include <string.h>
@@ -67,19 +67,24 @@ static int ascending(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Turns per second, the median; the warm-up finds how many make a pass. */
+/* Turns per second: of a peak the fastest pass, of reading the median. A pass that is too short doubles all to come, and
+ * those before it do not count: they were as short, or disturbed by others. */
 static double turns_per_s(struct pool *pool, struct pass *pass)
 {
     double seconds[PASSES_MAX], total = 0;
     uint32_t count = 0;
     pass->turns = 1;
-    while (pass_seconds(pool, pass) < PASS_S) pass->turns *= 2;
     while (count < PASSES_MIN || (total < MEASURE_S && count < PASSES_MAX)) {
-        seconds[count] = pass_seconds(pool, pass);
-        total += seconds[count++];
+        double time = pass_seconds(pool, pass);
+        total += time;
+        seconds[count++] = time;
+        if (time >= PASS_S) continue;
+        pass->turns *= 2;
+        count = 0;
+        total = 0;
     }
     qsort(seconds, count, sizeof *seconds, ascending);
-    return (double)pass->turns / seconds[count / 2];
+    return (double)pass->turns / seconds[pass->buffer ? count / 2 : 0];
 }
 
 /* ---- the machine ------------------------------------------------------------------------------------------------- */
