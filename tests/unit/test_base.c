@@ -96,6 +96,46 @@ static void test_pool_runs_every_worker_once(void **state)
     assert_int_equal(pool_open(0, &pool, NULL), ST_INVALID);
 }
 
+/* Blocks share regions: each is zeroed, apart from all others, and can go by itself. */
+static void map_and_unmap(void *data, uint32_t worker, uint32_t workers)
+{
+    (void)workers;
+    atomic_uint *wrong = data;
+    unsigned char *blocks[24];
+    size_t bytes[24];
+    for (uint32_t i = 0; i < 24; i++) {
+        bytes[i] = i == 23 ? (size_t)65 << 20 : 1 + i * 400009u; /* the last is larger than a region */
+        blocks[i] = mem_map(bytes[i]);
+        if (!blocks[i] || (uintptr_t)blocks[i] % 4096 || blocks[i][0] || blocks[i][bytes[i] - 1]) {
+            atomic_fetch_add(wrong, 1);
+            return;
+        }
+        blocks[i][0] = blocks[i][bytes[i] - 1] = (unsigned char)(1 + worker * 24 + i);
+    }
+    for (uint32_t pass = 0; pass < 2; pass++) /* odd ones first: their neighbours stay */
+        for (uint32_t i = 1 - pass; i < 24; i += 2) {
+            if (blocks[i][bytes[i] - 1] != 1 + worker * 24 + i) atomic_fetch_add(wrong, 1);
+            if (blocks[i][0] != 1 + worker * 24 + i) atomic_fetch_add(wrong, 1);
+            mem_unmap(blocks[i], bytes[i]);
+        }
+}
+
+static void test_mapped_blocks_are_apart(void **state)
+{
+    (void)state;
+    struct pool *pool;
+    atomic_uint wrong = 0;
+    assert_int_equal(pool_open(3, &pool, NULL), ST_OK);
+    for (int i = 0; i < 3; i++) pool_run(pool, map_and_unmap, &wrong);
+    assert_int_equal(wrong, 0);
+    pool_close(pool);
+    fault_arm(FAULT_ALLOC, 1);
+    assert_null(mem_map(1));
+    fault_arm(FAULT_NONE, 0);
+    assert_null(mem_map(SIZE_MAX / 2));
+    assert_null(mem_map(SIZE_MAX));
+}
+
 static void test_utf8_round_trip(void **state)
 {
     (void)state;
@@ -144,11 +184,9 @@ static void test_random_is_uniform_and_seeded(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_error_masks_control_characters),
-        cmocka_unit_test(test_buffer_limit_and_fault),
-        cmocka_unit_test(test_file_write_is_atomic),
-        cmocka_unit_test(test_pool_runs_every_worker_once),
-        cmocka_unit_test(test_utf8_round_trip),
+        cmocka_unit_test(test_error_masks_control_characters), cmocka_unit_test(test_buffer_limit_and_fault),
+        cmocka_unit_test(test_file_write_is_atomic),           cmocka_unit_test(test_pool_runs_every_worker_once),
+        cmocka_unit_test(test_mapped_blocks_are_apart),        cmocka_unit_test(test_utf8_round_trip),
         cmocka_unit_test(test_random_is_uniform_and_seeded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
