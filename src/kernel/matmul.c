@@ -7,6 +7,7 @@
 #include "kernel/matmul_internal.h"
 
 #define FEW_TOKENS 24u
+#define WIDE_TOKENS 8u        /* from here on int16 weights pay */
 #define PREFETCH_BYTES 16384u /* how far ahead of the panel, with few tokens */
 #define SLAB_TOKENS 576u      /* 576 tokens x 512 columns x 1.6 bytes: 480 KB */
 
@@ -79,6 +80,13 @@ static uint32_t call_tokens(uint32_t token, uint32_t token_end, uint32_t tokens_
     return rest < INPUT_TOKENS ? rest : rest / INPUT_TOKENS * INPUT_TOKENS;
 }
 
+/* The kind that a slab of `tokens` tokens is multiplied in. */
+static enum matmul_kind slab_kind(const struct matmul_job *job, uint32_t tokens)
+{
+    enum matmul_kind kind = format_kind(job->weights->format);
+    return kind == KIND_OFFSET_128 && job->set->widen && tokens >= WIDE_TOKENS ? KIND_WIDE : kind;
+}
+
 /* One panel of one tile, at `row` and column group `group`. */
 struct matmul_place {
     const struct matmul_panel *panel;
@@ -90,7 +98,7 @@ struct matmul_place {
 static void panel_times_tokens(const struct matmul_job *job, const struct matmul_place *place, uint32_t token_begin,
                                uint32_t token_end)
 {
-    enum matmul_kind kind = format_kind(job->weights->format);
+    enum matmul_kind kind = slab_kind(job, token_end - token_begin);
     uint32_t tokens_max = job->set->micro[kind].tokens_max, groups = job->weights->columns / GROUP_COLUMNS;
     bool last = place->group + place->groups == groups;
     struct matmul_call call = {
@@ -127,6 +135,7 @@ static void slab_times_tokens(const struct matmul_job *job, uint32_t slab_begin,
         for (uint32_t group = slab_begin; group < slab_end; group += PANEL_GROUPS) {
             uint32_t groups = slab_end - group < PANEL_GROUPS ? slab_end - group : PANEL_GROUPS;
             unpack(halves, words, group, groups, &panel);
+            if (slab_kind(job, token_end - token_begin) == KIND_WIDE) job->set->widen(&panel, groups);
             struct matmul_place place = {.panel = &panel,
                                          .tile = tile,
                                          .group_bytes = bytes / (weights->columns / GROUP_COLUMNS),

@@ -1,6 +1,6 @@
 /* matmul_avx2.h - the 256-bit micro kernels: two registers are 16 rows; up to 4 tokens, broadcast from memory.
  *
- * Included by matmul_avx2.c and matmul_avxvnni.c, which differ in UNPACK_WIDE and in dot_group(): how a scale group
+ * Included by matmul_avx2.c and matmul_avxvnni.c, which differ in UNPACK_FLIP and in dot_group(): how a scale group
  * becomes int32 sums.
  * Sixteen registers hold the sums of 4 tokens; their chains wait in memory (first-level cache) from scale group to
  * scale group. */
@@ -20,7 +20,7 @@ static inline void unpack_halves(float *out, const uint16_t *in)
 static inline void unpack_levels(uint32_t *out, const uint32_t *in)
 {
     __m128i levels = _mm_loadu_si128((const __m128i *)number_iq4_levels);
-    __m256i table = _mm256_broadcastsi128_si256(levels);
+    __m256i table = _mm256_broadcastsi128_si256(_mm_xor_si128(levels, _mm_set1_epi8((char)UNPACK_FLIP)));
     for (int h = 0; h < 16; h += 8)
         _mm256_storeu_si256((__m256i *)(out + h),
                             _mm256_shuffle_epi8(table, _mm256_loadu_si256((const __m256i *)(in + h))));
@@ -34,7 +34,7 @@ static inline void unpack_levels(uint32_t *out, const uint32_t *in)
 struct micro_kind {
     enum matmul_kind kind;
     uint32_t words; /* of 4 columns a scale group: 8 or 4 */
-    uint32_t bits;  /* of the panel's bytes; 8 is the offset of 128 */
+    uint32_t bits;  /* of the panel's bytes */
     bool minimum;
 };
 
@@ -42,7 +42,7 @@ struct micro_kind {
 struct micro_tokens {
     const struct kernel_input_group *input;
     const struct kernel_input_halves *halves;
-    const struct wide_group *wide; /* of `input`, where the panel is wide */
+    const struct wide_group *wide; /* of `input`, in KIND_WIDE */
     uint32_t count, lane, half;
 };
 
@@ -194,7 +194,7 @@ MICRO_INLINE void micro_tokens(const struct matmul_call *call, const struct micr
                                   .wide = wide,
                                   .count = count,
                                   .lane = count < INPUT_TOKENS ? call->lane : 0};
-    if (UNPACK_WIDE && kind.bits == 8) widen_groups(call->input, call->groups, wide);
+    if (kind.kind == KIND_WIDE) widen_groups(call->input, call->groups, wide);
     for (uint32_t t = 0; t < count && !call->first; t++)
         for (uint32_t h = 0; h < 2; h++)
             _mm256_store_ps(chains[t] + 8 * h,
@@ -257,6 +257,25 @@ static void micro_half_minimum(const struct matmul_call *call)
 {
     micro_any(call, (struct micro_kind){KIND_HALF_MINIMUM, .words = 4, .bits = 2, .minimum = true});
 }
+
+#if !UNPACK_FLIP
+static void micro_wide(const struct matmul_call *call)
+{
+    micro_any(call, (struct micro_kind){KIND_WIDE, .words = 8});
+}
+/* From the last row on, because rows move up. */
+static void widen(struct matmul_panel *panel, uint32_t groups)
+{
+    for (uint32_t row = groups * 8; row-- > 0;) {
+        const __m256i low = load_words(panel->quants[row]), high = load_words(panel->quants[row] + 8);
+        __m256i *out = (__m256i *)panel->quants[2 * row];
+        out[3] = _mm256_srai_epi16(high, 8);
+        out[2] = _mm256_srai_epi16(low, 8);
+        out[1] = _mm256_srai_epi16(_mm256_slli_epi16(high, 8), 8);
+        out[0] = _mm256_srai_epi16(_mm256_slli_epi16(low, 8), 8);
+    }
+}
+#endif
 
 /* ---- float weights --------------------------------------------------------------------------------------------------
  */
@@ -324,14 +343,23 @@ static void float_bf16(const struct matmul_float_call *call)
 
 static const struct matmul_set matmul_set = {
     .unpack = unpack_table,
-    .micro = {[KIND_OFFSET_8] = {micro_offset_8, TOKENS_MAX},
-              [KIND_OFFSET_16] = {micro_offset_16, TOKENS_MAX},
-              [KIND_OFFSET_128] = {micro_offset_128, TOKENS_MAX},
-              [KIND_MINIMUM_4] = {micro_minimum_4, TOKENS_MAX},
-              [KIND_MINIMUM_5] = {micro_minimum_5, TOKENS_MAX},
-              [KIND_HALF_OFFSET_4] = {micro_half_offset_4, TOKENS_MAX},
-              [KIND_HALF_OFFSET_32] = {micro_half_offset_32, TOKENS_MAX},
-              [KIND_HALF_MINIMUM] = {micro_half_minimum, TOKENS_MAX}},
+    .micro =
+        {
+            [KIND_OFFSET_8] = {micro_offset_8, TOKENS_MAX},
+            [KIND_OFFSET_16] = {micro_offset_16, TOKENS_MAX},
+            [KIND_OFFSET_128] = {micro_offset_128, TOKENS_MAX},
+            [KIND_MINIMUM_4] = {micro_minimum_4, TOKENS_MAX},
+            [KIND_MINIMUM_5] = {micro_minimum_5, TOKENS_MAX},
+            [KIND_HALF_OFFSET_4] = {micro_half_offset_4, TOKENS_MAX},
+            [KIND_HALF_OFFSET_32] = {micro_half_offset_32, TOKENS_MAX},
+            [KIND_HALF_MINIMUM] = {micro_half_minimum, TOKENS_MAX},
+#if !UNPACK_FLIP
+            [KIND_WIDE] = {micro_wide, TOKENS_MAX},
+#endif
+        },
+#if !UNPACK_FLIP
+    .widen = widen,
+#endif
     .float_f32 = float_f32,
     .float_f16 = float_f16,
     .float_bf16 = float_bf16,

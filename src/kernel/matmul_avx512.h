@@ -1,6 +1,6 @@
 /* matmul_avx512.h - the AVX-512 micro kernels: one register is 16 rows; tokens are broadcast from memory.
  *
- * Included by matmul_avx512.c and matmul_avx512vnni.c, which differ in TOKENS_MAX (8 or 12), in UNPACK_WIDE and in
+ * Included by matmul_avx512.c and matmul_avx512vnni.c, which differ in TOKENS_MAX (8 or 12), in UNPACK_FLIP and in
  * dot_group(): how a scale group becomes int32 sums. Each micro kernel is one inline function, specialised by constants
  * (tokens, struct micro_kind). */
 #ifndef KERNEL_MATMUL_AVX512_H
@@ -18,7 +18,8 @@ static inline void unpack_halves(float *out, const uint16_t *in)
 static inline void unpack_levels(uint32_t *out, const uint32_t *in)
 {
     __m128i levels = _mm_loadu_si128((const __m128i *)number_iq4_levels);
-    _mm512_storeu_si512(out, _mm512_shuffle_epi8(_mm512_broadcast_i32x4(levels), _mm512_loadu_si512(in)));
+    __m512i table = _mm512_broadcast_i32x4(_mm_xor_si128(levels, _mm_set1_epi8((char)UNPACK_FLIP)));
+    _mm512_storeu_si512(out, _mm512_shuffle_epi8(table, _mm512_loadu_si512(in)));
 }
 #define UNPACK_VECTOR_BYTES 64
 #include "kernel/matmul_unpack.h"
@@ -28,7 +29,7 @@ static inline void unpack_levels(uint32_t *out, const uint32_t *in)
 struct micro_kind {
     enum matmul_kind kind;
     uint32_t words; /* of 4 columns a scale group: 8 or 4 */
-    uint32_t bits;  /* of the panel's bytes; 8 is the offset of 128 */
+    uint32_t bits;  /* of the panel's bytes */
     bool minimum;
 };
 
@@ -36,23 +37,8 @@ struct micro_kind {
 struct micro_tokens {
     const struct kernel_input_group *input[TOKENS_MAX / INPUT_TOKENS];
     const struct kernel_input_halves *halves[TOKENS_MAX / INPUT_TOKENS];
-    const struct wide_group *wide[TOKENS_MAX / INPUT_TOKENS]; /* of `input`, where the panel is wide */
     uint32_t count, lane, half;
 };
-
-/* A kernel_input_group's quants as int16: the first and third of each four, then the second and fourth. */
-struct wide_group {
-    _Alignas(64) int32_t pairs[2][8][INPUT_TOKENS];
-};
-MICRO_INLINE void widen_groups(const struct kernel_input_group *input, uint32_t groups, struct wide_group *wide)
-{
-    for (uint32_t g = 0; g < groups; g++)
-        for (uint32_t i = 0; i < 8; i += 4) {
-            const __m512i bytes = _mm512_loadu_si512(input[g].quants[i]);
-            _mm512_store_si512(wide[g].pairs[0][i], _mm512_srai_epi16(_mm512_slli_epi16(bytes, 8), 8));
-            _mm512_store_si512(wide[g].pairs[1][i], _mm512_srai_epi16(bytes, 8));
-        }
-}
 
 /* Where token t's integer chain starts. */
 MICRO_INLINE __m512i start_sum(const struct micro_kind kind, const struct micro_tokens *tokens, uint32_t t)
@@ -163,20 +149,17 @@ MICRO_INLINE void micro_tokens(const struct matmul_call *call, const struct micr
 {
     const __mmask16 rows = (__mmask16)((1u << call->result.rows) - 1);
     struct micro_tokens tokens = {.count = count, .lane = count < INPUT_TOKENS ? call->lane : 0};
-    struct wide_group wide[TOKENS_MAX / INPUT_TOKENS][PANEL_GROUPS];
     __m512 chains[TOKENS_MAX];
     for (uint32_t b = 0; b * INPUT_TOKENS < count; b++) {
         tokens.input[b] = call->input + b * call->block_stride;
         tokens.halves[b] = call->halves + b * call->block_stride;
-        tokens.wide[b] = wide[b];
-        if (UNPACK_WIDE && kind.bits == 8) widen_groups(tokens.input[b], call->groups, wide[b]);
     }
     UNROLL
     for (uint32_t t = 0; t < count; t++) chains[t] = first_chain(call, rows, t);
     for (uint32_t g = 0; g < call->groups; g++) {
         prefetch_share(call, g);
         micro_group(chains, kind, call->panel, g, &tokens);
-        for (uint32_t b = 0; b * INPUT_TOKENS < count; b++) tokens.input[b]++, tokens.halves[b]++, tokens.wide[b]++;
+        for (uint32_t b = 0; b * INPUT_TOKENS < count; b++) tokens.input[b]++, tokens.halves[b]++;
     }
     UNROLL
     for (uint32_t t = 0; t < count; t++) put_chain(&call->result, rows, t, chains[t]);
@@ -309,14 +292,17 @@ static void float_bf16(const struct matmul_float_call *call)
 
 static const struct matmul_set matmul_set = {
     .unpack = unpack_table,
-    .micro = {[KIND_OFFSET_8] = {micro_offset_8, TOKENS_MAX},
-              [KIND_OFFSET_16] = {micro_offset_16, TOKENS_MAX},
-              [KIND_OFFSET_128] = {micro_offset_128, TOKENS_MAX},
-              [KIND_MINIMUM_4] = {micro_minimum_4, TOKENS_MAX},
-              [KIND_MINIMUM_5] = {micro_minimum_5, TOKENS_MAX},
-              [KIND_HALF_OFFSET_4] = {micro_half_offset_4, HALF_TOKENS_MAX},
-              [KIND_HALF_OFFSET_32] = {micro_half_offset_32, HALF_TOKENS_MAX},
-              [KIND_HALF_MINIMUM] = {micro_half_minimum, HALF_TOKENS_MAX}},
+    .micro =
+        {
+            [KIND_OFFSET_8] = {micro_offset_8, TOKENS_MAX},
+            [KIND_OFFSET_16] = {micro_offset_16, TOKENS_MAX},
+            [KIND_OFFSET_128] = {micro_offset_128, TOKENS_MAX},
+            [KIND_MINIMUM_4] = {micro_minimum_4, TOKENS_MAX},
+            [KIND_MINIMUM_5] = {micro_minimum_5, TOKENS_MAX},
+            [KIND_HALF_OFFSET_4] = {micro_half_offset_4, HALF_TOKENS_MAX},
+            [KIND_HALF_OFFSET_32] = {micro_half_offset_32, HALF_TOKENS_MAX},
+            [KIND_HALF_MINIMUM] = {micro_half_minimum, HALF_TOKENS_MAX},
+        },
     .float_f32 = float_f32,
     .float_f16 = float_f16,
     .float_bf16 = float_bf16,

@@ -2,7 +2,7 @@
  * instruction (vpdpbusd). Nothing saturates: a scale group's sum is at most 32 * 255 * 127. */
 #define TOKENS_MAX 12     /* 12 chains, 12 sums, and what is at hand: 32 registers */
 #define HALF_TOKENS_MAX 8 /* 8 chains, 8 sums, 8 products */
-#define UNPACK_WIDE 0
+#define UNPACK_FLIP 128
 #include "kernel/matmul_avx512.h"
 
 MICRO_INLINE void dot_group(__m512i *sums, const struct micro_kind kind, const struct matmul_panel *panel,

@@ -1,5 +1,5 @@
 /* matmul_avxvnni.c - AVX2 with VNNI (VEX vpdpbusd): four unsigned bytes times four signed ones, added to int32. */
-#define UNPACK_WIDE 0
+#define UNPACK_FLIP 128
 #include "kernel/matmul_avx2.h"
 
 MICRO_INLINE void dot_group(__m256i (*sums)[2], const struct micro_kind kind, const struct matmul_panel *panel,

@@ -84,8 +84,8 @@ uint64_t tile_bytes(enum number_format format, uint32_t columns);
 
 /* One panel of a tile, unpacked. Scales and (negative) minima: one row of 16 lanes per scale group. */
 struct matmul_panel {
-    /* Rows of four bytes each, columns ascending: 8 a group. Where int16 is wanted (matmul_unpack.h: UNPACK_WIDE) a
-     * row of bytes becomes two, the first and third and the second and fourth: 16 a group. */
+    /* Rows of four bytes each, columns ascending: 8 a group. In KIND_WIDE 16 rows of two int16: of each four columns
+     * the first and third, then the second and fourth. */
     _Alignas(64) uint32_t quants[PANEL_GROUPS * 16][TILE_ROWS];
     float scales[PANEL_GROUPS * 2][TILE_ROWS];
     float minima[PANEL_GROUPS * 2][TILE_ROWS];
@@ -104,6 +104,7 @@ enum matmul_kind {
     KIND_HALF_OFFSET_4,  /* Q3_K, 3 bits, a scale per 16 */
     KIND_HALF_OFFSET_32, /* Q6_K, 6 bits, a scale per 16 */
     KIND_HALF_MINIMUM,   /* Q2_K, 2 bits, a scale and a minimum per 16 */
+    KIND_WIDE,           /* KIND_OFFSET_128 for many tokens, where `widen` makes int16 of its bytes */
     KIND_COUNT
 };
 
@@ -152,7 +153,8 @@ typedef void matmul_float_fn(const struct matmul_float_call *call);
 
 /* What a call takes at most is 4, 8 or 12 tokens. */
 struct matmul_set {
-    matmul_unpack_fn *const *unpack; /* [NF_COUNT] */
+    matmul_unpack_fn *const *unpack;                            /* [NF_COUNT] */
+    void (*widen)(struct matmul_panel *panel, uint32_t groups); /* KIND_OFFSET_128's bytes to int16, or NULL */
     struct {
         matmul_micro_fn *run;
         uint32_t tokens_max;

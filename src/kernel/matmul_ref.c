@@ -6,6 +6,7 @@
 #include <math.h>
 #include <string.h>
 
+#define UNPACK_FLIP 128
 static inline void unpack_halves(float *out, const uint16_t *in)
 {
     for (int l = 0; l < 16; l++) out[l] = f16_to_f32(in[l]);
@@ -13,13 +14,11 @@ static inline void unpack_halves(float *out, const uint16_t *in)
 static inline void unpack_levels(uint32_t *out, const uint32_t *in)
 {
     for (int l = 0; l < 16; l++) {
-        uint32_t levels = 0;
-        for (int i = 0; i < 32; i += 8) levels |= (uint32_t)(uint8_t)number_iq4_levels[in[l] >> i & 15] << i;
-        out[l] = levels;
+        out[l] = 0;
+        for (int i = 0; i < 32; i += 8) out[l] |= (uint32_t)(number_iq4_levels[in[l] >> i & 15] + UNPACK_FLIP) << i;
     }
 }
 #define UNPACK_VECTOR_BYTES 16
-#define UNPACK_WIDE 0
 #include "kernel/matmul_unpack.h"
 
 /* A scale group's dot: `words` words of four bytes times the token's quants from input_word on. */

@@ -4,8 +4,9 @@
  *     UNPACK_VECTOR_BYTES                                                   16, 32 or 64
  *     static inline void unpack_halves(float *out, const uint16_t *in)      16 f16 to f32
  *     static inline void unpack_levels(uint32_t *out, const uint32_t *in)   16 words of four nibbles (one a byte) to
- *                                                                           IQ4 levels; in place too
- *     UNPACK_WIDE                                                           1: quants of 8 bits become int16, 0: bytes
+ *                                                                           IQ4 levels ^ UNPACK_FLIP
+ *     UNPACK_FLIP                                                           128: quants of 8 bits become unsigned
+ *                                                                           (quant + 128); 0: they stay signed
  * LANES works on one 64-byte row of 16 words; bytes of a word never carry into each other because each
  * shift is followed by a mask. Which word holds which element: decoders in number_format.c. */
 #ifndef KERNEL_MATMUL_UNPACK_H
@@ -18,7 +19,6 @@ typedef uint32_t unpack_words __attribute__((vector_size(UNPACK_VECTOR_BYTES), a
 typedef int32_t unpack_ints __attribute__((vector_size(UNPACK_VECTOR_BYTES), aligned(4), may_alias));
 typedef float unpack_floats __attribute__((vector_size(UNPACK_VECTOR_BYTES), aligned(4), may_alias));
 typedef uint16_t unpack_shorts __attribute__((vector_size(UNPACK_VECTOR_BYTES / 2), aligned(2), may_alias));
-typedef int16_t unpack_wide __attribute__((vector_size(UNPACK_VECTOR_BYTES)));
 #define LANES UNROLL for (uint32_t l = 0; l < TILE_ROWS; l += UNPACK_VECTOR_BYTES / 4)
 #define WORDS(at) (*(unpack_words *)((at) + l))
 #define IN(at) (*(const unpack_words *)((at) + l))
@@ -117,21 +117,6 @@ static void unpack_q5_1(const uint16_t *halves, const uint32_t *words, uint32_t 
     }
 }
 
-/* Signed bytes, row `row` of a group: as they are + 128, or as int16. */
-UNPACK_INLINE void put_signed(uint32_t (*quants)[TILE_ROWS], uint32_t row, const uint32_t *in)
-{
-#if UNPACK_WIDE
-    LANES
-    {
-        WORDS(quants[2 * row]) = (unpack_words)((unpack_wide)(IN(in) << 8) >> 8);
-        WORDS(quants[2 * row + 1]) = (unpack_words)((unpack_wide)IN(in) >> 8);
-    }
-#else
-    LANES WORDS(quants[row]) = IN(in) ^ 0x80808080u;
-#endif
-}
-#define SIGNED_WORDS (UNPACK_WIDE ? 16 : 8) /* rows a group of what put_signed writes */
-
 static void unpack_q8_0(const uint16_t *halves, const uint32_t *words, uint32_t group_begin, uint32_t groups,
                         struct matmul_panel *panel)
 {
@@ -139,21 +124,20 @@ static void unpack_q8_0(const uint16_t *halves, const uint32_t *words, uint32_t 
         const uint32_t *w = words + (uint64_t)(group_begin + g) * 8 * TILE_ROWS;
         unpack_halves(panel->scales[g], halves + (uint64_t)(group_begin + g) * TILE_ROWS);
         UNROLL
-        for (uint32_t j = 0; j < 8; j++) put_signed(panel->quants + g * SIGNED_WORDS, j, w + j * TILE_ROWS);
+        for (uint32_t j = 0; j < 8; j++)
+            LANES WORDS(panel->quants[g * 8 + j]) = IN(w + j * TILE_ROWS) ^ UNPACK_FLIP * 0x01010101u;
     }
 }
 
 UNPACK_INLINE void unpack_iq4(const uint32_t *w, uint32_t (*quants)[TILE_ROWS])
 {
-    _Alignas(64) uint32_t words[TILE_ROWS];
+    _Alignas(64) uint32_t nibbles[TILE_ROWS];
     UNROLL
     for (uint32_t j = 0; j < 4; j++) {
-        low_nibbles(words, w + j * TILE_ROWS);
-        unpack_levels(words, words);
-        put_signed(quants, j, words);
-        high_nibbles(words, w + j * TILE_ROWS);
-        unpack_levels(words, words);
-        put_signed(quants, 4 + j, words);
+        low_nibbles(nibbles, w + j * TILE_ROWS);
+        unpack_levels(quants[j], nibbles);
+        high_nibbles(nibbles, w + j * TILE_ROWS);
+        unpack_levels(quants[4 + j], nibbles);
     }
 }
 
@@ -162,7 +146,7 @@ static void unpack_iq4_nl(const uint16_t *halves, const uint32_t *words, uint32_
 {
     for (uint32_t g = 0; g < groups; g++) {
         unpack_halves(panel->scales[g], halves + (uint64_t)(group_begin + g) * TILE_ROWS);
-        unpack_iq4(words + (uint64_t)(group_begin + g) * 4 * TILE_ROWS, panel->quants + g * SIGNED_WORDS);
+        unpack_iq4(words + (uint64_t)(group_begin + g) * 4 * TILE_ROWS, panel->quants + g * 8);
     }
 }
 
@@ -347,7 +331,7 @@ static void unpack_iq4_xs(const uint16_t *halves, const uint32_t *words, uint32_
                 const unpack_words scale = (IN(w) >> (4 * i) & 15u) | (two >> (2 * i) & 3u) << 4;
                 FLOATS(panel->scales[g + i]) = FLOATS(d) * TO_FLOATS(scale - 32u);
             }
-            unpack_iq4(w + (1 + 4 * i) * TILE_ROWS, panel->quants + (g + i) * SIGNED_WORDS);
+            unpack_iq4(w + (1 + 4 * i) * TILE_ROWS, panel->quants + (g + i) * 8);
         }
     }
 }
