@@ -62,8 +62,9 @@ enum status model_run_open(const struct model *model, struct pool *pool, uint32_
 {
     *out = NULL;
     ASSERT(tokens_max > 0 && logits_max > 0 && context > 0);
-    struct model_run *run = mem_zero(1, sizeof *run);
+    struct model_run *run = mem_aligned(64, sizeof *run);
     if (!run) return error_set(error, ST_NOMEM, "not enough memory to run a model");
+    memset(run, 0, sizeof *run);
     const struct model_config *c = &model->config;
     run->model = model;
     run->pool = pool;

@@ -74,8 +74,9 @@ struct model_run {
     struct preparation preparation;
     struct product products[PRODUCTS_MAX];
     uint32_t product_count;
-    uint32_t next_unit; /* shared counter of units of uneven size (atomic) */
     void (*task)(struct model_run *, uint32_t, uint32_t);
+    /* Units that workers take as they come (atomic); alone on its cache line, since the others are read all the time. */
+    _Alignas(64) uint32_t next_unit;
 };
 
 void run_phase(struct model_run *run, void (*task)(struct model_run *run, uint32_t worker, uint32_t workers));
