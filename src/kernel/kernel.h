@@ -147,11 +147,11 @@ struct kernel {
     /* Quantises rows [begin, end) of input->rows. Scale = max|x| / 127 over 32; quant = nearest even of
      * x * (127 / max). Four rows that begin at a multiple of 4 cost little more than one. */
     void (*input_prepare)(const struct kernel_input *input, uint32_t begin, uint32_t end);
-    /* out[t * out_stride + r] = sum_k W[r][k] * x[t][k] for tokens [token_begin, token_end) and rows
-     * [row_begin, row_end); row_begin is a multiple of 16. Quantised weights read quants, float weights read rows.
-     * `out` points at token 0, row 0. */
+    /* out[t * stride + r] = sum_k W[r][k] * x[t][k] for tokens [token_begin, token_end) and rows [row_begin, row_end);
+     * row_begin is a multiple of 16. Quantised weights read quants, float weights read rows. The product is a chain from
+     * 0; bias and sum are added to it afterwards (struct kernel_output). */
     void (*matmul)(const struct kernel_matrix *weights, const struct kernel_input *input, uint32_t token_begin,
-                   uint32_t token_end, uint32_t row_begin, uint32_t row_end, float *out, uint64_t out_stride);
+                   uint32_t token_end, uint32_t row_begin, uint32_t row_end, const struct kernel_output *output);
 
     /* Writes `count` tokens' rows of one KV head into groups: k row i at k + i * k_stride goes to slot first_slot + i,
      * slots counted from the beginning of k_groups / v_groups (slot / 16 = group, slot % 16 = lane). */

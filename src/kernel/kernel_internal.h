@@ -28,7 +28,7 @@
 #define KERNEL_DECLARE_MATMUL(isa)                                                                           \
     void kernel_matmul_##isa(const struct kernel_matrix *weights, const struct kernel_input *input,          \
                              uint32_t token_begin, uint32_t token_end, uint32_t row_begin, uint32_t row_end, \
-                             float *out, uint64_t out_stride)
+                             const struct kernel_output *output)
 
 KERNEL_DECLARE_ATTENTION(ref);
 KERNEL_DECLARE_ATTENTION(avx2);

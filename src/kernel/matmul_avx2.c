@@ -92,8 +92,7 @@ MICRO_INLINE void dot_group(__m256i (*sums)[2], const struct micro_kind kind, co
 }
 
 void kernel_matmul_avx2(const struct kernel_matrix *weights, const struct kernel_input *input, uint32_t token_begin,
-                        uint32_t token_end, uint32_t row_begin, uint32_t row_end, float *out, uint64_t out_stride)
+                        uint32_t token_end, uint32_t row_begin, uint32_t row_end, const struct kernel_output *output)
 {
-    matmul_run(&matmul_set, weights, input, token_begin, token_end, row_begin, row_end,
-               &(struct kernel_output){.out = out, .stride = out_stride});
+    matmul_run(&matmul_set, weights, input, token_begin, token_end, row_begin, row_end, output);
 }

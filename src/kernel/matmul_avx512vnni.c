@@ -21,8 +21,7 @@ MICRO_INLINE void dot_group(__m512i *sums, const struct micro_kind kind, const s
 
 void kernel_matmul_avx512vnni(const struct kernel_matrix *weights, const struct kernel_input *input,
                               uint32_t token_begin, uint32_t token_end, uint32_t row_begin, uint32_t row_end,
-                              float *out, uint64_t out_stride)
+                              const struct kernel_output *output)
 {
-    matmul_run(&matmul_set, weights, input, token_begin, token_end, row_begin, row_end,
-               &(struct kernel_output){.out = out, .stride = out_stride});
+    matmul_run(&matmul_set, weights, input, token_begin, token_end, row_begin, row_end, output);
 }

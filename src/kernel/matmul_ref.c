@@ -169,7 +169,7 @@ static void float_bf16(const struct matmul_float_call *call)
 }
 
 void kernel_matmul_ref(const struct kernel_matrix *weights, const struct kernel_input *input, uint32_t token_begin,
-                       uint32_t token_end, uint32_t row_begin, uint32_t row_end, float *out, uint64_t out_stride)
+                       uint32_t token_end, uint32_t row_begin, uint32_t row_end, const struct kernel_output *output)
 {
     static const struct matmul_set set = {
         .unpack = unpack_table,
@@ -186,6 +186,5 @@ void kernel_matmul_ref(const struct kernel_matrix *weights, const struct kernel_
         .float_bf16 = float_bf16,
         .float_tokens_max = 4,
     };
-    matmul_run(&set, weights, input, token_begin, token_end, row_begin, row_end,
-               &(struct kernel_output){.out = out, .stride = out_stride});
+    matmul_run(&set, weights, input, token_begin, token_end, row_begin, row_end, output);
 }

@@ -45,12 +45,10 @@ static bool needs_quants(const struct model_run *run)
     return false;
 }
 
-/* Row `token` of `input` as int8; where it is precise, its residual too, as row `residual`. */
-static void quantise_row(const struct model_run *run, const struct kernel_input *input, uint32_t token,
-                         uint32_t residual)
+/* What quantising row `token` lost, as row `residual`. */
+static void quantise_residual(const struct model_run *run, const struct kernel_input *input, uint32_t token,
+                              uint32_t residual)
 {
-    run->model->kernel->input_prepare(input, token, token + 1);
-    if (residual >= input->tokens) return;
     float *rows = (float *)(uintptr_t)input->rows; /* the run's own memory: residual rows follow the tokens' */
     kernel_input_residual(input, token, rows + residual * input->stride);
     run->model->kernel->input_prepare(input, residual, residual + 1);
@@ -63,35 +61,35 @@ static void prepare_task(struct model_run *run, uint32_t worker, uint32_t worker
     bool quantise = needs_quants(run);
     pool_share(run->tokens, 1, worker, workers, &begin, &end);
     while (next < run->precise_count && run->precise[next] < begin) next++;
-    for (uint32_t t = (uint32_t)begin; t < end; t++) {
-        prepare_row(run, t, true, run->prepared + (uint64_t)t * run->preparation.columns);
-        bool precise = next < run->precise_count && run->precise[next] == t;
-        if (quantise) quantise_row(run, &run->input, t, precise ? run->tokens + next : UINT32_MAX);
-        next += precise;
+    for (uint32_t t = (uint32_t)begin, stop; t < end; t = stop) {
+        stop = (t / 4 + 1) * 4 < end ? (t / 4 + 1) * 4 : (uint32_t)end; /* kernel.h: four cost little more than one */
+        for (uint32_t row = t; row < stop; row++)
+            prepare_row(run, row, true, run->prepared + (uint64_t)row * run->preparation.columns);
+        if (!quantise) continue;
+        run->model->kernel->input_prepare(&run->input, t, stop);
+        for (; next < run->precise_count && run->precise[next] < stop; next++)
+            quantise_residual(run, &run->input, run->precise[next], run->tokens + next);
     }
 }
 
 /* ---- products ---------------------------------------------------------------------------------------------------- */
 
-/* Rows [begin, end) of one product for all tokens, then its bias. A product that adds goes through `projected`. */
+/* Rows [begin, end) of one product for all tokens, with its bias. One that adds has `projected` for scratch. */
 static void multiply_rows(const struct model_run *run, const struct product *product, const struct kernel_input *input,
                           uint32_t begin, uint32_t end)
 {
     const struct linear *linear = product->linear;
-    float *out = product->add ? run->projected : product->out;
-    bool residuals = run->precise_count && weights_quantised(&linear->weights);
-    uint32_t rows = run->tokens + (residuals ? run->precise_count : 0);
-    run->model->kernel->matmul(&linear->weights, input, 0, rows, begin, end, out, product->stride);
-    for (uint32_t i = 0; residuals && i < run->precise_count; i++)
-        run->model->kernel->add(out + (uint64_t)run->precise[i] * product->stride + begin,
-                                out + (uint64_t)(run->tokens + i) * product->stride + begin, end - begin);
-    if (!linear->bias && !product->add) return;
-    for (uint32_t t = 0; t < run->tokens; t++) {
-        float *row = out + (uint64_t)t * product->stride;
-        if (linear->bias) run->model->kernel->add(row + begin, linear->bias + begin, end - begin);
-        if (product->add)
-            run->model->kernel->add(product->out + (uint64_t)t * product->stride + begin, row + begin, end - begin);
-    }
+    uint32_t residuals = weights_quantised(&linear->weights) ? run->precise_count : 0;
+    struct kernel_output output = {.out = product->add ? run->projected : product->out,
+                                   .stride = product->stride,
+                                   .bias = linear->bias,
+                                   .sum = product->add ? product->out : NULL,
+                                   .sum_stride = product->stride,
+                                   .tokens = run->tokens};
+    run->model->kernel->matmul(&linear->weights, input, 0, run->tokens + residuals, begin, end, &output);
+    for (uint32_t i = 0; i < residuals; i++)
+        run->model->kernel->add(product->out + (uint64_t)run->precise[i] * product->stride + begin,
+                                output.out + (uint64_t)(run->tokens + i) * product->stride + begin, end - begin);
 }
 
 /* This worker's share of the rows of all products, which are counted one after the other in tiles of 16. */
@@ -124,7 +122,10 @@ static void prepare_and_multiply_task(struct model_run *run, uint32_t index, uin
     if (run->precise_count && row != worker->rows) row = memcpy(worker->rows, row, columns * sizeof *row);
     struct kernel_input input;
     kernel_input_init(&input, worker->input_storage, row, columns, 1 + run->precise_count, columns);
-    if (needs_quants(run)) quantise_row(run, &input, 0, 1);
+    if (needs_quants(run)) {
+        run->model->kernel->input_prepare(&input, 0, 1);
+        if (run->precise_count) quantise_residual(run, &input, 0, 1);
+    }
     multiply(run, &input, index, workers);
 }
 

@@ -103,7 +103,8 @@ static float *product(const struct kernel *kernel, const struct fixture *f)
     float *out = malloc(f->tokens * stride * sizeof(float));
     for (uint64_t i = 0; i < f->tokens * stride; i++) out[i] = 12345.0f;
     prepare(kernel, f, &p);
-    kernel->matmul(&p.matrix, &p.input, 0, f->tokens, 0, f->rows, out, stride);
+    kernel->matmul(&p.matrix, &p.input, 0, f->tokens, 0, f->rows,
+                   &(struct kernel_output){.out = out, .stride = stride});
     for (uint32_t t = 0; t < f->tokens; t++) {
         assert_true(out[t * stride + f->rows] == 12345.0f);
         memmove(out + (uint64_t)t * f->rows, out + t * stride, f->rows * sizeof(float));
@@ -235,7 +236,8 @@ static void test_splits_change_no_bits(void **state)
                     token_end = token + 1 + (uint32_t)random_below(&dice, 17);
                     if (token_end > f.tokens) token_end = f.tokens;
                     kernel->input_prepare(&p.input, token, token_end);
-                    kernel->matmul(&p.matrix, &p.input, token, token_end, row, row_end, parts, f.rows);
+                    kernel->matmul(&p.matrix, &p.input, token, token_end, row, row_end,
+                                   &(struct kernel_output){.out = parts, .stride = f.rows});
                 }
             }
             check_same(&f, parts, whole, *name);
@@ -245,6 +247,62 @@ static void test_splits_change_no_bits(void **state)
         }
         fixture_release(&f);
     }
+}
+
+/* Bias and sum are added to finished chains: the bits of the plain product plus the bias, plus what the sum held. Tokens
+ * from `output.tokens` on get neither. Nothing beside the rows asked for is touched. */
+static void test_bias_and_sum(void **state)
+{
+    (void)state;
+    random_seed(&dice, 8);
+    for (int format = 0; format < NF_COUNT; format++)
+        for (int mode = 0; mode < 4; mode++) {
+            struct fixture f;
+            fixture_init(&f, (enum number_format)format, 16 + 16 + 11, mode == 3 ? 1280 : 768, mode == 3 ? 61 : 15);
+            const uint32_t own = mode == 2 ? f.tokens : f.tokens - 6;
+            const uint64_t stride = f.rows + 2, count = f.tokens * stride;
+            float *bias = malloc(f.rows * sizeof(float)), *start = malloc(count * sizeof(float));
+            for (uint32_t r = 0; r < f.rows; r++) bias[r] = random_normal();
+            for (uint64_t i = 0; i < count; i++) start[i] = random_normal();
+            for (const char *const *name = kernel_names(); *name; name++) {
+                const struct kernel *kernel = table_or_null(*name);
+                if (!kernel) continue;
+                float *plain = product(kernel, &f), *out = malloc(count * sizeof(float));
+                float *sum = malloc(count * sizeof(float));
+                struct prepared p;
+                prepare(kernel, &f, &p);
+                memcpy(out, start, count * sizeof(float));
+                memcpy(sum, start, count * sizeof(float));
+                struct kernel_output output = {.out = out,
+                                               .stride = stride,
+                                               .bias = mode != 1 ? bias : NULL,
+                                               .sum = mode != 0 ? sum : NULL,
+                                               .sum_stride = stride,
+                                               .tokens = own};
+                kernel->matmul(&p.matrix, &p.input, 0, f.tokens, 0, 32, &output);
+                kernel->matmul(&p.matrix, &p.input, 0, f.tokens, 32, f.rows, &output);
+                for (uint32_t t = 0; t < f.tokens; t++)
+                    for (uint32_t r = 0; r < stride; r++) {
+                        float old = start[t * stride + r], want_out = old, want_sum = old;
+                        if (r < f.rows) {
+                            want_out = plain[t * f.rows + r];
+                            if (t < own && output.bias) want_out += bias[r];
+                            if (t < own) want_sum += want_out;
+                        }
+                        bool scratch = t < own && output.sum && r < f.rows;
+                        if (!scratch) assert_memory_equal(&out[t * stride + r], &want_out, 4);
+                        if (!output.sum || t >= own) want_sum = old;
+                        assert_memory_equal(&sum[t * stride + r], &want_sum, 4);
+                    }
+                prepared_release(&p);
+                free(plain);
+                free(out);
+                free(sum);
+            }
+            free(bias);
+            free(start);
+            fixture_release(&f);
+        }
 }
 
 /* Scales that a hostile file may hold: every table gives the same bits, or a NaN where a scale is not finite. */
@@ -433,6 +491,7 @@ int main(void)
         cmocka_unit_test(test_every_format_in_every_table),
         cmocka_unit_test(test_every_token_count),
         cmocka_unit_test(test_splits_change_no_bits),
+        cmocka_unit_test(test_bias_and_sum),
         cmocka_unit_test(test_hostile_scales),
         cmocka_unit_test(test_extreme_values),
         cmocka_unit_test(test_zero_rows),
