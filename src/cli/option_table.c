@@ -63,9 +63,10 @@ const struct command COMMANDS[COMMAND_COUNT] = {
          "once untimed, then -r times.\n\n"
          "--roofline sets every test against what this machine can do at best with the same threads and instruction "
          "set, measured just before and after it by loops that do nothing else. Prefill: seconds a token = int8 "
-         "multiply-adds of the matrices / int8 peak + multiply-adds of attention / f32 peak (float matrices count as "
-         "f32), but no less than reading the weights once takes. Decode: seconds a token = bytes of the weights and "
-         "of the K and V rows seen / read bandwidth over a buffer of that size. The limit is 1 / seconds.",
+         "multiply-adds of the matrices / int8 peak + multiply-adds of attention / int16 peak (float matrices, and "
+         "attention over a KV cache of f32, / f32 peak), but no less than reading the weights once takes. Decode: "
+         "seconds a token = bytes of the weights and of the K and V rows seen / read bandwidth over a buffer of that "
+         "size. The limit is 1 / seconds.",
          "kvasir bench smollm2\tpp512 and tg128\n"
          "kvasir bench qwen2 -p 0 -n 64 -d 0,8192 -r 5 --output json\tdecode, empty and at 8K tokens of context\n"
          "kvasir bench qwen2 --roofline\tas shares of what the machine can do\n"},
@@ -244,8 +245,8 @@ const struct option_row OPTION_ROWS[] = {
      .help = "timed runs of every test"},
     {.commands = FOR(BENCH), .name = "roofline", .kind = OPTION_FLAG, .group = "Measurement", .exclusive = "cached",
      .offset = AT(roofline),
-     .help = "measure this machine too (read bandwidth, int8 and f32 multiply-adds per second), and give every test's limit "
-             "and the share of it that was reached"},
+     .help = "measure this machine too (read bandwidth; int8, int16 and f32 multiply-adds per second), and give every "
+             "test's limit and the share of it that was reached"},
 
     /* ---- output ---- */
     {.commands = FOR(RUN) | FOR(INSPECT) | FOR(TOKENIZE) | FOR(EVAL_NLL), .letter = 'o', .name = "output",

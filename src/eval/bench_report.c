@@ -28,10 +28,11 @@ static json_t *json_sizes(const struct roofline *roofline)
 
 static json_t *json_machine(const struct roofline *roofline, const struct roofline_machine *machine)
 {
-    return json_pack("{s:s, s:i, s:o, s:o, s:f, s:o}", "isa", model_kernel(roofline->model)->name, "threads",
+    return json_pack("{s:s, s:i, s:o, s:o, s:o, s:f, s:o}", "isa", model_kernel(roofline->model)->name, "threads",
                      (int)pool_workers(roofline->pool), "int8_gmac_per_s", known(machine->int8_macs_per_s / 1e9),
-                     "f32_gmac_per_s", known(machine->f32_macs_per_s / 1e9), "read_gb_per_s",
-                     machine->read_bytes_per_s / 1e9, "read_sizes", json_sizes(roofline));
+                     "int16_gmac_per_s", known(machine->int16_macs_per_s / 1e9), "f32_gmac_per_s",
+                     known(machine->f32_macs_per_s / 1e9), "read_gb_per_s", machine->read_bytes_per_s / 1e9,
+                     "read_sizes", json_sizes(roofline));
 }
 
 static json_t *json_test(const struct bench *bench, const struct bench_test *test)
@@ -40,10 +41,11 @@ static json_t *json_test(const struct bench *bench, const struct bench_test *tes
         json_pack("{s:s, s:f, s:f}", "test", test->name, "tokens_per_s", test->mean, "stddev", test->deviation);
     if (!row || !bench->options->roofline) return row;
     const struct roofline_cell *cell = &test->cell;
-    json_t *more =
-        json_pack("{s:o, s:o, s:f, s:f, s:f, s:o}", "limit_tokens_per_s", known(cell->limit_tokens_per_s), "share",
-                  known(share(test)), "int8_macs_per_token", cell->int8_macs, "f32_macs_per_token", cell->f32_macs,
-                  "bytes_per_token", cell->bytes, "machine", json_machine(&bench->roofline, &cell->machine));
+    json_t *more = json_pack("{s:o, s:o, s:f, s:f, s:f, s:f, s:f, s:o}", "limit_tokens_per_s",
+                             known(cell->limit_tokens_per_s), "share", known(share(test)), "int8_macs_per_token",
+                             cell->int8_macs, "f32_macs_per_token", cell->f32_macs, "attention_macs_per_token",
+                             cell->attention_macs, "attention_int16_macs_per_token", cell->attention_int16_macs,
+                             "bytes_per_token", cell->bytes, "machine", json_machine(&bench->roofline, &cell->machine));
     if (!more || json_object_update(row, more) != 0) {
         json_decref(row);
         row = NULL;
@@ -81,8 +83,9 @@ static void write_csv(const struct bench *bench, struct buffer *out)
     bool roofline = bench->options->roofline;
     buffer_text(out, "test,tokens_per_s,stddev");
     if (roofline)
-        buffer_text(out, ",limit_tokens_per_s,share,int8_macs_per_token,f32_macs_per_token,bytes_per_token,"
-                         "int8_gmac_per_s,f32_gmac_per_s,read_gb_per_s");
+        buffer_text(out, ",limit_tokens_per_s,share,int8_macs_per_token,f32_macs_per_token,attention_macs_per_token,"
+                         "attention_int16_macs_per_token,bytes_per_token,"
+                         "int8_gmac_per_s,int16_gmac_per_s,f32_gmac_per_s,read_gb_per_s");
     buffer_text(out, "\n");
     for (uint32_t i = 0; i < bench->test_count; i++) {
         const struct bench_test *test = &bench->tests[i];
@@ -91,8 +94,10 @@ static void write_csv(const struct bench *bench, struct buffer *out)
         if (roofline) {
             append_known(out, ",", 3, cell->limit_tokens_per_s, "");
             append_known(out, ",", 4, share(test), "");
-            buffer_printf(out, ",%.0f,%.0f,%.0f", cell->int8_macs, cell->f32_macs, cell->bytes);
+            buffer_printf(out, ",%.0f,%.0f,%.0f,%.0f,%.0f", cell->int8_macs, cell->f32_macs, cell->attention_macs,
+                          cell->attention_int16_macs, cell->bytes);
             append_known(out, ",", 1, cell->machine.int8_macs_per_s / 1e9, "");
+            append_known(out, ",", 1, cell->machine.int16_macs_per_s / 1e9, "");
             append_known(out, ",", 1, cell->machine.f32_macs_per_s / 1e9, "");
             append_known(out, ",", 1, cell->machine.read_bytes_per_s / 1e9, "");
         }
@@ -100,12 +105,13 @@ static void write_csv(const struct bench *bench, struct buffer *out)
     }
 }
 
-/* "avx512vnni, 2 threads: int8 470 GMAC/s, f32 118 GMAC/s; reads 1 MiB at 198 GB/s, 16 MiB at …" */
+/* "avx512vnni, 2 threads: int8 470 GMAC/s, int16 235 GMAC/s, f32 118 GMAC/s; reads 1 MiB at 198 GB/s, 16 MiB at …" */
 static void write_machine(const struct roofline *roofline, struct buffer *out)
 {
     uint32_t threads = pool_workers(roofline->pool);
     buffer_printf(out, "%s, %u thread%s: ", model_kernel(roofline->model)->name, threads, threads == 1 ? "" : "s");
     append_known(out, "int8 ", 0, roofline->int8_macs_per_s / 1e9, "-");
+    append_known(out, " GMAC/s, int16 ", 0, roofline->int16_macs_per_s / 1e9, "-");
     append_known(out, " GMAC/s, f32 ", 0, roofline->f32_macs_per_s / 1e9, "-");
     buffer_text(out, " GMAC/s; reads");
     for (size_t i = 0; i < ROOFLINE_SIZES; i++)

@@ -30,9 +30,11 @@ MUST_CHECK enum status eval_nll(struct kvasir_model *model, const struct eval_nl
  * "tgN@D"), `repetitions` times after one untimed warm-up. Each of the three lists may hold several values. JSON: a list of
  * {"test","tokens_per_s","stddev"}; also markdown and csv. With `roofline`, each test is set against what this machine
  * could do with these threads and kernels (docs/roofline.md), and has besides "limit_tokens_per_s" and "share" (of the
- * limit; both null where it is not known), "int8_macs_per_token", "f32_macs_per_token", "bytes_per_token", and "machine":
- * {"isa","threads","int8_gmac_per_s","f32_gmac_per_s","read_gb_per_s","read_sizes":[{"bytes","gb_per_s"}]}, measured
- * just before and after the test (read_sizes: once, at the beginning). Takes memory for a buffer of the test's working set meanwhile. */
+ * limit; both null where it is not known), "int8_macs_per_token" and "f32_macs_per_token" (of matrices),
+ * "attention_macs_per_token" and "attention_int16_macs_per_token" (those of them in 16-bit fixed point), "bytes_per_token",
+ * and "machine": {"isa","threads","int8_gmac_per_s","int16_gmac_per_s","f32_gmac_per_s","read_gb_per_s",
+ * "read_sizes":[{"bytes","gb_per_s"}]}, measured just before and after the test (read_sizes: once, at the beginning).
+ * Takes memory for a buffer of the test's working set meanwhile. */
 struct eval_bench_options {
     const uint32_t *prompt, *generate, *depth; /* a 0 in prompt or generate: no such test */
     size_t prompt_count, generate_count, depth_count;

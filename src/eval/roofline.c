@@ -4,6 +4,7 @@
  * it: each thread its own contiguous part, which it touched first, in huge pages where the machine allows them, round and
  * round, so that a cache keeps of the buffer what it would keep of the weights. */
 #include "eval/roofline.h"
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -134,6 +135,7 @@ enum status roofline_init(struct roofline *roofline, const struct kvasir_model *
     if (!roofline->layers) status = error_set(error, ST_NOMEM, "not enough memory for %u layers", config->layers);
     if (status == ST_OK) model_kv_layers(config, k, v, roofline->layers);
     if (status == ST_OK) roofline->int8_macs_per_s = measure_peak(roofline, KERNEL_PEAK_INT8);
+    if (status == ST_OK) roofline->int16_macs_per_s = measure_peak(roofline, KERNEL_PEAK_INT16);
     if (status == ST_OK) roofline->f32_macs_per_s = measure_peak(roofline, KERNEL_PEAK_F32);
     for (size_t i = 0; i < ROOFLINE_SIZES && status == ST_OK; i++) {
         roofline->read_bytes[i] = SIZES[i];
@@ -152,36 +154,51 @@ void roofline_release(struct roofline *roofline)
 
 /* ---- limits ------------------------------------------------------------------------------------------------------ */
 
+/* The multiply-adds of `tokens` tokens, as those of one. */
+static struct roofline_cell arithmetic_of(const struct model_work *work, uint32_t tokens)
+{
+    return (struct roofline_cell){.int8_macs = (double)work->int8_macs / tokens,
+                                  .f32_macs = (double)work->f32_macs / tokens,
+                                  .attention_macs = (double)work->attention_macs / tokens,
+                                  .attention_int16_macs = (double)work->attention_int16_macs / tokens};
+}
+
 void roofline_prefill(const struct roofline *roofline, uint32_t tokens, struct roofline_cell *out)
 {
     struct model_work work;
     model_work(roofline->model, roofline->layers, 0, tokens, 1, &work);
-    *out = (struct roofline_cell){.int8_macs = (double)work.int8_macs / tokens,
-                                  .f32_macs = (double)work.f32_macs / tokens,
-                                  .bytes = (double)work.weight_bytes / tokens,
-                                  .working_set = work.weight_bytes};
+    *out = arithmetic_of(&work, tokens);
+    out->bytes = (double)work.weight_bytes / tokens;
+    out->working_set = work.weight_bytes;
 }
 
 void roofline_decode(const struct roofline *roofline, uint32_t depth, uint32_t tokens, struct roofline_cell *out)
 {
     struct model_work work; /* of all tokens: their means are a token's, but for the weights, which each reads */
     model_work(roofline->model, roofline->layers, depth, tokens, tokens, &work);
-    *out = (struct roofline_cell){.decode = true,
-                                  .int8_macs = (double)work.int8_macs / tokens,
-                                  .f32_macs = (double)work.f32_macs / tokens,
-                                  .bytes = (double)work.weight_bytes + (double)work.kv_bytes / tokens,
-                                  .working_set = work.weight_bytes + work.kv_bytes / tokens};
+    *out = arithmetic_of(&work, tokens);
+    out->decode = true;
+    out->bytes = (double)work.weight_bytes + (double)work.kv_bytes / tokens;
+    out->working_set = work.weight_bytes + work.kv_bytes / tokens;
+}
+
+/* Endless where there are multiply-adds and no peak is known. */
+static double seconds_of(double macs, double macs_per_s)
+{
+    if (macs <= 0) return 0;
+    return macs_per_s > 0 ? macs / macs_per_s : INFINITY;
 }
 
 double roofline_limit(const struct roofline_cell *cell)
 {
     const struct roofline_machine *m = &cell->machine;
-    double memory_s = cell->bytes / m->read_bytes_per_s, arithmetic_s = 0;
+    double memory_s = cell->bytes / m->read_bytes_per_s;
     if (cell->decode) return 1 / memory_s;
-    if ((cell->int8_macs > 0 && m->int8_macs_per_s <= 0) || (cell->f32_macs > 0 && m->f32_macs_per_s <= 0)) return 0;
-    if (cell->int8_macs > 0) arithmetic_s += cell->int8_macs / m->int8_macs_per_s;
-    if (cell->f32_macs > 0) arithmetic_s += cell->f32_macs / m->f32_macs_per_s;
-    return 1 / (arithmetic_s > memory_s ? arithmetic_s : memory_s);
+    double attention_f32_macs = cell->attention_macs - cell->attention_int16_macs;
+    double arithmetic_s = seconds_of(cell->int8_macs, m->int8_macs_per_s) +
+                          seconds_of(cell->attention_int16_macs, m->int16_macs_per_s) +
+                          seconds_of(cell->f32_macs + attention_f32_macs, m->f32_macs_per_s);
+    return 1 / fmax(arithmetic_s, memory_s); /* 0 of endless */
 }
 
 /* The mean of `count` values, and of one more. */
@@ -197,6 +214,7 @@ enum status roofline_measure(const struct roofline *roofline, struct roofline_ce
     if (status != ST_OK) return status;
     add_to_mean(&cell->machine.read_bytes_per_s, cell->measurements, read);
     add_to_mean(&cell->machine.int8_macs_per_s, cell->measurements, measure_peak(roofline, KERNEL_PEAK_INT8));
+    add_to_mean(&cell->machine.int16_macs_per_s, cell->measurements, measure_peak(roofline, KERNEL_PEAK_INT16));
     add_to_mean(&cell->machine.f32_macs_per_s, cell->measurements, measure_peak(roofline, KERNEL_PEAK_F32));
     cell->measurements++;
     cell->limit_tokens_per_s = roofline_limit(cell);

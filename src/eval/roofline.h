@@ -6,16 +6,17 @@
 
 /* Measured with all threads of the model and the loops of its kernel table; 0 where that has no such loop. */
 struct roofline_machine {
-    double int8_macs_per_s, f32_macs_per_s;
+    double int8_macs_per_s, int16_macs_per_s, f32_macs_per_s;
     double read_bytes_per_s; /* over a buffer of the size that was asked for */
 };
 
 /* One benchmark, as the work of a token of it, on the average. */
 struct roofline_cell {
     bool decode;
-    double int8_macs, f32_macs, bytes; /* a token */
-    uint64_t working_set;              /* bytes that are read again and again */
-    struct roofline_machine machine;   /* mean of the measurements made for this cell */
+    /* Of a token: as in struct model_work, `bytes` those of weights, K and V. */
+    double int8_macs, f32_macs, attention_macs, attention_int16_macs, bytes;
+    uint64_t working_set;            /* bytes that are read again and again */
+    struct roofline_machine machine; /* mean of the measurements made for this cell */
     uint32_t measurements;
     double limit_tokens_per_s; /* 0 = not known */
 };
@@ -23,9 +24,10 @@ struct roofline_cell {
 #define ROOFLINE_SIZES 3u /* of buffers, for a look at the machine's caches */
 struct roofline {
     const struct model *model;
-    struct pool *pool;                      /* owned, as all below */
-    struct kv_layer *layers;                /* [layers of the model] */
-    double int8_macs_per_s, f32_macs_per_s; /* measured at the beginning; 0 = no such loop */
+    struct pool *pool;       /* owned, as all below */
+    struct kv_layer *layers; /* [layers of the model] */
+    /* Measured at the beginning; 0 = no such loop. */
+    double int8_macs_per_s, int16_macs_per_s, f32_macs_per_s;
     uint64_t read_bytes[ROOFLINE_SIZES];
     double read_bytes_per_s[ROOFLINE_SIZES];
 };

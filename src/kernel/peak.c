@@ -13,14 +13,16 @@ static void read_ref(const void *data, uint64_t bytes, uint32_t ahead)
 
 static const struct {
     const char *isa;
-    uint64_t (*multiply[2])(uint64_t turns); /* by enum kernel_peak */
+    uint64_t (*multiply[3])(uint64_t turns); /* by enum kernel_peak */
     void (*read)(const void *data, uint64_t bytes, uint32_t ahead);
 } loops[] = {
-    {"ref", {NULL, NULL}, read_ref},
-    {"avx2", {kernel_peak_int8_avx2, kernel_peak_f32_avx2}, kernel_read_avx2},
-    {"avxvnni", {kernel_peak_int8_avxvnni, kernel_peak_f32_avx2}, kernel_read_avx2},
-    {"avx512", {kernel_peak_int8_avx512, kernel_peak_f32_avx512}, kernel_read_avx512},
-    {"avx512vnni", {kernel_peak_int8_avx512vnni, kernel_peak_f32_avx512}, kernel_read_avx512},
+    {"ref", {NULL, NULL, NULL}, read_ref},
+    {"avx2", {kernel_peak_int8_avx2, kernel_peak_int16_avx2, kernel_peak_f32_avx2}, kernel_read_avx2},
+    {"avxvnni", {kernel_peak_int8_avxvnni, kernel_peak_int16_avxvnni, kernel_peak_f32_avx2}, kernel_read_avx2},
+    {"avx512", {kernel_peak_int8_avx512, kernel_peak_int16_avx512, kernel_peak_f32_avx512}, kernel_read_avx512},
+    {"avx512vnni",
+     {kernel_peak_int8_avx512vnni, kernel_peak_int16_avx512vnni, kernel_peak_f32_avx512},
+     kernel_read_avx512},
 };
 
 static size_t find(const struct kernel *kernel)

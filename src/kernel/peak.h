@@ -9,8 +9,9 @@
 struct kernel;
 
 enum kernel_peak {
-    KERNEL_PEAK_INT8, /* vpdpbusd; vpmaddubsw and vpaddw where there is no VNNI */
-    KERNEL_PEAK_F32,  /* vfmadd231ps */
+    KERNEL_PEAK_INT8,  /* vpdpbusd; vpmaddubsw and vpaddw where there is no VNNI */
+    KERNEL_PEAK_INT16, /* vpdpwssd; vpmaddwd and vpaddd where there is no VNNI */
+    KERNEL_PEAK_F32,   /* vfmadd231ps */
 };
 /* Runs `turns` (at least 1) turns of the loop on this thread and returns the multiply-adds that were done; 0, at once,
  * where the table has no such loop. */

@@ -2,13 +2,22 @@
 #include "kernel/peak_internal.h"
 
 #define MULTIPLY_BYTES(n) "vpmaddubsw %%ymm13, %%ymm12, %%ymm14\n\tvpaddw %%ymm14, %%ymm" #n ", %%ymm" #n "\n\t"
+#define MULTIPLY_WORDS(n) "vpmaddwd %%ymm13, %%ymm12, %%ymm14\n\tvpaddd %%ymm14, %%ymm" #n ", %%ymm" #n "\n\t"
 #define MULTIPLY_FLOATS(n) "vfmadd231ps %%ymm13, %%ymm12, %%ymm" #n "\n\t"
 
 uint64_t kernel_peak_int8_avx2(uint64_t turns)
 {
-    const uint32_t a = PEAK_BYTES_A, b = PEAK_BYTES_B;
+    const uint32_t a = PEAK_INTEGERS_A, b = PEAK_INTEGERS_B;
     uint64_t macs = turns * PEAK_CHAINS * 32;
     PEAK_LOOP("ymm", MULTIPLY_BYTES, turns, a, b);
+    return macs;
+}
+
+uint64_t kernel_peak_int16_avx2(uint64_t turns)
+{
+    const uint32_t a = PEAK_INTEGERS_A, b = PEAK_INTEGERS_B;
+    uint64_t macs = turns * PEAK_CHAINS * 16;
+    PEAK_LOOP("ymm", MULTIPLY_WORDS, turns, a, b);
     return macs;
 }
 

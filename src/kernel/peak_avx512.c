@@ -2,13 +2,22 @@
 #include "kernel/peak_internal.h"
 
 #define MULTIPLY_BYTES(n) "vpmaddubsw %%zmm13, %%zmm12, %%zmm14\n\tvpaddw %%zmm14, %%zmm" #n ", %%zmm" #n "\n\t"
+#define MULTIPLY_WORDS(n) "vpmaddwd %%zmm13, %%zmm12, %%zmm14\n\tvpaddd %%zmm14, %%zmm" #n ", %%zmm" #n "\n\t"
 #define MULTIPLY_FLOATS(n) "vfmadd231ps %%zmm13, %%zmm12, %%zmm" #n "\n\t"
 
 uint64_t kernel_peak_int8_avx512(uint64_t turns)
 {
-    const uint32_t a = PEAK_BYTES_A, b = PEAK_BYTES_B;
+    const uint32_t a = PEAK_INTEGERS_A, b = PEAK_INTEGERS_B;
     uint64_t macs = turns * PEAK_CHAINS * 64;
     PEAK_LOOP("zmm", MULTIPLY_BYTES, turns, a, b);
+    return macs;
+}
+
+uint64_t kernel_peak_int16_avx512(uint64_t turns)
+{
+    const uint32_t a = PEAK_INTEGERS_A, b = PEAK_INTEGERS_B;
+    uint64_t macs = turns * PEAK_CHAINS * 32;
+    PEAK_LOOP("zmm", MULTIPLY_WORDS, turns, a, b);
     return macs;
 }
 

@@ -26,8 +26,8 @@
                      : PEAK_REGISTERS, "cc")
 
 /* Factors as numbers of no special form, so that the multipliers switch as they do in real work. */
-#define PEAK_BYTES_A 0x35a4197eu
-#define PEAK_BYTES_B 0x4bd2673cu
+#define PEAK_INTEGERS_A 0x35a4197eu
+#define PEAK_INTEGERS_B 0x4bd2673cu
 #define PEAK_FLOAT_A 1.2345f
 #define PEAK_FLOAT_B 0.7654e-6f /* small: the sums stop growing long before they overflow */
 
@@ -37,6 +37,10 @@ uint64_t kernel_peak_int8_avx2(uint64_t turns);
 uint64_t kernel_peak_int8_avxvnni(uint64_t turns);
 uint64_t kernel_peak_int8_avx512(uint64_t turns);
 uint64_t kernel_peak_int8_avx512vnni(uint64_t turns);
+uint64_t kernel_peak_int16_avx2(uint64_t turns);
+uint64_t kernel_peak_int16_avxvnni(uint64_t turns);
+uint64_t kernel_peak_int16_avx512(uint64_t turns);
+uint64_t kernel_peak_int16_avx512vnni(uint64_t turns);
 uint64_t kernel_peak_f32_avx2(uint64_t turns);
 uint64_t kernel_peak_f32_avx512(uint64_t turns);
 void kernel_read_avx2(const void *data, uint64_t bytes, uint32_t ahead);

@@ -80,8 +80,11 @@ void model_forward(struct model_run *run, const struct model_entry *entries, uin
  * the figures that a limit of speed is made of. Only matrices and attention count; norms, rotations, activations, the
  * embedding's rows and what is done a second time for precision do not. `kv_layers`: as model_kv_layers() gives them. */
 struct model_work {
-    uint64_t int8_macs;    /* multiply-adds with quantised matrices */
-    uint64_t f32_macs;     /* with float matrices, and of attention: q.k and p.v for every key a query sees */
+    uint64_t int8_macs;      /* multiply-adds with quantised matrices */
+    uint64_t f32_macs;       /* with float matrices */
+    uint64_t attention_macs; /* of attention: q.k and p.v for every key a query sees */
+    /* Those of attention where K or V is narrower than f32: kernels compute them in 16-bit fixed point. */
+    uint64_t attention_int16_macs;
     uint64_t weight_bytes; /* all packed matrices, read once for the pass; the output matrix only if there are logits */
     uint64_t kv_bytes;     /* K and V rows that the tokens see, read anew for every token */
 };

@@ -30,7 +30,9 @@ void model_work(const struct model *model, const struct kv_layer *kv_layers, uin
         for (size_t j = 0; j < ARRAY_COUNT(linears); j++) count_matrix(&linears[j]->weights, count, out);
         uint32_t window = kv_layers[i].kind == KV_SLIDING ? kv_layers[i].window : 0;
         uint64_t keys = keys_seen((uint64_t)position + count, window) - keys_seen(position, window);
-        out->f32_macs += keys * c->heads * (c->head_dim + c->value_dim);
+        uint64_t macs = keys * c->heads * (c->head_dim + c->value_dim);
+        out->attention_macs += macs;
+        if (kv_layers[i].k_format != NF_F32 || kv_layers[i].v_format != NF_F32) out->attention_int16_macs += macs;
         out->kv_bytes += keys * kv_layer_bytes_per_token(&kv_layers[i]);
     }
     count_matrix(&model->output.weights, logits_count, out);

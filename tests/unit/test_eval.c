@@ -189,8 +189,11 @@ static void test_bench_roofline(void **state)
         assert_true(real_at(json_array_get(json_object_get(machine, "read_sizes"), 2), "gb_per_s") > 0);
         if (strcmp(json_string_value(json_object_get(machine, "isa")), "ref") == 0) continue;
         double macs = real_at(row, "f32_macs_per_token"), f32 = real_at(machine, "f32_gmac_per_s") * 1e9;
+        double int16 = real_at(machine, "int16_gmac_per_s") * 1e9, attention = real_at(row, "attention_macs_per_token");
+        assert_true(attention > 0 &&
+                    real_at(row, "attention_int16_macs_per_token") == attention); /* its cache is f16 */
         assert_true(real_at(machine, "int8_gmac_per_s") > 0);
-        limit = i ? read / bytes : fmin(read / bytes, f32 / macs);
+        limit = i ? read / bytes : fmin(read / bytes, 1 / (macs / f32 + attention / int16));
         assert_true(fabs(real_at(row, "limit_tokens_per_s") / limit - 1) < 1e-6);
         assert_true(fabs(real_at(row, "share") * limit / real_at(row, "tokens_per_s") - 1) < 1e-6);
     }
@@ -211,7 +214,8 @@ static void test_bench_roofline_tables(void **state)
         KVASIR_OK);
     buffer_init(&out, 0);
     assert_int_equal(eval_bench(ref, &options, EVAL_MARKDOWN, &out, NULL), ST_OK);
-    assert_int_equal(strncmp(out.data, "ref, 1 thread: int8 - GMAC/s, f32 - GMAC/s; reads 1 MiB at ", 59), 0);
+    assert_int_equal(
+        strncmp(out.data, "ref, 1 thread: int8 - GMAC/s, int16 - GMAC/s, f32 - GMAC/s; reads 1 MiB at ", 75), 0);
     assert_non_null(
         strstr(out.data, "\n\n| test | tokens/s | stddev | limit | share |\n|---|---:|---:|---:|---:|\n| pp20 |"));
     assert_non_null(strstr(out.data, " | - | - |\n")); /* no limit of arithmetic is known */
@@ -223,8 +227,8 @@ static void test_bench_roofline_tables(void **state)
     assert_int_equal(strncmp(row, "pp20,", 5), 0);
     int commas[2] = {0};
     for (const char *at = out.data; *at; at++) commas[at >= row] += *at == ',';
-    assert_int_equal(commas[0], 10);
-    assert_int_equal(commas[1], 10);
+    assert_int_equal(commas[0], 13);
+    assert_int_equal(commas[1], 13);
     options.no_kv_cache = true;
     assert_int_equal(eval_bench(ref, &options, EVAL_CSV, &out, &error), ST_INVALID);
     assert_non_null(strstr(error.text, "roofline"));

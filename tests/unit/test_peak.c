@@ -19,12 +19,12 @@ static void test_counts(void **state)
     (void)state;
     const struct {
         const char *isa;
-        uint64_t int8, f32;
-    } turns[] = {{"ref", 0, 0},
-                 {"avx2", 12 * 32, 12 * 8},
-                 {"avxvnni", 12 * 32, 12 * 8},
-                 {"avx512", 12 * 64, 12 * 16},
-                 {"avx512vnni", 12 * 64, 12 * 16}};
+        uint64_t int8, int16, f32;
+    } turns[] = {{"ref", 0, 0, 0},
+                 {"avx2", 12 * 32, 12 * 16, 12 * 8},
+                 {"avxvnni", 12 * 32, 12 * 16, 12 * 8},
+                 {"avx512", 12 * 64, 12 * 32, 12 * 16},
+                 {"avx512vnni", 12 * 64, 12 * 32, 12 * 16}};
     size_t names = 0;
     while (kernel_names()[names]) names++;
     assert_int_equal(names, ARRAY_COUNT(turns));
@@ -33,6 +33,7 @@ static void test_counts(void **state)
         if (!kernel) continue;
         for (uint64_t n = 1; n < 1000; n = n * 3 + 1) {
             assert_int_equal(kernel_peak_run(kernel, KERNEL_PEAK_INT8, n), n * turns[i].int8);
+            assert_int_equal(kernel_peak_run(kernel, KERNEL_PEAK_INT16, n), n * turns[i].int16);
             assert_int_equal(kernel_peak_run(kernel, KERNEL_PEAK_F32, n), n * turns[i].f32);
         }
     }
@@ -42,6 +43,7 @@ static void test_counts(void **state)
 static void test_floor(void **state)
 {
     (void)state;
+    const double floors[] = {[KERNEL_PEAK_INT8] = 2e9, [KERNEL_PEAK_INT16] = 1e9, [KERNEL_PEAK_F32] = 0.5e9};
     for (size_t i = 0; kernel_names()[i]; i++) {
         const struct kernel *kernel = table(kernel_names()[i]);
         if (!kernel || strcmp(kernel->name, "ref") == 0) continue;
@@ -53,7 +55,7 @@ static void test_floor(void **state)
                 double rate = macs / (clock_seconds() - begin);
                 if (rate > best) best = rate;
             }
-            assert_true(best > (peak == KERNEL_PEAK_INT8 ? 2e9 : 0.5e9));
+            assert_true(best > floors[peak]);
             assert_true(best < 1e13);
         }
     }

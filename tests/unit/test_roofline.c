@@ -30,8 +30,9 @@ static void assert_close(double value, double expected)
 static void test_limits(void **state)
 {
     (void)state;
-    const struct roofline_machine machine = {.int8_macs_per_s = 400, .f32_macs_per_s = 100, .read_bytes_per_s = 50};
-    const struct roofline_machine no_int8 = {.f32_macs_per_s = 100, .read_bytes_per_s = 50};
+    const struct roofline_machine machine = {
+        .int8_macs_per_s = 400, .int16_macs_per_s = 200, .f32_macs_per_s = 100, .read_bytes_per_s = 50};
+    const struct roofline_machine no_integers = {.f32_macs_per_s = 100, .read_bytes_per_s = 50};
     const struct roofline_machine no_loops = {.read_bytes_per_s = 50};
     const struct {
         struct roofline_cell cell;
@@ -40,8 +41,16 @@ static void test_limits(void **state)
         {{.int8_macs = 800, .f32_macs = 300, .bytes = 10, .machine = machine}, 1 / (800.0 / 400 + 300.0 / 100)},
         {{.int8_macs = 800, .f32_macs = 300, .bytes = 400, .machine = machine}, 50.0 / 400}, /* a short prompt */
         {{.f32_macs = 300, .bytes = 10, .machine = machine}, 100.0 / 300},
-        {{.f32_macs = 300, .bytes = 10, .machine = no_int8}, 100.0 / 300}, /* float weights need no int8 peak */
-        {{.int8_macs = 1, .f32_macs = 300, .bytes = 10, .machine = no_int8}, 0},
+        {{.f32_macs = 300, .bytes = 10, .machine = no_integers}, 100.0 / 300}, /* float weights need no int8 peak */
+        {{.int8_macs = 1, .f32_macs = 300, .bytes = 10, .machine = no_integers}, 0},
+        /* attention: in 16 bits, in f32, and both */
+        {{.int8_macs = 800, .attention_macs = 600, .attention_int16_macs = 600, .bytes = 10, .machine = machine},
+         1 / (800.0 / 400 + 600.0 / 200)},
+        {{.int8_macs = 800, .attention_macs = 600, .bytes = 10, .machine = machine}, 1 / (800.0 / 400 + 600.0 / 100)},
+        {{.f32_macs = 300, .attention_macs = 600, .attention_int16_macs = 400, .bytes = 10, .machine = machine},
+         1 / (300.0 / 100 + 400.0 / 200 + 200.0 / 100)},
+        {{.attention_macs = 600, .bytes = 10, .machine = no_integers}, 100.0 / 600},
+        {{.attention_macs = 600, .attention_int16_macs = 1, .bytes = 10, .machine = no_integers}, 0},
         {{.int8_macs = 1, .f32_macs = 1, .bytes = 10, .machine = no_loops}, 0},
         {{.decode = true, .int8_macs = 800, .f32_macs = 300, .bytes = 10, .machine = machine}, 50.0 / 10},
         {{.decode = true, .int8_macs = 800, .f32_macs = 300, .bytes = 10, .machine = no_loops}, 50.0 / 10},
@@ -65,12 +74,16 @@ static void test_cells(void **state)
     roofline_prefill(&roofline, 10, &cell); /* 55 keys; one row of logits; the weights once */
     assert_false(cell.decode);
     assert_close(cell.int8_macs, 0);
-    assert_close(cell.f32_macs, (10 * 557056 + 65536 + 55 * 1024) / 10.0);
+    assert_close(cell.f32_macs, (10 * 557056 + 65536) / 10.0);
+    assert_close(cell.attention_macs, 55 * 1024 / 10.0);
+    assert_close(cell.attention_int16_macs, 55 * 1024 / 10.0);
     assert_close(cell.bytes, 2 * (557056 + 65536) / 10.0);
     assert_int_equal(cell.working_set, 2 * (557056 + 65536));
     roofline_decode(&roofline, 40, 3, &cell); /* 41, 42 and 43 keys, 42 on the average */
     assert_true(cell.decode);
-    assert_close(cell.f32_macs, 557056 + 65536 + 42 * 1024);
+    assert_close(cell.f32_macs, 557056 + 65536);
+    assert_close(cell.attention_macs, 42 * 1024);
+    assert_close(cell.attention_int16_macs, 42 * 1024);
     assert_close(cell.bytes, 2 * (557056 + 65536) + 42 * 512);
     for (uint32_t i = 1; i <= 2; i++) {
         assert_int_equal(roofline_measure(&roofline, &cell, &error), ST_OK);
@@ -79,8 +92,14 @@ static void test_cells(void **state)
         assert_close(cell.limit_tokens_per_s, cell.machine.read_bytes_per_s / cell.bytes);
         const bool has_loops = strcmp(model_kernel(roofline.model)->name, "ref") != 0;
         assert_true((cell.machine.int8_macs_per_s > 1e8) == has_loops);
+        assert_true((cell.machine.int16_macs_per_s > 1e8) == has_loops);
         assert_true((cell.machine.f32_macs_per_s > 1e8) == has_loops);
     }
+    roofline_release(&roofline);
+    if (roofline_init(&roofline, model, "f32", &error) != ST_OK) fail_msg("%s", error.text);
+    roofline_prefill(&roofline, 10, &cell);
+    assert_close(cell.attention_macs, 55 * 1024 / 10.0);
+    assert_close(cell.attention_int16_macs, 0);
     roofline_release(&roofline);
 }
 
