@@ -149,7 +149,8 @@ struct cpu_features {
 const struct cpu_features *cpu_features(void);
 uint32_t cpu_count(void); /* processors this process may use (affinity and cgroup quota) */
 
-double clock_seconds(void); /* monotonic */
+double clock_seconds(void);        /* monotonic */
+double clock_thread_seconds(void); /* that this thread has run: waiting, and the time of others, do not count */
 
 /* xoshiro256** (Blackman, Vigna 2018) seeded by splitmix64. */
 struct random {

@@ -1,6 +1,7 @@
 /* roofline.c - measures a machine by loops that do nothing else (kernel/peak.h) and sets a benchmark's work against it.
  *
- * A figure comes from passes of all threads together that take at least MEASURE_S in all. Memory is read as decoding reads
+ * A figure comes from passes of all threads together that take at least MEASURE_S in all. A pass of multiply-adds takes as
+ * long as its slowest thread ran, so that other work on the same processors does not count. Memory is read as decoding reads
  * it: each thread its own contiguous part, which it touched first, in huge pages where the machine allows them, round and
  * round, so that a cache keeps of the buffer what it would keep of the weights. */
 #include "eval/roofline.h"
@@ -23,7 +24,8 @@ static const uint64_t SIZES[ROOFLINE_SIZES] = {1u << 20, 16u << 20, 256u << 20};
 struct pass {
     const struct kernel *kernel;
     enum kernel_peak peak;
-    char *buffer; /* NULL: multiply and add */
+    double *cpu_seconds; /* [threads] of multiply-adds: what each thread ran */
+    char *buffer;        /* NULL: multiply and add */
     uint64_t bytes;
     uint32_t ahead;
     uint64_t turns;
@@ -46,7 +48,9 @@ static void pass_task(void *data, uint32_t worker, uint32_t workers)
 {
     const struct pass *pass = data;
     if (!pass->buffer) {
+        double begin_s = clock_thread_seconds();
         kernel_peak_run(pass->kernel, pass->peak, pass->turns);
+        pass->cpu_seconds[worker] = clock_thread_seconds() - begin_s;
         return;
     }
     uint64_t begin, end;
@@ -59,7 +63,10 @@ static double pass_seconds(struct pool *pool, struct pass *pass)
 {
     double begin = clock_seconds();
     pool_run(pool, pass_task, pass);
-    return clock_seconds() - begin;
+    if (pass->buffer) return clock_seconds() - begin;
+    double slowest = 0;
+    for (uint32_t i = 0; i < pool_workers(pool); i++) slowest = fmax(slowest, pass->cpu_seconds[i]);
+    return slowest;
 }
 
 static int ascending(const void *a, const void *b)
@@ -90,13 +97,15 @@ static double turns_per_s(struct pool *pool, struct pass *pass)
 
 /* ---- the machine ------------------------------------------------------------------------------------------------- */
 
+/* Of all threads; of more threads than processors, of as many as can run at a time. */
 static double measure_peak(const struct roofline *roofline, enum kernel_peak peak)
 {
     const struct kernel *kernel = model_kernel(roofline->model);
-    struct pass pass = {.kernel = kernel, .peak = peak};
+    struct pass pass = {.kernel = kernel, .peak = peak, .cpu_seconds = roofline->cpu_seconds};
+    uint32_t threads = pool_workers(roofline->pool), processors = cpu_count();
     uint64_t macs = kernel_peak_run(kernel, peak, 1);
     if (!macs) return 0;
-    return turns_per_s(roofline->pool, &pass) * (double)macs * pool_workers(roofline->pool);
+    return turns_per_s(roofline->pool, &pass) * (double)macs * (threads < processors ? threads : processors);
 }
 
 /* A buffer of `bytes`, or as much of it as half of free memory gives: what is read from memory takes as long a byte. */
@@ -132,7 +141,9 @@ enum status roofline_init(struct roofline *roofline, const struct kvasir_model *
     if (status == ST_OK) status = pool_open(engine_threads(model), &roofline->pool, error);
     if (status != ST_OK) return status;
     roofline->layers = mem_zero(config->layers, sizeof *roofline->layers);
-    if (!roofline->layers) status = error_set(error, ST_NOMEM, "not enough memory for %u layers", config->layers);
+    roofline->cpu_seconds = mem_zero(pool_workers(roofline->pool), sizeof *roofline->cpu_seconds);
+    if (!roofline->layers || !roofline->cpu_seconds)
+        status = error_set(error, ST_NOMEM, "not enough memory for %u layers", config->layers);
     if (status == ST_OK) model_kv_layers(config, k, v, roofline->layers);
     if (status == ST_OK) roofline->int8_macs_per_s = measure_peak(roofline, KERNEL_PEAK_INT8);
     if (status == ST_OK) roofline->int16_macs_per_s = measure_peak(roofline, KERNEL_PEAK_INT16);
@@ -149,6 +160,7 @@ void roofline_release(struct roofline *roofline)
 {
     pool_close(roofline->pool);
     mem_free(roofline->layers);
+    mem_free(roofline->cpu_seconds);
     *roofline = (struct roofline){0};
 }
 

@@ -26,6 +26,7 @@ struct roofline {
     const struct model *model;
     struct pool *pool;       /* owned, as all below */
     struct kv_layer *layers; /* [layers of the model] */
+    double *cpu_seconds;     /* [threads] what each ran in the last pass of multiply-adds */
     /* Measured at the beginning; 0 = no such loop. */
     double int8_macs_per_s, int16_macs_per_s, f32_macs_per_s;
     uint64_t read_bytes[ROOFLINE_SIZES];

@@ -3,6 +3,7 @@
 #include "support.h"
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #define BYTES (1u << 20)
 
@@ -61,6 +62,22 @@ static void test_floor(void **state)
     }
 }
 
+/* What the loops are timed by: it goes on while this thread runs, and stands while it sleeps. */
+static void test_thread_clock(void **state)
+{
+    (void)state;
+    const struct timespec pause = {.tv_nsec = 50 * 1000 * 1000};
+    volatile uint64_t turns = 0;
+    double wall = clock_seconds(), begin = clock_thread_seconds();
+    while (clock_thread_seconds() - begin < 2e-3) turns++;
+    assert_true(turns > 0);
+    double worked = clock_thread_seconds() - begin;
+    assert_int_equal(nanosleep(&pause, NULL), 0);
+    double slept = clock_thread_seconds() - begin - worked;
+    assert_true(slept >= 0 && slept < 25e-3);
+    assert_true(worked + slept < clock_seconds() - wall);
+}
+
 /* Every size of whole lines is read to its end and no further: the page behind the buffer cannot be. */
 static void test_read(void **state)
 {
@@ -93,6 +110,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_counts),
         cmocka_unit_test(test_floor),
+        cmocka_unit_test(test_thread_clock),
         cmocka_unit_test(test_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
