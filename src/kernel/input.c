@@ -21,6 +21,19 @@ void kernel_input_init(struct kernel_input *input, void *storage, const float *r
     input->halves = (struct kernel_input_halves *)(input->groups + count);
 }
 
+void kernel_input_block(const struct kernel_input *input, uint32_t token, uint32_t count, const float *rows,
+                        uint64_t stride, struct kernel_input *out)
+{
+    ASSERT(token % KERNEL_INPUT_BLOCK == 0 && count <= KERNEL_INPUT_BLOCK && token + count <= input->tokens);
+    uint64_t at = (uint64_t)(token / INPUT_TOKENS) * (input->columns / GROUP_COLUMNS);
+    *out = *input;
+    out->rows = rows;
+    out->stride = stride;
+    out->tokens = count;
+    out->groups += at;
+    out->halves += at;
+}
+
 static void quantise(const float *x, uint32_t lane, struct kernel_input_group *group,
                      struct kernel_input_halves *halves)
 {

@@ -83,6 +83,11 @@ struct kernel_input {
 uint64_t kernel_input_bytes(uint32_t tokens, uint32_t columns);
 void kernel_input_init(struct kernel_input *input, void *storage, const float *rows, uint64_t stride, uint32_t tokens,
                        uint32_t columns);
+/* Tokens [token, token + count) of `input` as an input of its own whose f32 rows are elsewhere: to quantise them without
+ * keeping them. token: a multiple of KERNEL_INPUT_BLOCK, which is also the largest count. Borrows `input`'s storage. */
+#define KERNEL_INPUT_BLOCK 4u
+void kernel_input_block(const struct kernel_input *input, uint32_t token, uint32_t count, const float *rows,
+                        uint64_t stride, struct kernel_input *out);
 /* Row `token`, quantised, misses its f32 row by this: [columns] into `out`. Quantised as a row of its own and added to the
  * product, it leaves an error some hundred times smaller. columns: a multiple of 32. */
 void kernel_input_residual(const struct kernel_input *input, uint32_t token, float *out);

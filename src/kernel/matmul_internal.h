@@ -36,7 +36,7 @@
 #define TILE_ROWS 16u
 #define GROUP_COLUMNS 32u
 #define PANEL_GROUPS 16u
-#define INPUT_TOKENS 4u /* tokens that a kernel_input_group interleaves */
+#define INPUT_TOKENS KERNEL_INPUT_BLOCK /* tokens that a kernel_input_group interleaves */
 
 /* Before a loop of constant count whose arrays of vectors must become registers. Sanitizers put calls into loops, which
  * then cannot be unrolled; compilers would warn. */

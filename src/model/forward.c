@@ -38,37 +38,45 @@ static const float *prepare_row(const struct model_run *run, uint32_t token, boo
     return out;
 }
 
-static bool needs_quants(const struct model_run *run)
+/* Whether a product of this phase has weights that are quantised, or that are not. */
+static bool has_weights(const struct model_run *run, bool quantised)
 {
     for (uint32_t i = 0; i < run->product_count; i++)
-        if (weights_quantised(&run->products[i].linear->weights)) return true;
+        if (weights_quantised(&run->products[i].linear->weights) == quantised) return true;
     return false;
 }
 
-/* What quantising row `token` lost, as row `residual`. */
+/* What quantising row `token` of `input` lost, as row `residual` of `to`. */
 static void quantise_residual(const struct model_run *run, const struct kernel_input *input, uint32_t token,
-                              uint32_t residual)
+                              const struct kernel_input *to, uint32_t residual)
 {
-    float *rows = (float *)(uintptr_t)input->rows; /* the run's own memory: residual rows follow the tokens' */
-    kernel_input_residual(input, token, rows + residual * input->stride);
-    run->model->kernel->input_prepare(input, residual, residual + 1);
+    float *rows = (float *)(uintptr_t)to->rows; /* the run's own memory: residual rows follow the tokens' */
+    kernel_input_residual(input, token, rows + residual * to->stride);
+    run->model->kernel->input_prepare(to, residual, residual + 1);
 }
 
-static void prepare_task(struct model_run *run, uint32_t worker, uint32_t workers)
+/* Where only quants are wanted, a block of four tokens is prepared in the worker's own rows, which stay in its cache:
+ * the f32 rows of a long prompt are more bytes than all its quants. */
+static void prepare_task(struct model_run *run, uint32_t index, uint32_t workers)
 {
+    const struct kernel *kernel = run->model->kernel;
+    const uint32_t columns = run->preparation.columns;
+    const bool quantise = has_weights(run, true), keep = has_weights(run, false);
     uint64_t begin, end;
     uint32_t next = 0; /* of the precise rows, which ascend */
-    bool quantise = needs_quants(run);
-    pool_share(run->tokens, 1, worker, workers, &begin, &end);
+    pool_share(run->tokens, KERNEL_INPUT_BLOCK, index, workers, &begin, &end);
     while (next < run->precise_count && run->precise[next] < begin) next++;
-    for (uint32_t t = (uint32_t)begin, stop; t < end; t = stop) {
-        stop = (t / 4 + 1) * 4 < end ? (t / 4 + 1) * 4 : (uint32_t)end; /* kernel.h: four cost little more than one */
-        for (uint32_t row = t; row < stop; row++)
-            prepare_row(run, row, true, run->prepared + (uint64_t)row * run->preparation.columns);
+    for (uint32_t t = (uint32_t)begin, count; t < end; t += count) {
+        count = end - t < KERNEL_INPUT_BLOCK ? (uint32_t)end - t : KERNEL_INPUT_BLOCK;
+        float *rows = keep ? run->prepared + (uint64_t)t * columns : run->workers[index].rows;
+        const float *first = prepare_row(run, t, true, rows);
+        for (uint32_t i = 1; i < count; i++) prepare_row(run, t + i, true, rows + (uint64_t)i * columns);
         if (!quantise) continue;
-        run->model->kernel->input_prepare(&run->input, t, stop);
-        for (; next < run->precise_count && run->precise[next] < stop; next++)
-            quantise_residual(run, &run->input, run->precise[next], run->tokens + next);
+        struct kernel_input block;
+        kernel_input_block(&run->input, t, count, first, columns, &block);
+        kernel->input_prepare(&block, 0, count);
+        for (; next < run->precise_count && run->precise[next] < t + count; next++)
+            quantise_residual(run, &block, run->precise[next] - t, &run->input, run->tokens + next);
     }
 }
 
@@ -122,9 +130,9 @@ static void prepare_and_multiply_task(struct model_run *run, uint32_t index, uin
     if (run->precise_count && row != worker->rows) row = memcpy(worker->rows, row, columns * sizeof *row);
     struct kernel_input input;
     kernel_input_init(&input, worker->input_storage, row, columns, 1 + run->precise_count, columns);
-    if (needs_quants(run)) {
+    if (has_weights(run, true)) {
         run->model->kernel->input_prepare(&input, 0, 1);
-        if (run->precise_count) quantise_residual(run, &input, 0, 1);
+        if (run->precise_count) quantise_residual(run, &input, 0, &input, 1);
     }
     multiply(run, &input, index, workers);
 }

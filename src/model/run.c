@@ -41,7 +41,7 @@ static void take_workers(struct model_run *run, uint32_t workers, bool *failed)
     run->workers = mem_zero(workers, sizeof *run->workers);
     if (!run->workers) *failed = true;
     /* One page-aligned block each, so that no two workers write to one cache line. */
-    uint64_t row_bytes = round_up(2 * run->widest * sizeof(float), 64),
+    uint64_t row_bytes = round_up(KERNEL_INPUT_BLOCK * run->widest * sizeof(float), 64),
              state_bytes = round_up(state * sizeof(float), 64);
     uint64_t scratch_bytes = round_up(scratch * sizeof(float), 64);
     uint64_t bytes =

@@ -15,8 +15,8 @@
 
 /* What one worker needs for itself. */
 struct worker {
-    float *rows;               /* [2, widest] a prepared row and its residual, when there is a single token */
-    void *input_storage;       /* kernel_input of two rows */
+    float *rows;         /* [KERNEL_INPUT_BLOCK, widest] prepared rows; a single token has its residual there too */
+    void *input_storage; /* kernel_input of two rows */
     struct kernel_span *spans; /* [kv_spans_max] */
     float *state, *scratch;    /* softmax state of a tile; the kernels' scratch */
 };
