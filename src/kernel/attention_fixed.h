@@ -30,7 +30,7 @@
 
 struct fixed_call {
     const struct kernel_attend *attend;
-    uint32_t rows, q_pairs, columns; /* (token, head) rows; ceil(head_dim / 2); round_up(value_dim, 16) */
+    uint32_t rows, q_pairs, columns; /* (token, head) rows; ceil(head_dim / 2); value_dim in whole vectors */
     int32_t k_bits;                  /* magnitudes of K's integers are below 2^k_bits */
     int32_t *q;                      /* tiles of at most ATTEND_TILE_ROWS rows, each part [q_pairs][rows]: two int16 */
     float *q_scale;                  /* [rows] what a row's integers are to be multiplied with */
@@ -227,7 +227,7 @@ SIMD_INLINE void convert_v(const struct fixed_call *call, enum number_format for
     for (uint32_t i = 0; i < KERNEL_GROUP_TOKENS; i += 2, out += columns) {
         const char *even = v + i * row_bytes, *odd = even + row_bytes;
         const simd round_even = simd_set(rounders[i]), round_odd = simd_set(rounders[i + 1]);
-        for (uint32_t line = 0; line < 2 * row_bytes; line += 64) PREFETCH(ahead + i * row_bytes + line);
+        for (uint32_t line = 0; line < 2 * row_bytes; line += LINE_BYTES) PREFETCH(ahead + i * row_bytes + line);
         uint32_t c = 0;
 #pragma GCC unroll 4
         for (; c + SIMD_LANES <= dim; c += SIMD_LANES)
@@ -239,7 +239,7 @@ SIMD_INLINE void convert_v(const struct fixed_call *call, enum number_format for
     }
 }
 
-/* Groups [begin, end) of chunk `chunk` of a segment. */
+/* Groups [begin, end) of a segment, all of one chunk. */
 static void convert_chunk(const struct fixed_call *call, const struct segment *segment, uint32_t begin, uint32_t end)
 {
     const struct kernel_attend *a = call->attend;
@@ -499,8 +499,24 @@ static bool fixed_ranges(struct fixed_tile *tile, uint32_t segment, uint32_t key
     return begin < end;
 }
 
-static void fixed_segment(struct fixed_call *call, const struct segment *segment, uint32_t index, float *state)
+/* The groups to ask for while one is converted: the next but one, and after the last the next segment's first. */
+static void fixed_ahead(struct segment *segment, const struct attend_groups *next)
 {
+    const struct attend_groups *now = &segment->groups;
+    uint32_t begin = now->range.begin / KERNEL_GROUP_TOKENS, first = next ? next->range.begin / KERNEL_GROUP_TOKENS : 0;
+    uint32_t end = (now->range.end + KERNEL_GROUP_TOKENS - 1) / KERNEL_GROUP_TOKENS;
+    uint32_t next_end = next ? (next->range.end + KERNEL_GROUP_TOKENS - 1) / KERNEL_GROUP_TOKENS : 0;
+    for (uint32_t g = begin; g < end; g++) {
+        uint32_t ahead = g + AHEAD_GROUPS, after = first + (ahead > end ? ahead - end : 0);
+        segment->k_ahead[g] = ahead < end ? now->k[ahead] : after < next_end ? next->k[after] : now->k[g];
+        segment->v_ahead[g] = ahead < end ? now->v[ahead] : after < next_end ? next->v[after] : now->v[g];
+    }
+}
+
+static void fixed_segment(struct fixed_call *call, struct segment *segment, const struct attend_groups *next,
+                          uint32_t index, float *state)
+{
+    fixed_ahead(segment, next);
     const struct kernel_attend *a = call->attend;
     const struct attend_range seen = segment->groups.range;
     uint32_t tiles = (call->rows + ATTEND_TILE_ROWS - 1) / ATTEND_TILE_ROWS;
@@ -539,52 +555,27 @@ static void fixed_queries(const struct fixed_call *call)
     }
 }
 
-/* The groups to ask for while one is converted: the next but one, and after the last the next segment's first. */
-static void fixed_ahead(struct segment *segment, const struct attend_groups *next)
+/* Lays `call` out in `scratch` and converts the queries. */
+static void fixed_open(struct fixed_call *call, const struct kernel_attend *attend, float *scratch)
 {
-    const struct attend_groups *now = &segment->groups;
-    uint32_t begin = now->range.begin / KERNEL_GROUP_TOKENS, first = next ? next->range.begin / KERNEL_GROUP_TOKENS : 0;
-    uint32_t end = (now->range.end + KERNEL_GROUP_TOKENS - 1) / KERNEL_GROUP_TOKENS;
-    uint32_t next_end = next ? (next->range.end + KERNEL_GROUP_TOKENS - 1) / KERNEL_GROUP_TOKENS : 0;
-    for (uint32_t g = begin; g < end; g++) {
-        uint32_t ahead = g + AHEAD_GROUPS, after = first + (ahead > end ? ahead - end : 0);
-        segment->k_ahead[g] = ahead < end ? now->k[ahead] : after < next_end ? next->k[after] : now->k[g];
-        segment->v_ahead[g] = ahead < end ? now->v[ahead] : after < next_end ? next->v[after] : now->v[g];
-    }
-}
-
-static void attend_fixed(const struct kernel_attend *attend, uint32_t segment_begin, uint32_t segment_end, float *state,
-                         float *scratch)
-{
-    struct segment segments[2];
-    struct fixed_call call = {.attend = attend,
-                              .rows = attend->tokens * attend->group,
-                              .q_pairs = (attend->head_dim + 1) / 2,
-                              .columns = (uint32_t)round_up(attend->value_dim, SIMD_LANES)};
-    for (call.k_bits = 15; (uint64_t)1 << (2 * (16 - call.k_bits)) < attend->head_dim;) call.k_bits--;
+    *call = (struct fixed_call){.attend = attend,
+                                .rows = attend->tokens * attend->group,
+                                .q_pairs = (attend->head_dim + 1) / 2,
+                                .columns = (uint32_t)round_up(attend->value_dim, SIMD_LANES)};
+    for (call->k_bits = 15; (uint64_t)1 << (2 * (16 - call->k_bits)) < attend->head_dim;) call->k_bits--;
     /* Sizes as in kernel_attend_scratch_floats. */
-    uint64_t rows = round_up(call.rows, 16), columns = round_up(attend->value_dim, 16);
-    call.k_scale = scratch;
-    call.v_power = call.k_scale + CHUNK_KEYS;
-    call.v_scale = call.v_power + CHUNK_KEYS;
-    call.scores = call.v_scale + CHUNK_KEYS;
-    call.p = (int16_t *)(void *)(call.scores + ATTEND_TILE_ROWS * CHUNK_KEYS);
-    call.k = (int32_t *)(void *)(call.p + ATTEND_TILE_ROWS * CHUNK_KEYS);
-    call.v = call.k + CHUNK_KEYS * (uint64_t)call.q_pairs;
-    call.q_scale = (float *)(void *)(call.v + CHUNK_KEYS / 2 * columns);
-    call.maximum = call.q_scale + rows;
-    call.sum = call.maximum + rows;
-    call.values = call.sum + rows;
-    call.q = (int32_t *)(void *)(call.values + rows * columns);
-    fixed_queries(&call);
-    bool some = segment_begin < segment_end && attend_segment_groups(attend, segment_begin, &segments[0].groups);
-    for (uint32_t i = segment_begin; i < segment_end; i++) {
-        struct segment *segment = &segments[(i - segment_begin) % 2], *next = &segments[(i + 1 - segment_begin) % 2];
-        bool more = i + 1 < segment_end && attend_segment_groups(attend, i + 1, &next->groups);
-        if (some) {
-            fixed_ahead(segment, more ? &next->groups : NULL);
-            fixed_segment(&call, segment, i, state);
-        }
-        some = more;
-    }
+    uint64_t rows = round_up(call->rows, 16), columns = round_up(attend->value_dim, 16);
+    call->k_scale = scratch;
+    call->v_power = call->k_scale + CHUNK_KEYS;
+    call->v_scale = call->v_power + CHUNK_KEYS;
+    call->scores = call->v_scale + CHUNK_KEYS;
+    call->p = (int16_t *)(void *)(call->scores + ATTEND_TILE_ROWS * CHUNK_KEYS);
+    call->k = (int32_t *)(void *)(call->p + ATTEND_TILE_ROWS * CHUNK_KEYS);
+    call->v = call->k + CHUNK_KEYS * (uint64_t)call->q_pairs;
+    call->q_scale = (float *)(void *)(call->v + CHUNK_KEYS / 2 * columns);
+    call->maximum = call->q_scale + rows;
+    call->sum = call->maximum + rows;
+    call->values = call->sum + rows;
+    call->q = (int32_t *)(void *)(call->values + rows * columns);
+    fixed_queries(call);
 }

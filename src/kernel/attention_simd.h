@@ -504,27 +504,20 @@ static void segment_ahead(const struct kernel_attend *attend, struct segment *se
     }
 }
 
-static void attend_float(const struct kernel_attend *attend, uint32_t segment_begin, uint32_t segment_end, float *state,
-                         float *scratch)
+/* All tiles against segment `index`; `next`: the one after it, or NULL. */
+static void float_segment(const struct kernel_attend *attend, struct segment *segment, const struct attend_groups *next,
+                          uint32_t index, float *state, float *scratch)
 {
-    struct segment segments[2];
-    struct tile tile = {.attend = attend};
+    struct tile tile = {.attend = attend, .segment = segment};
     tile.q = scratch;
     tile.scores = tile.q + ATTEND_TILE_ROWS * round_up(attend->head_dim, 16);
     tile.values = tile.scores + ATTEND_TILE_ROWS * ATTEND_SCORE_STRIDE;
     uint64_t rows = (uint64_t)attend->tokens * attend->group, tiles = (rows + ATTEND_TILE_ROWS - 1) / ATTEND_TILE_ROWS;
-    bool some = segment_begin < segment_end && attend_segment_groups(attend, segment_begin, &segments[0].groups);
-    for (uint32_t i = segment_begin; i < segment_end; i++) {
-        struct segment *segment = &segments[(i - segment_begin) % 2], *next = &segments[(i + 1 - segment_begin) % 2];
-        bool more = i + 1 < segment_end && attend_segment_groups(attend, i + 1, &next->groups);
-        if (some) segment_ahead(attend, segment, more ? &next->groups : NULL);
-        tile.segment = segment;
-        for (uint64_t t = 0; some && t < tiles; t++) {
-            tile.row = (uint32_t)(rows * t / tiles);
-            tile.rows = (uint32_t)(rows * (t + 1) / tiles) - tile.row;
-            if (tile_ranges(&tile, i)) tile_attend(&tile, state);
-        }
-        some = more;
+    segment_ahead(attend, segment, next);
+    for (uint64_t t = 0; t < tiles; t++) {
+        tile.row = (uint32_t)(rows * t / tiles);
+        tile.rows = (uint32_t)(rows * (t + 1) / tiles) - tile.row;
+        if (tile_ranges(&tile, index)) tile_attend(&tile, state);
     }
 }
 
@@ -534,9 +527,18 @@ void ATTEND_NAME(attend)(const struct kernel_attend *attend, uint32_t segment_be
                          float *scratch)
 {
     ASSERT(attend->k_format <= NF_F16 && attend->v_format <= NF_F16);
+    const bool fixed = attend->k_format != NF_F32 || attend->v_format != NF_F32;
+    struct segment segments[2];
+    struct fixed_call call;
     attend_state_init(attend, state);
-    if (attend->k_format == NF_F32 && attend->v_format == NF_F32)
-        attend_float(attend, segment_begin, segment_end, state, scratch);
-    else
-        attend_fixed(attend, segment_begin, segment_end, state, scratch);
+    if (fixed) fixed_open(&call, attend, scratch);
+    bool some = segment_begin < segment_end && attend_segment_groups(attend, segment_begin, &segments[0].groups);
+    for (uint32_t i = segment_begin; i < segment_end; i++) {
+        struct segment *segment = &segments[(i - segment_begin) % 2], *next = &segments[(i + 1 - segment_begin) % 2];
+        bool more = i + 1 < segment_end && attend_segment_groups(attend, i + 1, &next->groups);
+        const struct attend_groups *after = more ? &next->groups : NULL;
+        if (some && fixed) fixed_segment(&call, segment, after, i, state);
+        if (some && !fixed) float_segment(attend, segment, after, i, state, scratch);
+        some = more;
+    }
 }
