@@ -529,7 +529,7 @@ void ATTEND_NAME(attend)(const struct kernel_attend *attend, uint32_t segment_be
     ASSERT(attend->k_format <= NF_F16 && attend->v_format <= NF_F16);
     const bool fixed = attend->k_format != NF_F32 || attend->v_format != NF_F32;
     struct segment segments[2];
-    struct fixed_call call;
+    struct fixed_call call = {0};
     attend_state_init(attend, state);
     if (fixed) fixed_open(&call, attend, scratch);
     bool some = segment_begin < segment_end && attend_segment_groups(attend, segment_begin, &segments[0].groups);
