@@ -44,11 +44,18 @@ static void fraction_progress(void *data, double fraction)
     progress_update(data, fraction);
 }
 
-/* ---- eval nll -------------------------------------------------------------------------------------------------------- */
+/* ---- eval nll, eval kl ----------------------------------------------------------------------------------------------- */
+
+/* An evaluation that goes through a text token by token. */
+struct text_evaluation {
+    const char *command, *progress;
+    enum status (*run)(struct kvasir_model *model, const struct eval_text *text, enum eval_output output,
+                       struct buffer *out, struct error *error);
+};
 
 /* The ids to be judged: given, or of the text. `library_ids` is set where the library owns them. */
-static enum status nll_ids(const struct options *options, const struct kvasir_model *model, const struct buffer *text,
-                           struct id_list *ids, uint32_t **library_ids, struct error *error)
+static enum status text_ids(const struct options *options, const struct kvasir_model *model, const struct buffer *text,
+                            struct id_list *ids, uint32_t **library_ids, struct error *error)
 {
     if (options->prompt_ids) return ST_OK;
     unsigned flags =
@@ -59,11 +66,11 @@ static enum status nll_ids(const struct options *options, const struct kvasir_mo
     return library_error(&reason, error);
 }
 
-int eval_nll_main(const struct options *options)
+static int text_evaluation_main(const struct options *options, const struct text_evaluation *evaluation)
 {
     struct error error;
     if (!source_is_given(options))
-        return fail_usage("eval nll: no text: give one with -f, -p, --prompt-ids or on standard input");
+        return fail_usage("%s: no text: give one with -f, -p, --prompt-ids or on standard input", evaluation->command);
     struct buffer text = {0}, report;
     struct id_list ids = {0};
     uint32_t *library_ids = NULL;
@@ -75,20 +82,21 @@ int eval_nll_main(const struct options *options)
                                              : source_text(options, &text, &standard_input, &error);
     if (status == ST_OK) status = kv_dtype_text(options, &dtype, &error);
     if (status == ST_OK) status = model_load(options, &model, &error);
-    if (status == ST_OK) status = nll_ids(options, model, &text, &ids, &library_ids, &error);
+    if (status == ST_OK) status = text_ids(options, model, &text, &ids, &library_ids, &error);
     if (status == ST_OK && ids.count < 2)
-        status = error_set(&error, ST_INVALID, "eval nll: at least 2 tokens are needed, there are %zu", ids.count);
+        status = error_set(&error, ST_INVALID, "%s: at least 2 tokens are needed, there are %zu", evaluation->command,
+                           ids.count);
     if (status == ST_OK) {
         struct progress progress;
-        progress_begin(&progress, options, "nll    ");
-        struct eval_nll_options nll = {.ids = library_ids ? library_ids : ids.items,
-                                       .count = ids.count,
-                                       .context = (uint32_t)options->context,
-                                       .kv_cache_dtype = dtype,
-                                       .no_kv_cache = options->no_kv_cache,
-                                       .progress = fraction_progress,
-                                       .progress_data = &progress};
-        status = eval_nll(model, &nll, output_kind(options), &report, &error);
+        progress_begin(&progress, options, evaluation->progress);
+        struct eval_text judged = {.ids = library_ids ? library_ids : ids.items,
+                                   .count = ids.count,
+                                   .context = (uint32_t)options->context,
+                                   .kv_cache_dtype = dtype,
+                                   .no_kv_cache = options->no_kv_cache,
+                                   .progress = fraction_progress,
+                                   .progress_data = &progress};
+        status = evaluation->run(model, &judged, output_kind(options), &report, &error);
         progress_end(&progress);
     }
     status = report_print(status, &report, &error);
@@ -98,6 +106,16 @@ int eval_nll_main(const struct options *options)
     if (model) kvasir_model_close(model);
     buffer_release(&text);
     return status == ST_OK ? EXIT_OK : fail(&error);
+}
+
+int eval_nll_main(const struct options *options)
+{
+    return text_evaluation_main(options, &(struct text_evaluation){"eval nll", "nll    ", eval_nll});
+}
+
+int eval_kl_main(const struct options *options)
+{
+    return text_evaluation_main(options, &(struct text_evaluation){"eval kl", "kl     ", eval_kl});
 }
 
 /* ---- bench ----------------------------------------------------------------------------------------------------------- */

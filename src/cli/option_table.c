@@ -3,9 +3,11 @@
 #include "cli/options.h"
 
 #define AT(field) offsetof(struct options, field)
-#define ANY_MODEL (FOR(RUN) | FOR(INSPECT) | FOR(TOKENIZE) | FOR(DETOKENIZE) | FOR(RENDER) | FOR(EVAL_NLL) | FOR(BENCH))
-#define GENERATES (FOR(RUN) | FOR(EVAL_NLL) | FOR(BENCH))
-#define READS_TEXT (FOR(RUN) | FOR(TOKENIZE) | FOR(EVAL_NLL))
+#define EVALUATES_TEXT (FOR(EVAL_NLL) | FOR(EVAL_KL))
+#define ANY_MODEL \
+    (FOR(RUN) | FOR(INSPECT) | FOR(TOKENIZE) | FOR(DETOKENIZE) | FOR(RENDER) | EVALUATES_TEXT | FOR(BENCH))
+#define GENERATES (FOR(RUN) | EVALUATES_TEXT | FOR(BENCH))
+#define READS_TEXT (FOR(RUN) | FOR(TOKENIZE) | EVALUATES_TEXT)
 #define IDS_MAX 4294967294.0
 #define TOKENS_MAX 1073741824.0
 
@@ -56,6 +58,15 @@ const struct command COMMANDS[COMMAND_COUNT] = {
          "The mean negative log-likelihood (natural logarithm) over all next-token predictions of the text; its "
          "exponential is the perplexity.",
          "kvasir eval nll smollm2 -f wiki.txt --output json\t{\"mean_nll\",\"tokens\"}\n"},
+    [COMMAND_EVAL_KL] =
+        {"eval kl", ARGUMENTS_MODEL, "[MODEL]", "measure what a KV cache format costs",
+         "Runs the text twice, with the KV cache in f32 and in the format of --kv-cache-dtype, and compares what the "
+         "model "
+         "predicts at every position: the Kullback-Leibler divergence in nats (mean and 99th percentile) and how often "
+         "the "
+         "most probable token is the same. Attention reads only rows that came back from the cache, as in decode.",
+         "kvasir eval kl qwen2 -f wiki.txt --kv-cache-dtype f16 --output "
+         "json\t{\"mean_kl\",\"p99_kl\",\"top1_agreement\",\"tokens\"}\n"},
     [COMMAND_BENCH] =
         {"bench", ARGUMENTS_MODEL, "[MODEL]", "measure prefill and decode speed",
          "Every value of -p is a prefill test (pp512), every pair of -n and -d a decode test (tg128, tg128@8192). Each "
@@ -105,7 +116,7 @@ const struct option_row OPTION_ROWS[] = {
     {.commands = READS_TEXT, .letter = 'f', .name = "file", .kind = OPTION_FILE, .argument = "FILE",
      .group = "Prompt", .exclusive = "prompt", .offset = AT(file),
      .help = "the text is the file's bytes, all of them; - is standard input"},
-    {.commands = FOR(RUN) | FOR(EVAL_NLL), .name = "prompt-ids", .kind = OPTION_IDS, .argument = "IDS",
+    {.commands = FOR(RUN) | EVALUATES_TEXT, .name = "prompt-ids", .kind = OPTION_IDS, .argument = "IDS",
      .group = "Prompt", .exclusive = "prompt", .offset = AT(prompt_ids),
      .help = "token ids instead of text, as in \"1,2,3\"; @FILE reads them from a file. Nothing is added"},
     {.commands = FOR(DETOKENIZE), .name = "ids", .kind = OPTION_IDS, .argument = "IDS", .group = "Prompt",
@@ -201,7 +212,7 @@ const struct option_row OPTION_ROWS[] = {
      .help = "of the random draws; -1 = a new one, which the closing line tells"},
 
     /* ---- KV cache ---- */
-    {.commands = FOR(RUN) | FOR(EVAL_NLL), .letter = 'c', .name = "context", .kind = OPTION_WHOLE, .argument = "N",
+    {.commands = FOR(RUN) | EVALUATES_TEXT, .letter = 'c', .name = "context", .kind = OPTION_WHOLE, .argument = "N",
      .group = "KV cache", .aliases = "--ctx-size --max-model-len", .fallback = "0", .low = 0, .high = TOKENS_MAX,
      .environment = "KVASIR_CONTEXT", .offset = AT(context),
      .help = "most tokens of prompt and answer; 0 = what the model was trained for, as far as memory allows"},
@@ -225,7 +236,7 @@ const struct option_row OPTION_ROWS[] = {
      .group = "KV cache", .aliases = "-ub --ubatch-size", .fallback = "512", .low = 1, .high = 65536,
      .offset = AT(max_batched_tokens),
      .help = "prompt tokens computed in one step"},
-    {.commands = GENERATES, .name = "no-kv-cache", .kind = OPTION_FLAG, .group = "KV cache",
+    {.commands = GENERATES & ~FOR(EVAL_KL), .name = "no-kv-cache", .kind = OPTION_FLAG, .group = "KV cache",
      .exclusive = "cached", .offset = AT(no_kv_cache),
      .help = "recompute everything for each token: slow, same tokens, for comparison"},
 
@@ -249,7 +260,7 @@ const struct option_row OPTION_ROWS[] = {
              "test's limit and the share of it that was reached"},
 
     /* ---- output ---- */
-    {.commands = FOR(RUN) | FOR(INSPECT) | FOR(TOKENIZE) | FOR(EVAL_NLL), .letter = 'o', .name = "output",
+    {.commands = FOR(RUN) | FOR(INSPECT) | FOR(TOKENIZE) | EVALUATES_TEXT, .letter = 'o', .name = "output",
      .kind = OPTION_CHOICE, .argument = "FORMAT", .group = "Output", .fallback = "text", .choices = "text|json",
      .offset = AT(output),
      .help = "text or json"},

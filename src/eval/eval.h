@@ -1,4 +1,4 @@
-/* eval.h - measurement and inspection: nll, bench, inspect. Each writes its report (one of the formats it names) to a
+/* eval.h - measurement and inspection: nll, kl, bench, inspect. Each writes its report (one of the formats it names) to a
  * buffer; the cli prints it. These look at every room to the left; the cli sees only this header. */
 #ifndef EVAL_EVAL_H
 #define EVAL_EVAL_H
@@ -12,9 +12,8 @@ enum eval_output { EVAL_TEXT, EVAL_JSON, EVAL_MARKDOWN, EVAL_CSV };
  * beside the figure without a cache (one layer's K and V at a time). EVAL_TEXT or EVAL_JSON. */
 MUST_CHECK enum status eval_inspect(const char *path, enum eval_output output, struct buffer *out, struct error *error);
 
-/* Mean negative log-likelihood (natural logarithm) of ids[1…count-1], each given all before it; texts longer than the
- * context are evaluated in context-sized windows. JSON: {"mean_nll","tokens"}: tokens = predictions. */
-struct eval_nll_options {
+/* A text to look at token by token; one longer than the context is taken in context-sized windows. */
+struct eval_text {
     const uint32_t *ids;
     size_t count;
     uint32_t context;           /* 0 = the model's */
@@ -23,8 +22,18 @@ struct eval_nll_options {
     void (*progress)(void *data, double fraction); /* may be NULL */
     void *progress_data;
 };
-MUST_CHECK enum status eval_nll(struct kvasir_model *model, const struct eval_nll_options *options,
-                                enum eval_output output, struct buffer *out, struct error *error);
+
+/* Mean negative log-likelihood (natural logarithm) of ids[1…count-1], each given all before it in its window. JSON:
+ * {"mean_nll","tokens"}: tokens = predictions. */
+MUST_CHECK enum status eval_nll(struct kvasir_model *model, const struct eval_text *text, enum eval_output output,
+                                struct buffer *out, struct error *error);
+
+/* What the KV cache format of `text` costs: Kullback-Leibler divergence (nats) of the distribution that predicts ids[i], from
+ * the one with an f32 cache, over i of 1…count-1. At every position attention reads only rows that came back from the cache
+ * in that format. JSON: {"mean_kl","p99_kl","top1_agreement","tokens"}: the mean, the 99th percentile, the share of positions
+ * whose most probable token is the same, the number of positions. Takes memory for both caches. */
+MUST_CHECK enum status eval_kl(struct kvasir_model *model, const struct eval_text *text, enum eval_output output,
+                               struct buffer *out, struct error *error);
 
 /* Prefill of `prompt` tokens (test "ppN") and decode of `generate` tokens after `depth` tokens of context ("tgN" or
  * "tgN@D"), `repetitions` times after one untimed warm-up. Each of the three lists may hold several values. JSON: a list of

@@ -96,7 +96,7 @@ class Case(unittest.TestCase):
 
 
 class Help(Case):
-    COMMANDS = ["run", "inspect", "tokenize", "detokenize", "render", "eval nll", "bench"]
+    COMMANDS = ["run", "inspect", "tokenize", "detokenize", "render", "eval nll", "eval kl", "bench"]
 
     def test_every_command_describes_itself(self):
         overview = self.kvasir("--help").decode()
@@ -182,6 +182,13 @@ class Tiny(Case):
         self.assertGreater(answers[0]["mean_nll"], 0)
         self.assertEqual(answers[0], answers[1])
         self.assertEqual(answers[0], answers[2])
+
+    def test_kl(self):
+        text = "".join(str(3 + i * i % 500) + "," for i in range(60)) + "7"
+        same, half = (self.json("eval", "kl", "-m", TINY, "--prompt-ids", text, "--kv-cache-dtype", dtype) for dtype in ("f32", "f16"))
+        self.assertEqual(same, {"mean_kl": 0, "p99_kl": 0, "top1_agreement": 1, "tokens": 60})
+        self.assertGreater(half["mean_kl"], 0)
+        self.assertLess(half["mean_kl"], 1e-4)
 
     def test_bench(self):
         arguments = ["bench", "-m", TINY, "-p", "32", "-n", "4", "-d", "0,16", "-r", "2", "-t", "2"]

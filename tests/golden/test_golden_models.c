@@ -160,7 +160,7 @@ static void check_nll(struct kvasir_model *model, const char *name, json_t *one,
     uint32_t prompt_count, *prompt = ids_of(json_object_get(one, "prompt"), &prompt_count);
     struct buffer out;
     buffer_init(&out, 0);
-    const struct eval_nll_options options = {.ids = prompt, .count = prompt_count};
+    const struct eval_text options = {.ids = prompt, .count = prompt_count};
     assert_int_equal(eval_nll(model, &options, EVAL_JSON, &out, NULL), ST_OK);
     json_t *report = json_loads(out.data, 0, NULL);
     double mean = json_number_value(json_object_get(report, "mean_nll"));

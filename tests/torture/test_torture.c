@@ -107,7 +107,7 @@ static int measure(struct kvasir_model *model, const uint32_t *ids, size_t count
     enum status status = eval_inspect(journey->path, EVAL_TEXT, &out, error);
     if (status == ST_OK) status = eval_inspect(journey->path, EVAL_JSON, &out, error);
     if (status == ST_OK)
-        status = eval_nll(model, &(struct eval_nll_options){.ids = ids, .count = count}, EVAL_JSON, &out, error);
+        status = eval_nll(model, &(struct eval_text){.ids = ids, .count = count}, EVAL_JSON, &out, error);
     if (status == ST_OK)
         status = eval_bench(
             model,

@@ -34,8 +34,7 @@ static double mean_nll(const uint32_t *ids, size_t count, uint32_t context, bool
 {
     struct buffer out;
     struct error error = {0};
-    const struct eval_nll_options options = {
-        .ids = ids, .count = count, .context = context, .no_kv_cache = no_kv_cache};
+    const struct eval_text options = {.ids = ids, .count = count, .context = context, .no_kv_cache = no_kv_cache};
     buffer_init(&out, 0);
     if (eval_nll(model, &options, EVAL_JSON, &out, &error) != ST_OK) fail_msg("%s", error.text);
     json_t *report = json_loads(out.data, 0, NULL);
@@ -66,7 +65,7 @@ static void test_nll_windows(void **state)
     }
 }
 
-static void refuse_nll(struct kvasir_model *of, struct eval_nll_options options, const char *why)
+static void refuse_nll(struct kvasir_model *of, struct eval_text options, const char *why)
 {
     struct buffer out;
     struct error error = {0};
@@ -82,16 +81,71 @@ static void test_nll_refused(void **state)
     (void)state;
     const uint32_t ids[] = {1, 512};
     struct kvasir_model *vocabulary;
-    refuse_nll(model, (struct eval_nll_options){.ids = ids, .count = 1}, "at least 2");
-    refuse_nll(model, (struct eval_nll_options){.ids = ids, .count = 2}, "512");
-    refuse_nll(model, (struct eval_nll_options){.ids = ids, .count = 2, .context = 1}, "token 1 is 512");
-    refuse_nll(model, (struct eval_nll_options){.ids = (uint32_t[]){1, 2}, .count = 2, .context = 1}, "context");
-    refuse_nll(model, (struct eval_nll_options){.ids = (uint32_t[]){1, 2}, .count = 2, .kv_cache_dtype = "f9"}, "f9");
+    refuse_nll(model, (struct eval_text){.ids = ids, .count = 1}, "at least 2");
+    refuse_nll(model, (struct eval_text){.ids = ids, .count = 2}, "512");
+    refuse_nll(model, (struct eval_text){.ids = ids, .count = 2, .context = 1}, "token 1 is 512");
+    refuse_nll(model, (struct eval_text){.ids = (uint32_t[]){1, 2}, .count = 2, .context = 1}, "context");
+    refuse_nll(model, (struct eval_text){.ids = (uint32_t[]){1, 2}, .count = 2, .kv_cache_dtype = "f9"}, "f9");
     assert_int_equal(kvasir_model_open(tiny_path("gemma3"), &(struct kvasir_model_options){.vocabulary_only = true},
                                        &vocabulary, NULL),
                      KVASIR_OK);
-    refuse_nll(vocabulary, (struct eval_nll_options){.ids = ids, .count = 2}, "vocabulary only");
+    refuse_nll(vocabulary, (struct eval_text){.ids = ids, .count = 2}, "vocabulary only");
     kvasir_model_close(vocabulary);
+}
+
+/* ---- kl ------------------------------------------------------------------------------------------------------------ */
+
+struct kl {
+    double mean, p99, agreement;
+    size_t tokens;
+};
+
+static struct kl kl_of(const uint32_t *ids, size_t count, uint32_t context, const char *dtype)
+{
+    struct buffer out;
+    struct error error = {0};
+    struct kl kl;
+    const struct eval_text text = {.ids = ids, .count = count, .context = context, .kv_cache_dtype = dtype};
+    buffer_init(&out, 0);
+    if (eval_kl(model, &text, EVAL_JSON, &out, &error) != ST_OK) fail_msg("%s", error.text);
+    json_t *report = json_loads(out.data, 0, NULL);
+    kl.mean = json_real_value(json_object_get(report, "mean_kl"));
+    kl.p99 = json_real_value(json_object_get(report, "p99_kl"));
+    kl.agreement = json_real_value(json_object_get(report, "top1_agreement"));
+    kl.tokens = (size_t)json_integer_value(json_object_get(report, "tokens"));
+    json_decref(report);
+    buffer_release(&out);
+    return kl;
+}
+
+static void test_kl(void **state)
+{
+    (void)state;
+    uint32_t ids[61];
+    for (uint32_t i = 0; i < ARRAY_COUNT(ids); i++) ids[i] = 3 + i * i % 500;
+    struct kl same = kl_of(ids, ARRAY_COUNT(ids), 0, "f32"), half = kl_of(ids, ARRAY_COUNT(ids), 0, "f16");
+    assert_int_equal(same.tokens, ARRAY_COUNT(ids) - 1);
+    assert_true(same.mean == 0 && same.p99 == 0 && same.agreement == 1);
+    assert_int_equal(half.tokens, ARRAY_COUNT(ids) - 1);
+    assert_true(half.mean > 0 && half.mean < 1e-5 && half.p99 >= half.mean && half.agreement > 0.9);
+    /* windows: the mean of the windows' means, each for its positions */
+    struct kl cut = kl_of(ids, ARRAY_COUNT(ids), 31, "f16"), first = kl_of(ids, 31, 0, "f16"),
+              second = kl_of(ids + 30, 31, 0, "f16");
+    assert_true(fabs(cut.mean - (first.mean + second.mean) / 2) < 1e-9);
+    /* of the 30 positions of one window, 99 % are all: the largest, which of both windows is the larger */
+    assert_true(cut.p99 == (first.p99 > second.p99 ? first.p99 : second.p99));
+}
+
+static void test_kl_without_cache(void **state)
+{
+    (void)state;
+    const uint32_t ids[] = {1, 2, 3};
+    const struct eval_text text = {.ids = ids, .count = ARRAY_COUNT(ids), .no_kv_cache = true};
+    struct buffer out;
+    struct error error = {0};
+    buffer_init(&out, 0);
+    assert_int_equal(eval_kl(model, &text, EVAL_JSON, &out, &error), ST_INVALID);
+    buffer_release(&out);
 }
 
 /* ---- bench --------------------------------------------------------------------------------------------------------- */
@@ -362,10 +416,16 @@ static void test_inspect_unknown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_nll_windows),    cmocka_unit_test(test_nll_refused),
-        cmocka_unit_test(test_bench),          cmocka_unit_test(test_bench_tables),
-        cmocka_unit_test(test_bench_roofline), cmocka_unit_test(test_bench_roofline_tables),
-        cmocka_unit_test(test_inspect),        cmocka_unit_test(test_inspect_unknown),
+        cmocka_unit_test(test_nll_windows),
+        cmocka_unit_test(test_kl),
+        cmocka_unit_test(test_kl_without_cache),
+        cmocka_unit_test(test_nll_refused),
+        cmocka_unit_test(test_bench),
+        cmocka_unit_test(test_bench_tables),
+        cmocka_unit_test(test_bench_roofline),
+        cmocka_unit_test(test_bench_roofline_tables),
+        cmocka_unit_test(test_inspect),
+        cmocka_unit_test(test_inspect_unknown),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
