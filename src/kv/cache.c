@@ -80,6 +80,13 @@ void kv_close(struct kv_cache *cache)
 
 /* ---- statistics -------------------------------------------------------------------------------------------------- */
 
+/* How many of the tokens [begin, end) are among [first, last). */
+static uint32_t overlap(uint32_t begin, uint32_t end, uint32_t first, uint32_t last)
+{
+    uint32_t from = begin > first ? begin : first, to = end < last ? end : last;
+    return from < to ? to - from : 0;
+}
+
 /* Of the sequence's blocks in one group: bytes without a row that a next token could read. Of a shared block each holder
  * answers for its part. */
 static uint64_t wasted_bytes(const struct kv_seq *seq, uint32_t g)
@@ -87,13 +94,13 @@ static uint64_t wasted_bytes(const struct kv_seq *seq, uint32_t g)
     const struct kv_group *group = &seq->cache->groups[g];
     const struct kv_table *table = &seq->tables[g];
     uint32_t size = seq->cache->block_tokens, live = group->kind->live_tokens(&group->reach, seq->count);
-    uint32_t sinks = group->reach.sinks < seq->count ? group->reach.sinks : seq->count;
-    uint32_t begin = live < seq->count ? seq->count - live + sinks : 0; /* tokens [0, sinks) and [begin, count) live */
+    uint32_t sinks = live < seq->count ? group->reach.sinks : 0; /* live: [0, sinks) and [begin, count) */
+    uint32_t begin = seq->count - (live - sinks);
     uint64_t bytes = 0;
     for (uint32_t b = 0; b < table->count; b++) {
         if (table->blocks[b] == BLOCK_NONE) continue;
-        uint32_t rows = 0;
-        for (uint32_t t = b * size; t < (b + 1) * size && t < seq->count; t++) rows += t >= begin || t < sinks;
+        uint64_t rows =
+            overlap(b * size, (b + 1) * size, 0, sinks) + overlap(b * size, (b + 1) * size, begin, seq->count);
         bytes += (group->block_bytes - rows * group->token_bytes) / group->blocks[table->blocks[b]].refs;
     }
     return bytes;

@@ -127,7 +127,8 @@ void prefix_key(const struct kv_cache *cache, uint32_t parent, const uint32_t *t
     memcpy(bytes, parent == NODE_NONE ? cache->provenance : prefix_node(cache, parent)->key.bytes, KV_KEY_BYTES);
     memcpy(bytes + KV_KEY_BYTES, tokens, count * sizeof *tokens);
     SHA256(bytes, KV_KEY_BYTES + count * sizeof *tokens, out->bytes);
-    if (cache->key_bits) memset(out->bytes + cache->key_bits / 8, 0, KV_KEY_BYTES - cache->key_bits / 8);
+    for (uint32_t bit = cache->key_bits; bit && bit < 8 * KV_KEY_BYTES; bit++)
+        out->bytes[bit / 8] &= (unsigned char)~(1u << bit % 8);
 }
 
 /* ---- finding ----------------------------------------------------------------------------------------------------- */

@@ -214,7 +214,7 @@ static bool tail_take_over(struct kv_seq *seq, bool exact)
     uint32_t id = cache->groups[0].blocks[seq->tables[0].blocks[index]].node;
     if (id == NODE_NONE) return false;
     struct kv_node *node = prefix_node(cache, id);
-    if (node->first_child != NODE_NONE || node->refs || (exact && node->token_count != part)) return false;
+    if (node->first_child != NODE_NONE || (exact && node->token_count != part)) return false;
     for (uint32_t g = 0; g < cache->group_count; g++) {
         uint32_t block = seq->tables[g].blocks[index];
         if (prefix_rows(node)[g] != block || cache->groups[g].blocks[block].refs != 1) return false;
@@ -433,10 +433,10 @@ uint32_t kv_seq_count(const struct kv_seq *seq)
 void kv_seq_usage(const struct kv_seq *seq, uint64_t *bytes, uint64_t *blocks)
 {
     *bytes = *blocks = 0;
-    for (uint32_t g = 0; g < seq->cache->group_count; g++)
-        for (uint32_t b = 0; b < seq->tables[g].count; b++) {
-            if (seq->tables[g].blocks[b] == BLOCK_NONE) continue;
-            *blocks += 1;
-            *bytes += seq->cache->groups[g].block_bytes;
-        }
+    for (uint32_t g = 0; g < seq->cache->group_count; g++) {
+        struct kv_hole hole = group_hole(seq->cache, &seq->cache->groups[g], seq->count);
+        uint64_t held = seq->tables[g].count - (hole.end - hole.begin);
+        *blocks += held;
+        *bytes += held * seq->cache->groups[g].block_bytes;
+    }
 }
