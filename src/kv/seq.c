@@ -351,7 +351,7 @@ static void pass_windows(struct kv_seq *seq)
         struct kv_table *table = &seq->tables[g];
         struct kv_hole hole = group_hole(cache, &cache->groups[g], seq->count);
         for (uint32_t b = table->passed > hole.begin ? table->passed : hole.begin; b < hole.end; b++) {
-            block_release(cache, &cache->groups[g], table->blocks[b]);
+            block_pass(cache, &cache->groups[g], table->blocks[b]);
             table->blocks[b] = BLOCK_NONE;
         }
         table->passed = hole.end;
