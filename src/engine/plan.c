@@ -160,6 +160,7 @@ enum status engine_plan_init(const struct model *model, const struct kvasir_engi
         .kv = {.layer_count = c->layers,
                .block_tokens = options->block_size ? options->block_size : DEFAULT_BLOCK_TOKENS,
                .kernel = model_kernel(model),
+               .protected_percent = KV_PROTECTED_PERCENT,
                .share_prefixes = !options->no_kv_cache,
                .one_layer_at_a_time = options->no_kv_cache},
         .max_batched_tokens = options->max_batched_tokens ? options->max_batched_tokens : DEFAULT_BATCHED_TOKENS,

@@ -1,60 +1,117 @@
-/* block.c - the block pool: takes, shares and releases fixed blocks of each group within one budget in bytes.
+/* block.c - who holds a block, and which cached block goes first when room is needed.
  *
- * The states are drawn in README.md. Address space for the whole budget is taken at open; a block's memory becomes real
- * when it is first written and is given back by block_trim. This file does not know what is in a block, or when to
- * evict for any reason but room. */
+ * The states are drawn in README.md. Eviction is segmented LRU (Karedla, Love, Wherry 1994): a published block that nobody
+ * holds any more waits in its group's probation list, or, when a second sequence has used it, in the protected list,
+ * whose bytes are bounded: the oldest beyond the bound go back to probation. The oldest on probation goes first, of any
+ * group; protected ones only when probation is empty. So a prompt that is read once, however long, cannot push out
+ * prefixes that are shared. Tables are let go from their end, so that blocks go before those they depend on.
+ *
+ * What a window has passed waits in a list of its own: only who branches off there wants it, and on hybrid models it is
+ * most of what is computed. Beyond a small share of the budget it goes before anything else; within, it is as good as
+ * probation. */
 #include "kv_internal.h"
-#include <sys/mman.h>
 
-unsigned char *block_address(const struct kv_group *group, uint32_t block)
-{
-    return group->memory + (uint64_t)block * group->block_bytes;
-}
+#define PASSED_PERCENT 10u /* of bytes_max, for blocks behind windows that are kept like others */
 
-static void cached_unlink(struct kv_group *group, uint32_t block)
+static void cached_unlink(struct kv_cache *cache, struct kv_group *group, uint32_t block)
 {
     struct kv_block *b = &group->blocks[block];
+    struct kv_lru *lru = &group->cached[b->segment];
     if (b->previous == BLOCK_NONE)
-        group->cached_oldest = b->next;
+        lru->oldest = b->next;
     else
         group->blocks[b->previous].next = b->next;
     if (b->next == BLOCK_NONE)
-        group->cached_newest = b->previous;
+        lru->newest = b->previous;
     else
         group->blocks[b->next].previous = b->previous;
-    group->cached_count--;
+    lru->count--;
+    cache->bytes_cached[b->segment] -= group->block_bytes;
 }
 
-static void block_free(struct kv_cache *cache, struct kv_group *group, uint32_t block)
+static void cached_link(struct kv_cache *cache, struct kv_group *group, uint32_t block)
 {
     struct kv_block *b = &group->blocks[block];
-    b->state = BLOCK_FREE;
-    b->next = group->free_head;
-    group->free_head = block;
-    cache->bytes_taken -= group->block_bytes;
+    struct kv_lru *lru = &group->cached[b->segment];
+    b->released_at = cache->clock++;
+    b->previous = lru->newest;
+    b->next = BLOCK_NONE;
+    if (lru->newest == BLOCK_NONE)
+        lru->oldest = block;
+    else
+        group->blocks[lru->newest].next = block;
+    lru->newest = block;
+    lru->count++;
+    cache->bytes_cached[b->segment] += group->block_bytes;
 }
 
-static void block_evict(struct kv_cache *cache, struct kv_group *group, uint32_t block)
+/* The group whose oldest block of this segment went unused the longest, or NULL. */
+static struct kv_group *oldest_group(struct kv_cache *cache, enum segment segment)
 {
-    cached_unlink(group, block);
-    prefix_forget(group, block);
-    block_free(cache, group, block);
+    struct kv_group *oldest = NULL;
+    for (uint32_t g = 0; g < cache->group_count; g++) {
+        struct kv_group *group = &cache->groups[g];
+        uint32_t block = group->cached[segment].oldest;
+        if (block == BLOCK_NONE) continue;
+        if (!oldest || group->blocks[block].released_at < oldest->blocks[oldest->cached[segment].oldest].released_at)
+            oldest = group;
+    }
+    return oldest;
+}
+
+static void bound_protected(struct kv_cache *cache)
+{
+    while (cache->bytes_cached[PROTECTED] > cache->bytes_protected_max) {
+        struct kv_group *group = oldest_group(cache, PROTECTED);
+        uint32_t block = group->cached[PROTECTED].oldest;
+        cached_unlink(cache, group, block);
+        group->blocks[block].segment = PROBATION;
+        cached_link(cache, group, block);
+    }
+}
+
+static void drop(struct kv_cache *cache, uint32_t g, uint32_t block)
+{
+    struct kv_group *group = &cache->groups[g];
+    ASSERT(group->blocks[block].state == BLOCK_CACHED);
+    cached_unlink(cache, group, block);
+    prefix_detach(cache, g, block);
+    group->blocks[block].state = BLOCK_FREE;
+    pool_give(cache, group, block);
     cache->evicted_blocks++;
 }
 
-/* Evicts the block that went unused the longest, of any group; false when nothing is cached. */
+/* Without its rows for full attention a node serves nobody: what other groups have of it goes too. */
+static void block_evict(struct kv_cache *cache, struct kv_group *group, uint32_t block)
+{
+    uint32_t id = group->blocks[block].node;
+    struct kv_node *node = prefix_node(cache, id);
+    if (group->kind->keeps_all) {
+        for (uint32_t g = 0; g < cache->group_count; g++)
+            if (prefix_rows(node)[g] != BLOCK_NONE) drop(cache, g, prefix_rows(node)[g]);
+    } else {
+        drop(cache, (uint32_t)(group - cache->groups), block);
+    }
+    prefix_prune(cache, id);
+}
+
+static uint64_t oldest_time(const struct kv_group *group, enum segment segment)
+{
+    return group ? group->blocks[group->cached[segment].oldest].released_at : UINT64_MAX;
+}
+
 static bool evict_oldest(struct kv_cache *cache)
 {
-    struct kv_group *oldest = NULL;
-    for (uint32_t i = 0; i < cache->group_count; i++) {
-        struct kv_group *group = &cache->groups[i];
-        if (group->cached_oldest == BLOCK_NONE) continue;
-        if (!oldest || group->blocks[group->cached_oldest].freed_at < oldest->blocks[oldest->cached_oldest].freed_at)
-            oldest = group;
+    struct kv_group *passed = oldest_group(cache, PASSED), *probation = oldest_group(cache, PROBATION);
+    if (passed && (cache->bytes_cached[PASSED] > cache->bytes_max / 100 * PASSED_PERCENT ||
+                   oldest_time(passed, PASSED) < oldest_time(probation, PROBATION))) {
+        block_evict(cache, passed, passed->cached[PASSED].oldest);
+        return true;
     }
-    if (!oldest) return false;
-    block_evict(cache, oldest, oldest->cached_oldest);
-    return true;
+    enum segment segment = probation ? PROBATION : PROTECTED;
+    struct kv_group *group = oldest_group(cache, segment);
+    if (group) block_evict(cache, group, group->cached[segment].oldest);
+    return group != NULL;
 }
 
 uint32_t block_take(struct kv_cache *cache, struct kv_group *group)
@@ -62,17 +119,12 @@ uint32_t block_take(struct kv_cache *cache, struct kv_group *group)
     ASSERT(!cache->pinned);
     while (cache->bytes_taken + group->block_bytes > cache->bytes_max)
         if (!evict_oldest(cache)) return BLOCK_NONE;
-    uint32_t block = group->free_head;
-    if (block != BLOCK_NONE) {
-        group->free_head = group->blocks[block].next;
-    } else {
-        ASSERT(group->blocks_touched < group->blocks_max); /* the budget holds no more than blocks_max of them */
-        block = group->blocks_touched++;
-    }
-    group->blocks[block] =
-        (struct kv_block){.state = BLOCK_HELD, .refs = 1, .previous = BLOCK_NONE, .next = BLOCK_NONE};
+    uint32_t block = pool_take(cache, group);
+    struct kv_block *b = &group->blocks[block];
+    b->state = BLOCK_HELD;
+    b->segment = PROBATION;
+    b->refs = 1;
     group->held_count++;
-    cache->bytes_taken += group->block_bytes;
     return block;
 }
 
@@ -80,9 +132,9 @@ void block_hold(struct kv_cache *cache, struct kv_group *group, uint32_t block)
 {
     ASSERT(!cache->pinned);
     struct kv_block *b = &group->blocks[block];
-    ASSERT(b->state != BLOCK_FREE && b->published);
+    ASSERT(b->state != BLOCK_FREE);
     if (b->state == BLOCK_CACHED) {
-        cached_unlink(group, block);
+        cached_unlink(cache, group, block);
         b->state = BLOCK_HELD;
         group->held_count++;
     }
@@ -96,33 +148,19 @@ void block_release(struct kv_cache *cache, struct kv_group *group, uint32_t bloc
     ASSERT(b->state == BLOCK_HELD && b->refs > 0);
     if (--b->refs) return;
     group->held_count--;
-    if (!b->published) {
-        block_free(cache, group, block);
+    if (b->node == NODE_NONE) {
+        b->state = BLOCK_FREE;
+        pool_give(cache, group, block);
         return;
     }
     b->state = BLOCK_CACHED;
-    b->freed_at = cache->clock++;
-    b->previous = group->cached_newest;
-    b->next = BLOCK_NONE;
-    if (group->cached_newest == BLOCK_NONE)
-        group->cached_oldest = block;
-    else
-        group->blocks[group->cached_newest].next = block;
-    group->cached_newest = block;
-    group->cached_count++;
+    cached_link(cache, group, block);
+    bound_protected(cache);
 }
 
-/* Runs of free blocks go back to the machine; the blocks stay on the free list and become real again when written. */
-void block_trim(struct kv_group *group)
+void block_pass(struct kv_cache *cache, struct kv_group *group, uint32_t block)
 {
-    for (uint32_t begin = 0; begin < group->blocks_touched;) {
-        uint32_t end = begin;
-        while (end < group->blocks_touched && group->blocks[end].state == BLOCK_FREE) end++;
-        if (end > begin) {
-            uintptr_t from = (uintptr_t)round_up((uintptr_t)block_address(group, begin), 4096);
-            uintptr_t to = (uintptr_t)block_address(group, end) / 4096 * 4096;
-            if (to > from) madvise((void *)from, to - from, MADV_DONTNEED);
-        }
-        begin = end + 1;
-    }
+    struct kv_block *b = &group->blocks[block];
+    if (b->refs == 1 && b->segment == PROBATION) b->segment = PASSED;
+    block_release(cache, group, block);
 }

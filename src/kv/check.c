@@ -1,112 +1,192 @@
-/* check.c - every rule of README.md that can be seen in the data, as code. Slow (it walks everything): tests call it
- * after each operation, debug builds may. It changes nothing and trusts nothing but array bounds. */
-#include "kv_internal.h"
-#include <string.h>
+/* check.c - every invariant of README.md, by its number there, as code: 1 to 5 and 10 to 12 here, 6 to 9 in check_tree.c.
+ * Slow (it walks everything): tests call it after each operation, debug builds may. It changes nothing and trusts nothing
+ * but array bounds. */
+#include "check_internal.h"
 
-#define BROKEN(...) return error_set(error, ST_INVALID, __VA_ARGS__)
+/* ---- 1 to 3: tables against blocks ------------------------------------------------------------------------------- */
 
-/* Tables against blocks: `refs` (scratch, [blocks_max]) counts what the tables hold. */
+static enum status check_entry(const struct kv_seq *seq, uint32_t g, uint32_t b, struct error *error)
+{
+    const struct kv_cache *cache = seq->cache;
+    const struct kv_group *group = &cache->groups[g];
+    struct kv_hole hole = group_hole(cache, group, seq->count);
+    uint32_t block = seq->tables[g].blocks[b];
+    if (b >= hole.begin && b < hole.end) {
+        if (block != BLOCK_NONE) BROKEN("1: group %u: block %u is behind the window but still held", g, block);
+        return ST_OK;
+    }
+    if (block >= group->blocks_max || group->blocks[block].state != BLOCK_HELD)
+        BROKEN("1: group %u: a table names block %u, which is not held", g, block);
+    bool written = (b + 1) * cache->block_tokens > seq->count && seq->reserved > seq->count;
+    if (written && (group->blocks[block].node != NODE_NONE || group->blocks[block].refs != 1))
+        BROKEN("3: group %u: block %u may be written to, but is shared", g, block);
+    return ST_OK;
+}
+
+/* `refs` (scratch, [blocks_max]) counts what the tables hold. */
 static enum status check_tables(const struct kv_cache *cache, uint32_t g, uint32_t *refs, struct error *error)
 {
-    const struct kv_group *group = &cache->groups[g];
     for (const struct kv_seq *seq = cache->first_seq; seq; seq = seq->next_seq) {
         const struct kv_table *table = &seq->tables[g];
-        if (seq->count > seq->reserved) BROKEN("sequence: %u committed tokens, %u reserved", seq->count, seq->reserved);
-        uint32_t blocks = (seq->reserved + cache->block_tokens - 1) / cache->block_tokens;
-        if (table->count != blocks)
-            BROKEN("group %u: table of %u blocks for %u reserved tokens", g, table->count, seq->reserved);
-        if (table->first != group_first_block(cache, group, seq->count))
-            BROKEN("group %u: first block %u at %u tokens", g, table->first, seq->count);
+        if (seq->count > seq->reserved)
+            BROKEN("1: sequence: %u committed tokens, %u reserved", seq->count, seq->reserved);
+        if (table->count != blocks_for(cache, seq->reserved))
+            BROKEN("1: group %u: table of %u blocks for %u reserved tokens", g, table->count, seq->reserved);
+        if (table->passed != group_hole(cache, &cache->groups[g], seq->count).end)
+            BROKEN("1: group %u: %u blocks passed at %u tokens", g, table->passed, seq->count);
         for (uint32_t b = 0; b < table->count; b++) {
-            uint32_t block = table->blocks[b];
-            if (b < table->first) {
-                if (block != BLOCK_NONE) BROKEN("group %u: block %u is behind the window but still held", g, block);
-                continue;
-            }
-            if (block >= group->blocks_touched)
-                BROKEN("group %u: table names block %u of %u", g, block, group->blocks_touched);
-            refs[block]++;
-            bool full = (b + 1) * cache->block_tokens <= seq->count;
-            if (!full && (group->blocks[block].published || group->blocks[block].refs != 1))
-                BROKEN("group %u: block %u is still written to, but shared", g, block);
+            enum status status = check_entry(seq, g, b, error);
+            if (status != ST_OK) return status;
+            if (table->blocks[b] != BLOCK_NONE) refs[table->blocks[b]]++;
         }
     }
     return ST_OK;
 }
 
-static enum status check_blocks(const struct kv_cache *cache, uint32_t g, const uint32_t *refs, uint64_t *bytes,
-                                struct error *error)
+/* ---- 2, 4 and 11: blocks ----------------------------------------------------------------------------------------- */
+
+static enum status check_block(const struct kv_cache *cache, uint32_t g, uint32_t b, uint32_t refs, struct error *error)
 {
-    const struct kv_group *group = &cache->groups[g];
-    uint32_t held = 0, cached = 0, free_blocks = 0, listed = 0;
-    for (uint32_t b = 0; b < group->blocks_touched; b++) {
-        const struct kv_block *block = &group->blocks[b];
-        if (block->refs != refs[b] && block->state != BLOCK_FREE)
-            BROKEN("group %u: block %u has %u references, tables hold %u", g, b, block->refs, refs[b]);
-        if (block->state == BLOCK_FREE && (refs[b] || block->published))
-            BROKEN("group %u: free block %u is in use", g, b);
-        if (block->state == BLOCK_HELD && !refs[b]) BROKEN("group %u: block %u is held by no table", g, b);
-        if (block->state == BLOCK_CACHED && (refs[b] || !block->published))
-            BROKEN("group %u: cached block %u is held or not published", g, b);
-        held += block->state == BLOCK_HELD;
-        cached += block->state == BLOCK_CACHED;
-        free_blocks += block->state == BLOCK_FREE;
-        if (!block->published) continue;
-        const uint32_t *tokens = group->tokens + (uint64_t)b * cache->block_tokens;
-        if (prefix_find(cache, group, &block->key, tokens) != b)
-            BROKEN("group %u: published block %u is not found by its key", g, b);
-    }
-    if (held != group->held_count || cached != group->cached_count)
-        BROKEN("group %u: %u held and %u cached blocks, counted as %u and %u", g, held, cached, group->held_count,
-               group->cached_count);
-    for (uint32_t b = group->free_head; b != BLOCK_NONE; b = group->blocks[b].next, listed++)
-        if (b >= group->blocks_touched || group->blocks[b].state != BLOCK_FREE || listed > free_blocks)
-            BROKEN("group %u: the free list is broken at block %u", g, b);
-    if (listed != free_blocks) BROKEN("group %u: %u free blocks, %u on the free list", g, free_blocks, listed);
-    uint64_t last = 0;
-    listed = 0;
-    for (uint32_t b = group->cached_oldest; b != BLOCK_NONE; b = group->blocks[b].next, listed++) {
-        if (b >= group->blocks_touched || group->blocks[b].state != BLOCK_CACHED || listed > cached)
-            BROKEN("group %u: the LRU list is broken at block %u", g, b);
-        if (listed && group->blocks[b].freed_at <= last)
-            BROKEN("group %u: the LRU list is out of order at block %u", g, b);
-        last = group->blocks[b].freed_at;
-    }
-    if (listed != cached) BROKEN("group %u: %u cached blocks, %u on the LRU list", g, cached, listed);
-    *bytes += (uint64_t)(held + cached) * group->block_bytes;
+    const struct kv_block *block = &cache->groups[g].blocks[b];
+    bool published = block->node != NODE_NONE;
+    if (block->refs != refs) BROKEN("2: group %u: block %u has %u references, tables hold %u", g, b, block->refs, refs);
+    if ((block->state == BLOCK_HELD) != (refs > 0) || (block->state == BLOCK_FREE && published) ||
+        (block->state == BLOCK_CACHED && !published))
+        BROKEN("4: group %u: block %u: state %d, %u references, %s", g, b, (int)block->state, refs,
+               published ? "published" : "not published");
+    if (block->state != BLOCK_FREE && !block->warm) BROKEN("11: group %u: block %u is taken but cold", g, b);
+    if (published && (block->node >= check_nodes(cache) || prefix_rows(prefix_node(cache, block->node))[g] != b))
+        BROKEN("6: group %u: block %u is published, but its node has not its rows", g, b);
     return ST_OK;
 }
 
-static enum status check_index(const struct kv_cache *cache, uint32_t g, struct error *error)
+static enum status check_blocks(const struct kv_cache *cache, uint32_t g, const uint32_t *refs, uint64_t *taken,
+                                uint64_t *mapped, struct error *error)
 {
     const struct kv_group *group = &cache->groups[g];
-    uint32_t published = 0, indexed = 0;
-    for (uint32_t b = 0; b < group->blocks_touched; b++) published += group->blocks[b].published;
-    for (uint64_t i = 0; group->buckets && i <= group->bucket_mask; i++)
-        for (uint32_t b = group->buckets[i]; b != BLOCK_NONE; b = group->blocks[b].chain)
-            if (b >= group->blocks_touched || !group->blocks[b].published || ++indexed > published)
-                BROKEN("group %u: the prefix index is broken at block %u", g, b);
-    if (indexed != published) BROKEN("group %u: %u published blocks, %u in the index", g, published, indexed);
+    uint32_t held = 0, cached = 0, listed = 0, touched = group->slabs_touched * group->slab_blocks;
+    if (touched > group->blocks_max) touched = group->blocks_max;
+    for (uint32_t b = 0; b < touched; b++) {
+        enum status status = check_block(cache, g, b, refs[b], error);
+        if (status != ST_OK) return status;
+        held += group->blocks[b].state == BLOCK_HELD;
+        cached += group->blocks[b].state == BLOCK_CACHED;
+        *mapped += group->blocks[b].warm * group->block_bytes;
+    }
+    for (enum segment segment = 0; segment < SEGMENTS; segment++) listed += group->cached[segment].count;
+    if (held != group->held_count || cached != listed)
+        BROKEN("4: group %u: %u held and %u cached blocks are counted as %u and %u", g, held, cached, group->held_count,
+               listed);
+    *taken += (uint64_t)(held + cached) * group->block_bytes;
+    return ST_OK;
+}
+
+/* ---- 5: LRU lists ------------------------------------------------------------------------------------------------ */
+
+static enum status check_lru(const struct kv_cache *cache, uint32_t g, enum segment segment, uint64_t *bytes,
+                             struct error *error)
+{
+    const struct kv_group *group = &cache->groups[g];
+    const struct kv_lru *lru = &group->cached[segment];
+    uint32_t listed = 0, previous = BLOCK_NONE;
+    for (uint32_t b = lru->oldest; b != BLOCK_NONE; b = group->blocks[b].next, listed++) {
+        if (b >= group->blocks_max || listed == lru->count) BROKEN("5: group %u: an LRU list is too long", g);
+        const struct kv_block *block = &group->blocks[b];
+        if (block->state != BLOCK_CACHED || block->segment != segment || block->previous != previous)
+            BROKEN("5: group %u: an LRU list is broken at block %u", g, b);
+        if (previous != BLOCK_NONE && block->released_at <= group->blocks[previous].released_at)
+            BROKEN("5: group %u: an LRU list is out of order at block %u", g, b);
+        previous = b;
+    }
+    if (listed != lru->count || lru->newest != previous)
+        BROKEN("5: group %u: %u blocks on an LRU list of %u", g, listed, lru->count);
+    bytes[segment] += listed * group->block_bytes;
+    return ST_OK;
+}
+
+/* ---- 10: slabs --------------------------------------------------------------------------------------------------- */
+
+static enum status check_slab(const struct kv_group *group, uint32_t g, uint32_t s, struct error *error)
+{
+    const struct kv_slab *slab = &group->slabs[s];
+    uint32_t first = s * group->slab_blocks, taken = 0, warm = 0, listed = 0, blocks = 0;
+    for (uint32_t b = first; b < first + group->slab_blocks && b < group->blocks_max; b++, blocks++) {
+        taken += group->blocks[b].state != BLOCK_FREE;
+        warm += group->blocks[b].warm;
+    }
+    for (uint32_t b = slab->free_head; b != BLOCK_NONE; b = group->blocks[b].next, listed++)
+        if (b / group->slab_blocks != s || group->blocks[b].state != BLOCK_FREE || listed == blocks)
+            BROKEN("10: group %u: slab %u: its free list is broken at block %u", g, s, b);
+    if (taken != slab->used || listed != blocks - taken)
+        BROKEN("10: group %u: slab %u of %u blocks: %u taken, counted as %u, %u free", g, s, blocks, taken, slab->used,
+               listed);
+    if (slab->listed ? !listed : taken && listed) BROKEN("10: group %u: slab %u is in the wrong list", g, s);
+    if (!slab->listed && !taken && warm) BROKEN("10: group %u: slab %u is cold, %u of its blocks are not", g, s, warm);
+    return ST_OK;
+}
+
+static enum status check_slabs(const struct kv_group *group, uint32_t g, struct error *error)
+{
+    uint32_t open = 0, cold = 0, full = 0;
+    for (uint32_t s = 0; s < group->slabs_touched; s++) {
+        enum status status = check_slab(group, g, s, error);
+        if (status != ST_OK) return status;
+        full += !group->slabs[s].listed && group->slabs[s].used;
+    }
+    for (uint32_t s = group->open_first; s != SLAB_NONE && open <= group->slabs_touched; s = group->slabs[s].next)
+        open += group->slabs[s].listed;
+    for (uint32_t s = group->cold_head; s != SLAB_NONE && cold <= group->slabs_touched; s = group->slabs[s].next)
+        cold++;
+    if (open + cold + full != group->slabs_touched)
+        BROKEN("10: group %u: %u open, %u cold and %u full slabs of %u", g, open, cold, full, group->slabs_touched);
+    return ST_OK;
+}
+
+/* ---- all --------------------------------------------------------------------------------------------------------- */
+
+/* 11: what is counted, and the budget. */
+static enum status check_bytes(const struct kv_cache *cache, uint64_t taken, uint64_t mapped,
+                               const uint64_t cached[SEGMENTS], struct error *error)
+{
+    const struct {
+        const char *name;
+        uint64_t bytes, counted, most;
+    } sums[] = {{"taken", taken, cache->bytes_taken, cache->bytes_max},
+                {"mapped", mapped, cache->bytes_mapped, cache->bytes_max},
+                {"protected", cached[PROTECTED], cache->bytes_cached[PROTECTED], cache->bytes_protected_max},
+                {"on probation", cached[PROBATION], cache->bytes_cached[PROBATION], cache->bytes_max},
+                {"passed", cached[PASSED], cache->bytes_cached[PASSED], cache->bytes_max}};
+    for (size_t i = 0; i < ARRAY_COUNT(sums); i++)
+        if (sums[i].bytes != sums[i].counted || sums[i].bytes > sums[i].most)
+            BROKEN("11: %llu bytes %s, counted as %llu, at most %llu", (unsigned long long)sums[i].bytes, sums[i].name,
+                   (unsigned long long)sums[i].counted, (unsigned long long)sums[i].most);
+    if (taken > mapped) BROKEN("11: more bytes are taken than mapped");
+    uint64_t pinned = 0, bytes, blocks;
+    for (const struct kv_pin *pin = cache->first_pin; pin; pin = pin->next, pinned += bytes)
+        kv_seq_usage(pin->seq, &bytes, &blocks);
+    if (pinned > cache->bytes_pinned_max) BROKEN("12: %llu bytes are pinned by name", (unsigned long long)pinned);
     return ST_OK;
 }
 
 enum status kv_check(const struct kv_cache *cache, struct error *error)
 {
-    uint64_t bytes = 0;
-    for (uint32_t g = 0; g < cache->group_count; g++) {
-        uint32_t *refs = mem_zero(cache->groups[g].blocks_touched, sizeof *refs);
+    uint64_t taken = 0, mapped = 0, cached[SEGMENTS] = {0};
+    enum status status = ST_OK;
+    for (uint32_t g = 0; g < cache->group_count && status == ST_OK; g++) {
+        uint32_t *refs = mem_zero(cache->groups[g].blocks_max, sizeof *refs);
         if (!refs) return error_set(error, ST_NOMEM, "not enough memory to check the KV cache");
-        enum status status = check_tables(cache, g, refs, error);
-        if (status == ST_OK) status = check_blocks(cache, g, refs, &bytes, error);
-        if (status == ST_OK) status = check_index(cache, g, error);
+        status = check_tables(cache, g, refs, error);
+        if (status == ST_OK) status = check_blocks(cache, g, refs, &taken, &mapped, error);
         mem_free(refs);
-        if (status != ST_OK) return status;
+        for (enum segment segment = 0; segment < SEGMENTS && status == ST_OK; segment++)
+            status = check_lru(cache, g, segment, cached, error);
+        if (status == ST_OK) status = check_slabs(&cache->groups[g], g, error);
     }
-    if (bytes != cache->bytes_taken)
-        BROKEN("%llu bytes of blocks, counted as %llu", (unsigned long long)bytes,
-               (unsigned long long)cache->bytes_taken);
-    if (bytes > cache->bytes_max)
-        BROKEN("%llu bytes of blocks, more than the budget of %llu", (unsigned long long)bytes,
-               (unsigned long long)cache->bytes_max);
-    return ST_OK;
+    if (status == ST_OK) status = check_bytes(cache, taken, mapped, cached, error);
+    if (status != ST_OK || !cache->share_prefixes) return status;
+    uint32_t *stands = mem_zero(check_nodes(cache), sizeof *stands);
+    if (!stands) return error_set(error, ST_NOMEM, "not enough memory to check the KV cache");
+    status = check_tree(cache, stands, error);
+    mem_free(stands);
+    return status;
 }

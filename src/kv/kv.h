@@ -1,13 +1,14 @@
 /* kv.h - every computed token's K and V, in fixed blocks, shared by prefix.
  *
- * The rules are in README.md beside this file; in short:
+ * The rules, the states and the invariants are in README.md beside this file; in short:
  * 1. Rows are readable only while pinned (kv_batch_pin … kv_batch_unpin). A pinned block never moves, is never evicted.
- * 2. A shared block is immutable.
- * 3. A full block is published to the prefix index only when every layer wrote it (kv_seq_commit); a hit is the longest
- *    boundary that all layer groups can serve.
- * 4. One thread, the step loop, owns the cache; only kv_seq_write and kv_seq_spans may run on pool threads, between pin
- *    and unpin, writers on disjoint heads.
- * 5. The budget in bytes is never exceeded; nothing is allocated between pin and unpin.
+ * 2. A block that is shared (held twice, or published) is immutable: kv_seq_reserve copies a shared tail first.
+ * 3. A block is published to the prefix index only when every layer wrote it; a hit is the longest boundary, in tokens,
+ *    that all groups of heads can serve.
+ * 4. One thread, the step loop, owns the cache; only kv_seq_write, kv_seq_spans, kv_seq_reach and kv_seq_formats may run
+ *    on pool threads, between pin and unpin, writers on disjoint heads.
+ * 5. The budget in bytes is never exceeded; memory is taken in kv_open, kv_seq_open, kv_seq_fork, kv_seq_reserve,
+ *    kv_batch_pin and kv_prefix_pin only.
  * kv chooses memory, not timing: nothing here waits, schedules or retries. */
 #ifndef KV_KV_H
 #define KV_KV_H
@@ -16,29 +17,53 @@
 
 /* ---- what a layer caches ----------------------------------------------------------------------------------------- */
 
+/* A kind is a row of the table in kind.c; README.md says how to add one. */
 enum kv_layer_kind {
     KV_FULL,    /* every token */
-    KV_SLIDING, /* the last `window` tokens: token p reads [p - window + 1, p]; older blocks are freed */
+    KV_SLIDING, /* the last `window` tokens: token p reads [p - window + 1, p] */
+    KV_SINKS,   /* these and the first `sinks` tokens (StreamingLLM, Xiao et al. 2023) */
+    KV_SHARED,  /* stores nothing: reads the rows of layer `source`, which lies before it and stores its own */
+    KV_NONE,    /* caches nothing, and is neither written nor read */
+};
+
+/* What one KV head caches, and so what its queries may read. */
+struct kv_reach {
+    enum kv_layer_kind kind;
+    uint32_t window; /* KV_SLIDING, KV_SINKS: at least 1 */
+    uint32_t sinks;  /* KV_SINKS: at least 1 */
 };
 
 struct kv_layer {
     enum kv_layer_kind kind;
-    uint32_t window; /* KV_SLIDING */
+    uint32_t window, sinks; /* as in kv_reach */
+    uint32_t source;        /* KV_SHARED: whose shape and formats are the same */
+    /* A policy for each KV head (selective caching: DuoAttention, Xiao et al. 2024), [kv_heads], or NULL: all as the
+     * layer. Only of a layer that stores rows, and only kinds that do. Copied. */
+    const struct kv_reach *heads;
     uint32_t kv_heads, head_dim, value_dim;
-    enum number_format k_format, v_format; /* NF_F32 or NF_F16 */
+    enum number_format k_format, v_format;
 };
 
-/* Bytes of one token's K and V in one layer: kv_heads * (head_dim * bytes(k) + value_dim * bytes(v)). */
+/* Bytes of one token's K and V in one layer, all heads; 0 for a layer that stores nothing. */
 uint64_t kv_layer_bytes_per_token(const struct kv_layer *layer);
+
+#define KV_KEY_BYTES 32
+#define KV_PROTECTED_PERCENT 80 /* a good protected_percent */
 
 struct kv_config {
     const struct kv_layer *layers; /* copied */
     uint32_t layer_count;
     uint32_t block_tokens;       /* a multiple of 16, 16…128 */
     uint64_t bytes_max;          /* of block memory */
+    uint64_t bytes_pinned_max;   /* of these, for prefixes pinned by name; one sequence must fit beside them */
+    uint32_t protected_percent;  /* of bytes_max, for cached blocks that a second sequence has used; 0 = plain LRU */
     const struct kernel *kernel; /* borrowed: lays rows out inside a block */
-    bool share_prefixes;         /* publish full blocks, serve hits */
+    bool share_prefixes;         /* publish blocks, serve hits */
     bool one_layer_at_a_time;    /* no cache: layers of one shape overwrite each other's rows (--no-kv-cache) */
+    /* Digest of all that rows depend on beside tokens: weights, adapter, rope, formats, policy, instruction set, version
+     * of the arithmetic. Part of every key. */
+    unsigned char provenance[KV_KEY_BYTES];
+    uint32_t key_bits; /* 0 = all 256; tests use fewer, so that keys collide */
 };
 
 struct kv_cache;
@@ -46,29 +71,39 @@ struct kv_seq;
 struct kv_batch;
 
 MUST_CHECK enum status kv_open(const struct kv_config *config, struct kv_cache **out, struct error *error);
-void kv_close(struct kv_cache *cache); /* every sequence already closed */
+void kv_close(struct kv_cache *cache); /* every sequence already closed; unpins all prefixes */
 
-/* Bytes that one sequence of `tokens` tokens, computed `chunk` tokens at a time, takes at its largest: whole blocks. */
+/* Bytes that one sequence of `tokens` tokens, computed `chunk` tokens at a time, takes at its largest: whole blocks. A
+ * sequence that is alone can always reserve within it. UINT64_MAX: no memory to find out. */
 uint64_t kv_bytes_needed(const struct kv_config *config, uint32_t tokens, uint32_t chunk);
 
 /* ---- sequences --------------------------------------------------------------------------------------------------- */
 
-/* Opens a sequence that will begin with `tokens`, sharing the longest cached prefix: *cached tokens are there already,
- * always fewer than `count` (the last token must run to give logits). `salt` isolates tenants (0 = common). */
+/* Opens a sequence that will begin with `tokens`, sharing the longest cached prefix, to the token: *cached tokens are
+ * there already, always fewer than `count` (the last token must run to give logits). `salt` isolates tenants (0 = common).
+ * ST_NOMEM leaves nothing behind. */
 MUST_CHECK enum status kv_seq_open(struct kv_cache *cache, const uint32_t *tokens, uint32_t count, uint64_t salt,
                                    struct kv_seq **out, uint32_t *cached);
-/* Blocks for `count` more tokens, evicting unpinned cached blocks where needed. All or nothing; ST_FULL: preempt,
- * retry. */
+/* A second sequence with the same tokens, which shares every block: parallel samples, beams. Nothing is copied now; who
+ * goes on first copies the block that is not full. What `seq` had reserved beyond its tokens is given up: both reserve
+ * again. ST_UNSUPPORTED with one_layer_at_a_time. */
+MUST_CHECK enum status kv_seq_fork(struct kv_seq *seq, struct kv_seq **out);
+/* Blocks for `count` more tokens, evicting unpinned cached blocks where needed; a shared tail is copied. All or nothing;
+ * ST_FULL: preempt, retry. */
 MUST_CHECK enum status kv_seq_reserve(struct kv_seq *seq, uint32_t count);
 /* Rows of heads [head_begin, head_end) for `count` tokens from `position` (>= kv_seq_count, reserved, pinned). K row of
  * head h of token i: k + i * k_stride + h * head_dim; V likewise. What is written is final. */
 void kv_seq_write(struct kv_seq *seq, uint32_t layer, uint32_t head_begin, uint32_t head_end, uint32_t position,
                   uint32_t count, const float *k, uint64_t k_stride, const float *v, uint64_t v_stride);
 /* Every layer wrote `count` tokens after kv_seq_count(): they are part of the sequence. Full blocks are published;
- * blocks that the windows have passed are freed. Not while pinned. */
+ * blocks that the windows have passed are let go. Not while pinned. */
 void kv_seq_commit(struct kv_seq *seq, const uint32_t *tokens, uint32_t count);
+/* Keeps the first `count` tokens (at most kv_seq_count) and what they need, and gives up all that was reserved. A block
+ * that is cut and shared is copied by the next reserve. ST_LIMIT, and nothing changed: a window has passed rows that the
+ * next token would read, and they are cached no longer. */
+MUST_CHECK enum status kv_seq_truncate(struct kv_seq *seq, uint32_t count);
 uint32_t kv_seq_count(const struct kv_seq *seq);
-void kv_seq_close(struct kv_seq *seq); /* published blocks stay cached until evicted */
+void kv_seq_close(struct kv_seq *seq); /* its blocks, the partial one too, stay cached until evicted; NULL is allowed */
 /* Block bytes and blocks that the sequence holds now (shared ones counted in full). */
 void kv_seq_usage(const struct kv_seq *seq, uint64_t *bytes, uint64_t *blocks);
 
@@ -79,26 +114,49 @@ MUST_CHECK enum status kv_batch_pin(struct kv_cache *cache, struct kv_seq *const
                                     struct kv_batch **out);
 void kv_batch_unpin(struct kv_batch *batch);
 /* Spans of one KV head that cover positions [begin, end): one a block, ascending, the first one beginning at a block
- * boundary at or before `begin`. Returns their number, at most kv_spans_max(). Borrowed until unpin. */
+ * boundary at or before `begin`. A head with sinks has a gap where its window has passed; there may then be no span at
+ * all. A head without them must not be asked for what its window has passed. Returns their number, at most
+ * kv_spans_max(). Borrowed until unpin. */
 uint32_t kv_seq_spans(const struct kv_seq *seq, uint32_t layer, uint32_t head, uint32_t begin, uint32_t end,
                       struct kernel_span *out);
+/* What one KV head's queries may read; of a shared layer, what its source caches. */
+struct kv_reach kv_seq_reach(const struct kv_seq *seq, uint32_t layer, uint32_t head);
 /* How that layer's rows are stored. */
 void kv_seq_formats(const struct kv_seq *seq, uint32_t layer, enum number_format *k, enum number_format *v);
 uint32_t kv_spans_max(const struct kv_cache *cache, uint32_t tokens); /* for `tokens` positions, however aligned */
 
+/* ---- prefixes pinned by name ------------------------------------------------------------------------------------- */
+
+/* Keeps what is cached of `tokens` from being evicted: *pinned tokens of it, at most `count`; a pin of the same name is
+ * replaced. To preload a prefix, run it first. ST_NOT_FOUND: nothing of it is cached. ST_LIMIT: more than
+ * bytes_pinned_max. After an error the old pin is still there. */
+MUST_CHECK enum status kv_prefix_pin(struct kv_cache *cache, const char *name, const uint32_t *tokens, uint32_t count,
+                                     uint64_t salt, uint32_t *pinned);
+MUST_CHECK enum status kv_prefix_unpin(struct kv_cache *cache, const char *name); /* ST_NOT_FOUND */
+struct kv_prefix {
+    const char *name; /* borrowed until it is unpinned */
+    uint32_t tokens;
+    uint64_t bytes; /* of its blocks, also those that another pin or a sequence shares */
+};
+/* The first `capacity` pins in order of name; returns how many there are. */
+uint32_t kv_prefix_list(const struct kv_cache *cache, struct kv_prefix *out, uint32_t capacity);
+
 /* ---- looking in -------------------------------------------------------------------------------------------------- */
 
 struct kv_stats {
-    uint64_t bytes_max, bytes_mapped, bytes_used; /* used: blocks held by sequences; cached: published, held by none */
-    uint64_t bytes_cached, blocks_used, blocks_cached;
+    /* mapped: block memory that may be real; used: blocks held by sequences; cached: published, held by none, of which
+     * protected: used by a second sequence. */
+    uint64_t bytes_max, bytes_mapped, bytes_used, bytes_cached, bytes_protected, bytes_pinned;
+    uint64_t bytes_wasted;   /* of bytes_used: rows that no token's next step can read; a shared block's are divided */
+    uint64_t bytes_metadata; /* of the prefix index, beside the budget */
+    uint64_t blocks_used, blocks_cached;
     uint64_t bytes_per_token; /* all layers, for a token that every layer still holds */
-    uint64_t prefix_queried_tokens, prefix_hit_tokens, evicted_blocks;
-    uint32_t block_tokens, sequences;
+    uint64_t prefix_queried_tokens, prefix_hit_tokens, evicted_blocks, copied_blocks;
+    uint32_t block_tokens, sequences, pinned_prefixes;
 };
 void kv_stats(const struct kv_cache *cache, struct kv_stats *out);
 
-/* Checks every invariant (check.c lists them); the first one broken is described in `error`. For tests and debug
- * builds. */
+/* Checks every invariant of README.md; the first one broken is described in `error`. For tests and debug builds. */
 MUST_CHECK enum status kv_check(const struct kv_cache *cache, struct error *error);
 
 #endif

@@ -4,81 +4,219 @@
 #include "kv/kv.h"
 
 #define BLOCK_NONE UINT32_MAX
-#define KEY_BYTES 32
+#define NODE_NONE UINT32_MAX
+#define GROUP_NONE UINT32_MAX
+#define SLAB_NONE UINT32_MAX
 
-struct kv_key {
-    unsigned char bytes[KEY_BYTES];
+/* ---- kind.c: what a kind of layer keeps -------------------------------------------------------------------------- */
+
+/* Blocks [begin, end) of a table, which nothing will read again; begin >= end: none. It only grows with the position. */
+struct kv_hole {
+    uint32_t begin, end;
+};
+
+enum kv_rows { ROWS_OWN, ROWS_OF_SOURCE, ROWS_NONE };
+
+struct kind {
+    const char *name;
+    enum kv_rows rows;
+    bool windowed, sinks; /* which numbers of kv_reach it reads */
+    bool keeps_all;       /* hole() is always empty: whatever follows a block needs it */
+    /* ROWS_OWN only. When the next token is at `position`: the blocks that it and its successors do without, and how many
+     * of the tokens before it they read. */
+    struct kv_hole (*hole)(const struct kv_reach *reach, uint32_t position, uint32_t block_tokens);
+    uint32_t (*live_tokens)(const struct kv_reach *reach, uint32_t position);
+    /* The most blocks that `tokens` tokens, computed `chunk` at a time, ever hold. */
+    uint64_t (*blocks)(const struct kv_reach *reach, uint32_t tokens, uint32_t chunk, uint32_t block_tokens);
+};
+extern const struct kind kind_full, kind_sliding, kind_sinks, kind_shared, kind_none;
+const struct kind *kind_of(enum kv_layer_kind kind); /* NULL: there is none of that number */
+
+/* ---- layout.c: groups of heads, and where their rows lie --------------------------------------------------------- */
+
+/* Where one head's rows lie inside a block of its group. */
+struct kv_place {
+    struct kv_reach reach;
+    uint32_t group; /* GROUP_NONE: nothing is cached */
+    uint64_t k_offset, v_offset;
+};
+
+struct kv_layout {
+    struct kv_place *places; /* every head of every layer */
+    uint32_t *first_place;   /* [layer_count] place of the layer's head 0 */
+    struct kv_group *groups; /* only reach, kind and sizes are filled in */
+    uint32_t group_count;
+};
+MUST_CHECK enum status layout_init(const struct kv_config *config, struct kv_layout *out);
+void layout_release(struct kv_layout *layout);
+MUST_CHECK enum status layout_check(const struct kv_config *config, struct error *error);
+
+/* ---- pool.c: memory for blocks ----------------------------------------------------------------------------------- */
+
+/* Consecutive blocks whose memory is taken and given back together. */
+struct kv_slab {
+    uint32_t used;           /* blocks taken */
+    uint32_t free_head;      /* its blocks that are not taken */
+    uint32_t previous, next; /* of the group's open list, or (next) of its cold list */
+    bool listed;             /* in the open list: it has free blocks, and is not cold */
 };
 
 enum block_state { BLOCK_FREE, BLOCK_HELD, BLOCK_CACHED };
+enum segment { PASSED, PROBATION, PROTECTED, SEGMENTS }; /* of cached blocks: block.c */
 
 struct kv_block {
     enum block_state state;
-    bool published;          /* in the group's prefix index */
+    enum segment segment;    /* where it goes, or is, when cached */
+    bool warm;               /* its memory may be real */
     uint32_t refs;           /* tables that hold it */
-    uint32_t previous, next; /* free: next of the free list; cached: LRU list, oldest first */
-    uint32_t chain;          /* next block in its bucket of the index */
-    uint64_t freed_at;       /* cached: when its last holder let go; orders LRU lists across groups */
-    struct kv_key key;       /* published */
+    uint32_t node;           /* published under this node, or NODE_NONE */
+    uint32_t previous, next; /* free: next of its slab's list; cached: LRU list, oldest first */
+    uint64_t released_at;    /* cached: the clock when its last holder let go; orders LRU lists across groups */
 };
 
-/* Layers of one kind and the blocks that hold them. */
+struct kv_lru {
+    uint32_t oldest, newest, count;
+};
+
+/* Heads of one kind, window and sinks, and the blocks that hold them. */
 struct kv_group {
-    enum kv_layer_kind kind;
-    uint32_t window;
-    uint64_t block_bytes;
-    uint32_t blocks_max;     /* as many as the whole budget could hold */
-    uint32_t blocks_touched; /* blocks [0, touched) were taken at least once */
-    unsigned char *memory;   /* [blocks_max * block_bytes] of address space */
+    struct kv_reach reach;
+    const struct kind *kind;
+    uint64_t token_bytes, block_bytes;
+    uint32_t blocks_max;   /* as many as the whole budget could hold */
+    unsigned char *memory; /* [blocks_max * block_bytes] of address space */
     uint64_t memory_bytes;
     struct kv_block *blocks; /* [blocks_max] */
-    uint32_t *tokens;        /* [blocks_max, block_tokens]: of published blocks */
-    uint32_t free_head, cached_oldest, cached_newest;
-    uint32_t held_count, cached_count;
-    uint32_t *buckets; /* prefix index: heads of chains, power-of-two count; NULL when nothing is shared */
-    uint32_t bucket_mask;
+    struct kv_slab *slabs;   /* [slab_count] */
+    uint32_t slab_blocks, slab_count, slabs_touched;
+    uint32_t open_first, open_last, cold_head; /* slabs: partly used ones before empty ones; given back */
+    uint32_t held_count;
+    struct kv_lru cached[SEGMENTS];
 };
 
-/* Where a layer's rows lie inside a block of its group. */
-struct kv_place {
-    uint32_t group;
-    uint64_t offset;     /* of head 0's K */
-    uint64_t head_bytes; /* from one head's K to the next head's */
-    uint64_t k_bytes;    /* from a head's K to its V */
+MUST_CHECK enum status pool_init(struct kv_cache *cache, struct kv_group *group);
+void pool_release(struct kv_group *group);
+uint32_t pool_take(struct kv_cache *cache, struct kv_group *group); /* within the budget: the caller has seen to it */
+void pool_give(struct kv_cache *cache, struct kv_group *group, uint32_t block);
+void pool_trim(struct kv_cache *cache); /* gives the memory of empty slabs back; some stay while sequences are open */
+unsigned char *block_address(const struct kv_group *group, uint32_t block);
+
+/* ---- block.c: who holds a block, and which goes first ------------------------------------------------------------ */
+
+uint32_t block_take(struct kv_cache *cache,
+                    struct kv_group *group); /* held, refs 1; BLOCK_NONE: all else is held too */
+void block_hold(struct kv_cache *cache, struct kv_group *group, uint32_t block);    /* one more table */
+void block_release(struct kv_cache *cache, struct kv_group *group, uint32_t block); /* one table less */
+void block_pass(struct kv_cache *cache, struct kv_group *group, uint32_t block);    /* the same, behind a window */
+
+/* ---- prefix.c: the tree of published blocks ---------------------------------------------------------------------- */
+
+struct kv_key {
+    unsigned char bytes[KV_KEY_BYTES];
 };
+
+/* One block's tokens after its parent's. In the tree (token_count > 0), spare (a sequence's) or free. */
+struct kv_node {
+    struct kv_key key;
+    uint32_t parent, first_child, previous_sibling, next_sibling;
+    uint32_t chain;       /* in the tree: next in its bucket; else next of its list */
+    uint32_t refs;        /* sequences whose full blocks end here */
+    uint32_t rows_count;  /* groups that have its rows */
+    uint32_t token_count; /* block_tokens, or fewer: a partial block, a leaf; a root: SALT_TOKENS */
+    uint32_t data[];      /* [group_count] blocks, then [block_tokens] tokens */
+};
+#define SALT_TOKENS 2u
+#define PREFIX_SLAB_NODES 128u
+
+struct kv_tree {
+    unsigned char **slabs; /* [slab_count] of PREFIX_SLAB_NODES nodes */
+    uint32_t slab_count;
+    uint64_t node_bytes;
+    uint32_t free_head, free_count;
+    uint32_t *buckets; /* heads of chains, power-of-two count, at least one a node */
+    uint32_t bucket_count;
+};
+
+MUST_CHECK enum status prefix_grow(struct kv_cache *cache, uint32_t count); /* so that `count` nodes can be taken */
+void prefix_release(struct kv_tree *tree);
+uint64_t prefix_bytes(const struct kv_tree *tree);
+uint32_t prefix_take(struct kv_cache *cache); /* a spare node */
+void prefix_give(struct kv_cache *cache, uint32_t node);
+struct kv_node *prefix_node(const struct kv_cache *cache, uint32_t node);
+uint32_t *prefix_rows(struct kv_node *node);                                 /* [group_count] */
+uint32_t *prefix_tokens(const struct kv_cache *cache, struct kv_node *node); /* [token_count] */
+void prefix_key(const struct kv_cache *cache, uint32_t parent, const uint32_t *tokens, uint32_t count,
+                struct kv_key *out);
+/* The child of `parent` with exactly these tokens, or NODE_NONE. parent NODE_NONE: roots. */
+uint32_t prefix_find(const struct kv_cache *cache, uint32_t parent, const struct kv_key *key, const uint32_t *tokens,
+                     uint32_t count);
+/* The child of `parent` that has rows in all groups and begins with the most of `tokens`: *matched of them. */
+uint32_t prefix_best(const struct kv_cache *cache, uint32_t parent, const uint32_t *tokens, uint32_t count,
+                     uint32_t *matched);
+void prefix_insert(struct kv_cache *cache, uint32_t spare, uint32_t parent, const struct kv_key *key,
+                   const uint32_t *tokens, uint32_t count);
+void prefix_attach(struct kv_cache *cache, uint32_t node, uint32_t group, uint32_t block);
+void prefix_detach(struct kv_cache *cache, uint32_t group, uint32_t block); /* the caller prunes the node */
+void prefix_prune(struct kv_cache *cache, uint32_t node); /* takes it, and its like above it, out if it is of no use */
+void prefix_ref(struct kv_cache *cache, uint32_t node);
+void prefix_unref(struct kv_cache *cache, uint32_t node); /* and prunes */
+
+/* ---- cache.c ----------------------------------------------------------------------------------------------------- */
 
 struct kv_cache {
     struct kv_layer *layers;
-    struct kv_place *places;
     uint32_t layer_count;
+    struct kv_place *places;
+    uint32_t *first_place;
     struct kv_group *groups;
     uint32_t group_count;
     uint32_t block_tokens;
-    uint64_t bytes_max, bytes_taken; /* taken: held and cached blocks of all groups */
+    uint64_t bytes_max, bytes_pinned_max, bytes_protected_max;
+    uint64_t bytes_taken;  /* held and cached blocks of all groups */
+    uint64_t bytes_mapped; /* warm blocks of all groups: taken, or free and not given back */
+    uint64_t bytes_cached[SEGMENTS];
     const struct kernel *kernel;
-    bool share_prefixes;
-    struct kv_seq *first_seq; /* all open sequences */
+    bool share_prefixes, one_layer_at_a_time;
+    unsigned char provenance[KV_KEY_BYTES];
+    uint32_t key_bits;
+    struct kv_tree tree;
+    struct kv_seq *first_seq; /* all open sequences, those of pins too */
+    struct kv_pin *first_pin; /* in order of name */
     struct kv_batch *pinned;  /* the batch between pin and unpin, or NULL */
     struct kv_batch *batch;   /* its storage */
     uint64_t clock;           /* counts releases, for LRU order */
-    uint64_t queried_tokens, hit_tokens, evicted_blocks;
+    uint64_t queried_tokens, hit_tokens, evicted_blocks, copied_blocks;
 };
 
+/* ---- seq.c, match.c ---------------------------------------------------------------------------------------------- */
+
 struct kv_table {
-    uint32_t *blocks; /* [capacity]; entries below `first` are BLOCK_NONE */
-    uint32_t first, count, capacity;
+    uint32_t *blocks; /* [capacity]; BLOCK_NONE in the hole */
+    uint32_t count, capacity;
+    uint32_t passed; /* end of the hole that is made: blocks before it are let go, but for the kind's first ones */
+    uint32_t copy;   /* while reserving: the block that the shared tail is copied to */
 };
 
 struct kv_seq {
     struct kv_cache *cache;
     struct kv_seq *previous_seq, *next_seq;
-    struct kv_table *tables; /* [group_count] */
-    uint32_t count;          /* committed tokens */
-    uint32_t reserved;       /* tokens for which the tables have blocks */
-    uint32_t *tail;          /* [block_tokens]: tokens of the block that is not full yet */
-    struct kv_key parent;    /* key of the last full block (or the salt's) */
+    struct kv_table *tables;          /* [group_count] */
+    uint32_t count;                   /* committed tokens */
+    uint32_t reserved;                /* tokens for which the tables have blocks, all after `count` its own */
+    uint32_t *tail;                   /* [block_tokens]: tokens of the block that is not full yet */
+    uint32_t node;                    /* of the last full block, or the root; NODE_NONE when nothing is shared */
+    uint32_t spare_head, spare_count; /* nodes for the blocks that are not published yet */
     bool pinned;
 };
+
+uint32_t blocks_for(const struct kv_cache *cache, uint32_t tokens);
+MUST_CHECK enum status table_grow(struct kv_table *table, uint32_t count);
+struct kv_hole group_hole(const struct kv_cache *cache, const struct kv_group *group, uint32_t position);
+/* An empty sequence that shares the longest cached prefix of at most `limit` tokens. */
+MUST_CHECK enum status seq_open(struct kv_cache *cache, const uint32_t *tokens, uint32_t limit, uint64_t salt,
+                                struct kv_seq **out);
+/* Lets a new sequence, which stands on its root, share the longest prefix of `tokens` that all groups can serve. */
+MUST_CHECK enum status match_prefix(struct kv_seq *seq, const uint32_t *tokens, uint32_t limit);
 
 struct kv_batch {
     struct kv_cache *cache;
@@ -86,23 +224,12 @@ struct kv_batch {
     uint32_t count, capacity;
 };
 
-/* ---- block.c: the pool ---- */
-uint32_t block_take(struct kv_cache *cache,
-                    struct kv_group *group); /* held, refs 1; BLOCK_NONE: budget is used up by held blocks */
-void block_hold(struct kv_cache *cache, struct kv_group *group, uint32_t block);    /* one more table */
-void block_release(struct kv_cache *cache, struct kv_group *group, uint32_t block); /* one table less */
-void block_trim(struct kv_group *group); /* gives the memory of free blocks back */
-unsigned char *block_address(const struct kv_group *group, uint32_t block);
+/* ---- pin.c: prefixes kept by name -------------------------------------------------------------------------------- */
 
-/* ---- prefix.c: the index ---- */
-void prefix_root(uint64_t salt, struct kv_key *out);
-void prefix_child(const struct kv_key *parent, const uint32_t *tokens, uint32_t count, struct kv_key *out);
-uint32_t prefix_find(const struct kv_cache *cache, const struct kv_group *group, const struct kv_key *key,
-                     const uint32_t *tokens);
-void prefix_publish(struct kv_cache *cache, struct kv_group *group, uint32_t block, const struct kv_key *key,
-                    const uint32_t *tokens);
-void prefix_forget(struct kv_group *group, uint32_t block);
-/* First block that a sliding group still needs when the next token is at `position`; 0 for a full group. */
-uint32_t group_first_block(const struct kv_cache *cache, const struct kv_group *group, uint32_t position);
+struct kv_pin {
+    struct kv_pin *next;
+    char *name;
+    struct kv_seq *seq; /* holds the prefix, and never runs */
+};
 
 #endif

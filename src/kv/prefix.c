@@ -1,72 +1,248 @@
-/* prefix.c - the prefix index: which full block holds these tokens after that prefix.
+/* prefix.c - the prefix index: a tree of published blocks, one for all groups.
  *
- * A key is a SHA-256 chain (README.md, rule 4), so one lookup a block answers for the whole prefix. Tokens are compared
- * on a hit all the same. The index is a hash table a group; its chains run through the blocks themselves. */
+ *   root (salt) ── node: 32 tokens ── node: 32 tokens ── node: 9 tokens (partial: always a leaf)
+ *                    │ rows: a block in each group, or none │
+ *                    └─ node: 32 other tokens               └─ node: 32 tokens
+ *
+ * A node's key is SHA-256 over its parent's key and its tokens, so that it names the whole prefix, the same in every tier.
+ * In this index it is only a hash: a child is found by its parent's identity and its tokens, so no collision of keys can
+ * serve wrong rows. A node stays while a group has its rows, a child hangs on it or a sequence stands on it. */
 #include "kv_internal.h"
 #include <openssl/sha.h>
 #include <string.h>
 
-void prefix_root(uint64_t salt, struct kv_key *out)
+#define CHILDREN_LOOKED_AT 1024u /* the newest, for a partial match: bounds the time of an open */
+
+/* ---- nodes ------------------------------------------------------------------------------------------------------- */
+
+struct kv_node *prefix_node(const struct kv_cache *cache, uint32_t node)
 {
-    unsigned char bytes[sizeof salt];
-    memcpy(bytes, &salt, sizeof salt);
-    SHA256(bytes, sizeof bytes, out->bytes);
+    const struct kv_tree *tree = &cache->tree;
+    return (struct kv_node *)(void *)(tree->slabs[node / PREFIX_SLAB_NODES] +
+                                      node % PREFIX_SLAB_NODES * tree->node_bytes);
 }
 
-void prefix_child(const struct kv_key *parent, const uint32_t *tokens, uint32_t count, struct kv_key *out)
+uint32_t *prefix_rows(struct kv_node *node)
 {
-    unsigned char bytes[KEY_BYTES + 128 * sizeof *tokens]; /* a block is at most 128 tokens */
-    ASSERT(count <= 128);
-    memcpy(bytes, parent->bytes, KEY_BYTES);
-    memcpy(bytes + KEY_BYTES, tokens, count * sizeof *tokens);
-    SHA256(bytes, KEY_BYTES + count * sizeof *tokens, out->bytes);
+    return node->data;
 }
 
-static uint32_t *bucket_of(const struct kv_group *group, const struct kv_key *key)
+uint32_t *prefix_tokens(const struct kv_cache *cache, struct kv_node *node)
+{
+    return node->data + cache->group_count;
+}
+
+static uint32_t *bucket_of(const struct kv_tree *tree, const struct kv_key *key)
 {
     uint32_t hash;
     memcpy(&hash, key->bytes, sizeof hash);
-    return &group->buckets[hash & group->bucket_mask];
+    return &tree->buckets[hash & (tree->bucket_count - 1)];
 }
 
-uint32_t prefix_find(const struct kv_cache *cache, const struct kv_group *group, const struct kv_key *key,
-                     const uint32_t *tokens)
+static enum status buckets_grow(struct kv_cache *cache, uint32_t nodes)
 {
-    for (uint32_t block = *bucket_of(group, key); block != BLOCK_NONE; block = group->blocks[block].chain) {
-        if (memcmp(group->blocks[block].key.bytes, key->bytes, KEY_BYTES) != 0) continue;
-        const uint32_t *own = group->tokens + (uint64_t)block * cache->block_tokens;
-        return memcmp(own, tokens, cache->block_tokens * sizeof *own) == 0 ? block : BLOCK_NONE;
+    struct kv_tree *tree = &cache->tree;
+    if (nodes <= tree->bucket_count) return ST_OK;
+    struct kv_tree grown = *tree;
+    grown.bucket_count = tree->bucket_count ? tree->bucket_count : PREFIX_SLAB_NODES;
+    while (grown.bucket_count < nodes) grown.bucket_count *= 2;
+    grown.buckets = mem_alloc(grown.bucket_count * sizeof *grown.buckets);
+    if (!grown.buckets) return ST_NOMEM;
+    memset(grown.buckets, 0xff, grown.bucket_count * sizeof *grown.buckets);
+    for (uint32_t b = 0; b < tree->bucket_count; b++)
+        for (uint32_t n = tree->buckets[b], next; n != NODE_NONE; n = next) {
+            struct kv_node *node = prefix_node(cache, n);
+            uint32_t *bucket = bucket_of(&grown, &node->key);
+            next = node->chain;
+            node->chain = *bucket;
+            *bucket = n;
+        }
+    mem_free(tree->buckets);
+    *tree = grown;
+    return ST_OK;
+}
+
+static enum status slab_add(struct kv_cache *cache)
+{
+    struct kv_tree *tree = &cache->tree;
+    enum status status = buckets_grow(cache, (tree->slab_count + 1) * PREFIX_SLAB_NODES);
+    if (status != ST_OK) return status;
+    unsigned char **slabs = mem_resize(tree->slabs, (tree->slab_count + 1) * sizeof *slabs);
+    if (!slabs) return ST_NOMEM;
+    tree->slabs = slabs;
+    tree->node_bytes =
+        round_up(sizeof(struct kv_node) + (cache->group_count + (uint64_t)cache->block_tokens) * sizeof(uint32_t), 16);
+    slabs[tree->slab_count] = mem_zero(PREFIX_SLAB_NODES, tree->node_bytes);
+    if (!slabs[tree->slab_count]) return ST_NOMEM;
+    uint32_t first = tree->slab_count++ * PREFIX_SLAB_NODES;
+    for (uint32_t n = PREFIX_SLAB_NODES; n > 0; n--) prefix_give(cache, first + n - 1);
+    return ST_OK;
+}
+
+enum status prefix_grow(struct kv_cache *cache, uint32_t count)
+{
+    enum status status = ST_OK;
+    if (!cache->tree.slab_count) cache->tree.free_head = NODE_NONE;
+    while (status == ST_OK && cache->tree.free_count < count) status = slab_add(cache);
+    return status;
+}
+
+void prefix_release(struct kv_tree *tree)
+{
+    for (uint32_t s = 0; s < tree->slab_count; s++) mem_free(tree->slabs[s]);
+    mem_free(tree->slabs);
+    mem_free(tree->buckets);
+}
+
+uint64_t prefix_bytes(const struct kv_tree *tree)
+{
+    return tree->slab_count * PREFIX_SLAB_NODES * tree->node_bytes + tree->bucket_count * sizeof *tree->buckets;
+}
+
+uint32_t prefix_take(struct kv_cache *cache)
+{
+    struct kv_tree *tree = &cache->tree;
+    uint32_t node = tree->free_head;
+    ASSERT(tree->free_count > 0);
+    tree->free_head = prefix_node(cache, node)->chain;
+    tree->free_count--;
+    return node;
+}
+
+void prefix_give(struct kv_cache *cache, uint32_t node)
+{
+    struct kv_tree *tree = &cache->tree;
+    prefix_node(cache, node)->chain = tree->free_head;
+    tree->free_head = node;
+    tree->free_count++;
+}
+
+/* ---- keys -------------------------------------------------------------------------------------------------------- */
+
+void prefix_key(const struct kv_cache *cache, uint32_t parent, const uint32_t *tokens, uint32_t count,
+                struct kv_key *out)
+{
+    unsigned char bytes[KV_KEY_BYTES + 128 * sizeof *tokens]; /* a block is at most 128 tokens */
+    ASSERT(count <= 128);
+    memcpy(bytes, parent == NODE_NONE ? cache->provenance : prefix_node(cache, parent)->key.bytes, KV_KEY_BYTES);
+    memcpy(bytes + KV_KEY_BYTES, tokens, count * sizeof *tokens);
+    SHA256(bytes, KV_KEY_BYTES + count * sizeof *tokens, out->bytes);
+    for (uint32_t bit = cache->key_bits; bit && bit < 8 * KV_KEY_BYTES; bit++)
+        out->bytes[bit / 8] &= (unsigned char)~(1u << bit % 8);
+}
+
+/* ---- finding ----------------------------------------------------------------------------------------------------- */
+
+uint32_t prefix_find(const struct kv_cache *cache, uint32_t parent, const struct kv_key *key, const uint32_t *tokens,
+                     uint32_t count)
+{
+    if (!cache->tree.bucket_count) return NODE_NONE;
+    for (uint32_t n = *bucket_of(&cache->tree, key); n != NODE_NONE;) {
+        struct kv_node *node = prefix_node(cache, n);
+        if (node->parent == parent && node->token_count == count && memcmp(&node->key, key, sizeof *key) == 0 &&
+            memcmp(prefix_tokens(cache, node), tokens, count * sizeof *tokens) == 0)
+            return n;
+        n = node->chain;
     }
-    return BLOCK_NONE;
+    return NODE_NONE;
 }
 
-/* Where another sequence has published the same tokens already, that one stays the block to share. */
-void prefix_publish(struct kv_cache *cache, struct kv_group *group, uint32_t block, const struct kv_key *key,
-                    const uint32_t *tokens)
+uint32_t prefix_best(const struct kv_cache *cache, uint32_t parent, const uint32_t *tokens, uint32_t count,
+                     uint32_t *matched)
 {
-    struct kv_block *b = &group->blocks[block];
-    ASSERT(b->state == BLOCK_HELD && !b->published);
-    if (prefix_find(cache, group, key, tokens) != BLOCK_NONE) return;
-    memcpy(group->tokens + (uint64_t)block * cache->block_tokens, tokens, cache->block_tokens * sizeof *tokens);
-    b->key = *key;
-    b->published = true;
-    uint32_t *bucket = bucket_of(group, key);
-    b->chain = *bucket;
-    *bucket = block;
+    uint32_t best = NODE_NONE, looked_at = 0, next;
+    *matched = 0;
+    for (uint32_t n = prefix_node(cache, parent)->first_child; n != NODE_NONE; n = next) {
+        struct kv_node *node = prefix_node(cache, n);
+        const uint32_t *own = prefix_tokens(cache, node);
+        uint32_t same = 0;
+        while (same < count && same < node->token_count && own[same] == tokens[same]) same++;
+        if (same > *matched && node->rows_count == cache->group_count) {
+            best = n;
+            *matched = same;
+        }
+        next = ++looked_at < CHILDREN_LOOKED_AT ? node->next_sibling : NODE_NONE;
+    }
+    return best;
 }
 
-void prefix_forget(struct kv_group *group, uint32_t block)
+/* ---- the tree ---------------------------------------------------------------------------------------------------- */
+
+void prefix_insert(struct kv_cache *cache, uint32_t spare, uint32_t parent, const struct kv_key *key,
+                   const uint32_t *tokens, uint32_t count)
 {
-    struct kv_block *b = &group->blocks[block];
-    ASSERT(b->published);
-    uint32_t *link = bucket_of(group, &b->key);
-    while (*link != block) link = &group->blocks[*link].chain;
-    *link = b->chain;
-    b->published = false;
+    struct kv_node *node = prefix_node(cache, spare);
+    uint32_t *bucket = bucket_of(&cache->tree, key);
+    *node = (struct kv_node){.key = *key,
+                             .parent = parent,
+                             .first_child = NODE_NONE,
+                             .previous_sibling = NODE_NONE,
+                             .next_sibling = NODE_NONE,
+                             .chain = *bucket,
+                             .token_count = count};
+    *bucket = spare;
+    memset(prefix_rows(node), 0xff, cache->group_count * sizeof(uint32_t));
+    memcpy(prefix_tokens(cache, node), tokens, count * sizeof *tokens);
+    if (parent == NODE_NONE) return;
+    struct kv_node *above = prefix_node(cache, parent);
+    node->next_sibling = above->first_child;
+    if (above->first_child != NODE_NONE) prefix_node(cache, above->first_child)->previous_sibling = spare;
+    above->first_child = spare;
 }
 
-uint32_t group_first_block(const struct kv_cache *cache, const struct kv_group *group, uint32_t position)
+static void remove_node(struct kv_cache *cache, uint32_t n)
 {
-    if (group->kind == KV_FULL || position < group->window) return 0;
-    return (position - group->window + 1) / cache->block_tokens;
+    struct kv_node *node = prefix_node(cache, n);
+    uint32_t *link = bucket_of(&cache->tree, &node->key);
+    while (*link != n) link = &prefix_node(cache, *link)->chain;
+    *link = node->chain;
+    if (node->previous_sibling != NODE_NONE)
+        prefix_node(cache, node->previous_sibling)->next_sibling = node->next_sibling;
+    else if (node->parent != NODE_NONE)
+        prefix_node(cache, node->parent)->first_child = node->next_sibling;
+    if (node->next_sibling != NODE_NONE)
+        prefix_node(cache, node->next_sibling)->previous_sibling = node->previous_sibling;
+    node->token_count = 0;
+    prefix_give(cache, n);
+}
+
+void prefix_prune(struct kv_cache *cache, uint32_t node)
+{
+    while (node != NODE_NONE) {
+        const struct kv_node *own = prefix_node(cache, node);
+        if (own->rows_count || own->refs || own->first_child != NODE_NONE) return;
+        uint32_t parent = own->parent;
+        remove_node(cache, node);
+        node = parent;
+    }
+}
+
+void prefix_attach(struct kv_cache *cache, uint32_t node, uint32_t group, uint32_t block)
+{
+    struct kv_node *own = prefix_node(cache, node);
+    struct kv_block *b = &cache->groups[group].blocks[block];
+    ASSERT(prefix_rows(own)[group] == BLOCK_NONE && b->node == NODE_NONE);
+    prefix_rows(own)[group] = block;
+    own->rows_count++;
+    b->node = node;
+}
+
+void prefix_detach(struct kv_cache *cache, uint32_t group, uint32_t block)
+{
+    struct kv_block *b = &cache->groups[group].blocks[block];
+    struct kv_node *own = prefix_node(cache, b->node);
+    prefix_rows(own)[group] = BLOCK_NONE;
+    own->rows_count--;
+    b->node = NODE_NONE;
+}
+
+void prefix_ref(struct kv_cache *cache, uint32_t node)
+{
+    prefix_node(cache, node)->refs++;
+}
+
+void prefix_unref(struct kv_cache *cache, uint32_t node)
+{
+    prefix_node(cache, node)->refs--;
+    prefix_prune(cache, node);
 }

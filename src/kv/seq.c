@@ -1,18 +1,21 @@
-/* seq.c - a sequence: its block tables, from opening on a cached prefix to giving the blocks back; pins and spans.
+/* seq.c - a sequence: its block tables, from opening on a cached prefix to giving the blocks back.
  *
- *   open (shares a prefix) -> reserve -> pin -> write every layer, read spans -> unpin -> commit -> … -> close
+ *   open, fork -> reserve -> pin -> write every layer, read spans -> unpin -> commit -> … -> close
+ *                   ▲                                                          │
+ *                   └──────────────────────── truncate ◀───────────────────────┘
  *
- * Invariants (checked by check.c): tables have blocks for positions [first block the window needs, reserved); tokens
- * [0, count) are committed; full committed blocks are published or have a published twin. Nothing here decides when. */
+ * A sequence stands on the node of its last full block; its table holds that node's rows, and those of all nodes above that
+ * no window has passed. The block that is not full is its own, or (after an open, fork or truncate) shared until the next
+ * reserve. What happens while pinned is in batch.c. Nothing here decides when. */
 #include "kv_internal.h"
 #include <string.h>
 
-static uint32_t blocks_for(const struct kv_cache *cache, uint32_t tokens)
+uint32_t blocks_for(const struct kv_cache *cache, uint32_t tokens)
 {
     return (uint32_t)(((uint64_t)tokens + cache->block_tokens - 1) / cache->block_tokens);
 }
 
-static enum status table_grow(struct kv_table *table, uint32_t count)
+enum status table_grow(struct kv_table *table, uint32_t count)
 {
     if (count <= table->capacity) return ST_OK;
     uint32_t capacity = table->capacity ? table->capacity : 16;
@@ -24,104 +27,114 @@ static enum status table_grow(struct kv_table *table, uint32_t count)
     return ST_OK;
 }
 
-/* ---- opening on a cached prefix ---------------------------------------------------------------------------------- */
-
-/* Whether `group` holds the blocks that a sequence of `boundary` full blocks would need to go on. `present[b]` counts
- * the unbroken run of cached blocks that ends with block b. */
-static bool group_serves(const struct kv_cache *cache, const struct kv_group *group, const uint32_t *present,
-                         uint32_t boundary)
+struct kv_hole group_hole(const struct kv_cache *cache, const struct kv_group *group, uint32_t position)
 {
-    uint32_t first = group_first_block(cache, group, boundary * cache->block_tokens);
-    return present[boundary - 1] >= boundary - first;
+    return group->kind->hole(&group->reach, position, cache->block_tokens);
 }
 
-/* The longest boundary, in blocks, that all groups can serve; keys[b] of the blocks before it. `runs` is scratch,
- * [group_count, limit]. */
-static uint32_t prefix_boundary(const struct kv_cache *cache, const struct kv_key *root, const uint32_t *tokens,
-                                uint32_t limit, struct kv_key *keys, uint32_t *runs)
+/* ---- opening and closing ----------------------------------------------------------------------------------------- */
+
+static enum status seq_new(struct kv_cache *cache, struct kv_seq **out)
 {
-    uint32_t reach = 0; /* every full group holds blocks [0, reach) */
-    for (; reach < limit; reach++) {
-        const uint32_t *own = tokens + (uint64_t)reach * cache->block_tokens;
-        prefix_child(reach ? &keys[reach - 1] : root, own, cache->block_tokens, &keys[reach]);
-        bool full = true; /* sliding groups may lack early blocks: their windows have passed those */
-        for (uint32_t g = 0; g < cache->group_count; g++) {
-            const struct kv_group *group = &cache->groups[g];
-            uint32_t *run = runs + (uint64_t)g * limit;
-            bool there = prefix_find(cache, group, &keys[reach], own) != BLOCK_NONE;
-            run[reach] = there ? 1 + (reach ? run[reach - 1] : 0) : 0;
-            full &= there || group->kind != KV_FULL;
-        }
-        if (!full) break;
+    ASSERT(!cache->pinned);
+    *out = NULL;
+    struct kv_seq *seq = mem_zero(1, sizeof *seq);
+    if (!seq) return ST_NOMEM;
+    seq->cache = cache;
+    seq->node = seq->spare_head = NODE_NONE;
+    seq->tables = mem_zero(cache->group_count, sizeof *seq->tables);
+    seq->tail = mem_zero(cache->block_tokens, sizeof *seq->tail);
+    seq->next_seq = cache->first_seq;
+    if (cache->first_seq) cache->first_seq->previous_seq = seq;
+    cache->first_seq = seq;
+    if (!seq->tables || !seq->tail) {
+        kv_seq_close(seq);
+        return ST_NOMEM;
     }
-    for (uint32_t boundary = reach; boundary > 0; boundary--) {
-        bool served = true;
-        for (uint32_t g = 0; g < cache->group_count && served; g++)
-            served = group_serves(cache, &cache->groups[g], runs + (uint64_t)g * limit, boundary);
-        if (served) return boundary;
-    }
-    return 0;
+    *out = seq;
+    return ST_OK;
 }
 
-static enum status share_prefix(struct kv_seq *seq, const uint32_t *tokens, uint32_t count)
+/* Puts the sequence on the root of its salt. */
+static enum status stand_on_root(struct kv_seq *seq, uint64_t salt)
 {
     struct kv_cache *cache = seq->cache;
-    uint32_t limit = count ? (count - 1) / cache->block_tokens : 0; /* the last token must run */
-    if (!cache->share_prefixes || !limit) return ST_OK;
-    cache->queried_tokens += count;
-    struct kv_key *keys = mem_alloc(limit * sizeof *keys);
-    uint32_t *runs = mem_alloc((uint64_t)cache->group_count * limit * sizeof *runs);
-    enum status status = keys && runs ? ST_OK : ST_NOMEM;
-    uint32_t boundary = status == ST_OK ? prefix_boundary(cache, &seq->parent, tokens, limit, keys, runs) : 0;
-    for (uint32_t g = 0; g < cache->group_count && status == ST_OK; g++) status = table_grow(&seq->tables[g], boundary);
-    if (status == ST_OK && boundary) {
-        for (uint32_t g = 0; g < cache->group_count; g++) {
-            struct kv_group *group = &cache->groups[g];
-            struct kv_table *table = &seq->tables[g];
-            table->first = group_first_block(cache, group, boundary * cache->block_tokens);
-            for (uint32_t b = 0; b < boundary; b++) {
-                table->blocks[b] = BLOCK_NONE;
-                if (b < table->first) continue;
-                table->blocks[b] = prefix_find(cache, group, &keys[b], tokens + (uint64_t)b * cache->block_tokens);
-                block_hold(cache, group, table->blocks[b]);
-            }
-            table->count = boundary;
-        }
-        seq->parent = keys[boundary - 1];
-        seq->count = seq->reserved = boundary * cache->block_tokens;
-        cache->hit_tokens += seq->count;
+    const uint32_t tokens[SALT_TOKENS] = {(uint32_t)salt, (uint32_t)(salt >> 32)};
+    struct kv_key key;
+    prefix_key(cache, NODE_NONE, tokens, SALT_TOKENS, &key);
+    uint32_t root = prefix_find(cache, NODE_NONE, &key, tokens, SALT_TOKENS);
+    if (root == NODE_NONE) {
+        if (prefix_grow(cache, 1) != ST_OK) return ST_NOMEM;
+        root = prefix_take(cache);
+        prefix_insert(cache, root, NODE_NONE, &key, tokens, SALT_TOKENS);
     }
-    mem_free(keys);
-    mem_free(runs);
+    prefix_ref(cache, root);
+    seq->node = root;
+    return ST_OK;
+}
+
+enum status seq_open(struct kv_cache *cache, const uint32_t *tokens, uint32_t limit, uint64_t salt, struct kv_seq **out)
+{
+    enum status status = seq_new(cache, out);
+    if (status != ST_OK || !cache->share_prefixes) return status;
+    status = stand_on_root(*out, salt);
+    if (status == ST_OK && limit) status = match_prefix(*out, tokens, limit);
+    if (status == ST_OK) return ST_OK;
+    kv_seq_close(*out);
+    *out = NULL;
     return status;
 }
 
 enum status kv_seq_open(struct kv_cache *cache, const uint32_t *tokens, uint32_t count, uint64_t salt,
                         struct kv_seq **out, uint32_t *cached)
 {
-    ASSERT(!cache->pinned);
-    *out = NULL;
     *cached = 0;
-    struct kv_seq *seq = mem_zero(1, sizeof *seq);
-    if (!seq) return ST_NOMEM;
-    seq->cache = cache;
-    seq->tables = mem_zero(cache->group_count, sizeof *seq->tables);
-    seq->tail = mem_zero(cache->block_tokens, sizeof *seq->tail);
-    seq->next_seq = cache->first_seq;
-    if (cache->first_seq) cache->first_seq->previous_seq = seq;
-    cache->first_seq = seq;
-    enum status status = seq->tables && seq->tail ? ST_OK : ST_NOMEM;
-    if (status == ST_OK) {
-        prefix_root(salt, &seq->parent);
-        status = share_prefix(seq, tokens, count);
-    }
-    if (status != ST_OK) {
-        kv_seq_close(seq);
-        return status;
-    }
-    *out = seq;
-    *cached = seq->count;
+    enum status status = seq_open(cache, tokens, count ? count - 1 : 0, salt, out); /* the last token must run */
+    if (status != ST_OK) return status;
+    *cached = (*out)->count;
+    if (cache->share_prefixes) cache->queried_tokens += count;
+    cache->hit_tokens += *cached;
     return ST_OK;
+}
+
+/* Gives up the blocks from table index `count` on, later ones first: so that they are evicted before those they depend
+ * on, in all groups alike. */
+static void release_from(struct kv_seq *seq, uint32_t count)
+{
+    struct kv_cache *cache = seq->cache;
+    for (uint32_t b = seq->tables[0].count; b > count; b--)
+        for (uint32_t g = 0; g < cache->group_count; g++) {
+            struct kv_table *table = &seq->tables[g];
+            if (table->blocks[b - 1] != BLOCK_NONE) block_release(cache, &cache->groups[g], table->blocks[b - 1]);
+            table->count = b - 1;
+        }
+}
+
+/* The block that a closing sequence leaves unfinished can serve others, unless what is published serves as well. Forks
+ * that still share it may publish it when they close. */
+static void publish_tail(struct kv_seq *seq)
+{
+    struct kv_cache *cache = seq->cache;
+    uint32_t count = seq->count % cache->block_tokens, index = seq->count / cache->block_tokens, matched;
+    if (!count || !seq->spare_count) return;
+    for (uint32_t g = 0; g < cache->group_count; g++) {
+        const struct kv_block *block = &cache->groups[g].blocks[seq->tables[g].blocks[index]];
+        if (block->refs > 1 || block->node != NODE_NONE) return;
+    }
+    prefix_best(cache, seq->node, seq->tail, count, &matched);
+    if (matched == count) return;
+    struct kv_key key;
+    prefix_key(cache, seq->node, seq->tail, count, &key);
+    uint32_t node = prefix_find(cache, seq->node, &key, seq->tail, count);
+    if (node == NODE_NONE) {
+        node = seq->spare_head;
+        seq->spare_head = prefix_node(cache, node)->chain;
+        seq->spare_count--;
+        prefix_insert(cache, node, seq->node, &key, seq->tail, count);
+    }
+    for (uint32_t g = 0; g < cache->group_count; g++)
+        if (prefix_rows(prefix_node(cache, node))[g] == BLOCK_NONE)
+            prefix_attach(cache, node, g, seq->tables[g].blocks[index]);
 }
 
 void kv_seq_close(struct kv_seq *seq)
@@ -129,12 +142,14 @@ void kv_seq_close(struct kv_seq *seq)
     if (!seq) return;
     struct kv_cache *cache = seq->cache;
     ASSERT(!seq->pinned);
-    for (uint32_t g = 0; seq->tables && g < cache->group_count; g++) {
-        struct kv_table *table = &seq->tables[g];
-        /* Later blocks first: so that they are evicted before the prefixes they depend on. */
-        for (uint32_t b = table->count; b > table->first; b--)
-            block_release(cache, &cache->groups[g], table->blocks[b - 1]);
-        mem_free(table->blocks);
+    publish_tail(seq);
+    if (seq->tables) release_from(seq, 0);
+    for (uint32_t g = 0; seq->tables && g < cache->group_count; g++) mem_free(seq->tables[g].blocks);
+    if (seq->node != NODE_NONE) prefix_unref(cache, seq->node);
+    while (seq->spare_head != NODE_NONE) {
+        uint32_t spare = seq->spare_head;
+        seq->spare_head = prefix_node(cache, spare)->chain;
+        prefix_give(cache, spare);
     }
     if (seq->previous_seq)
         seq->previous_seq->next_seq = seq->next_seq;
@@ -144,10 +159,134 @@ void kv_seq_close(struct kv_seq *seq)
     mem_free(seq->tables);
     mem_free(seq->tail);
     mem_free(seq);
-    for (uint32_t g = 0; !cache->first_seq && g < cache->group_count; g++) block_trim(&cache->groups[g]);
+    pool_trim(cache);
+}
+
+enum status kv_seq_fork(struct kv_seq *seq, struct kv_seq **out)
+{
+    struct kv_cache *cache = seq->cache;
+    *out = NULL;
+    if (cache->one_layer_at_a_time) return ST_UNSUPPORTED;
+    struct kv_seq *fork;
+    enum status status = seq_new(cache, &fork);
+    uint32_t blocks = blocks_for(cache, seq->count);
+    for (uint32_t g = 0; g < cache->group_count && status == ST_OK; g++) status = table_grow(&fork->tables[g], blocks);
+    if (status != ST_OK) {
+        kv_seq_close(fork);
+        return status;
+    }
+    release_from(seq, blocks);
+    seq->reserved = fork->reserved = fork->count = seq->count;
+    for (uint32_t g = 0; g < cache->group_count; g++) {
+        struct kv_table *from = &seq->tables[g], *to = &fork->tables[g];
+        to->count = blocks;
+        to->passed = from->passed;
+        for (uint32_t b = 0; b < blocks; b++) {
+            to->blocks[b] = from->blocks[b];
+            if (to->blocks[b] != BLOCK_NONE) block_hold(cache, &cache->groups[g], to->blocks[b]);
+        }
+    }
+    memcpy(fork->tail, seq->tail, cache->block_tokens * sizeof *fork->tail);
+    fork->node = seq->node;
+    if (fork->node != NODE_NONE) prefix_ref(cache, fork->node);
+    *out = fork;
+    return ST_OK;
 }
 
 /* ---- growing ----------------------------------------------------------------------------------------------------- */
+
+static bool tail_shared(const struct kv_seq *seq, uint32_t g)
+{
+    const struct kv_cache *cache = seq->cache;
+    if (seq->count % cache->block_tokens == 0) return false;
+    const struct kv_block *block = &cache->groups[g].blocks[seq->tables[g].blocks[seq->count / cache->block_tokens]];
+    return block->refs > 1 || block->node != NODE_NONE;
+}
+
+/* A published tail that nobody else holds and nothing follows is taken out of the index and becomes the sequence's own,
+ * without a copy. `exact`: only if all its tokens are the sequence's, so that nothing is lost: it is published again,
+ * longer. False: it stays shared. */
+static bool tail_take_over(struct kv_seq *seq, bool exact)
+{
+    struct kv_cache *cache = seq->cache;
+    uint32_t index = seq->count / cache->block_tokens, part = seq->count % cache->block_tokens;
+    if (!part) return false;
+    uint32_t id = cache->groups[0].blocks[seq->tables[0].blocks[index]].node;
+    if (id == NODE_NONE) return false;
+    struct kv_node *node = prefix_node(cache, id);
+    if (node->first_child != NODE_NONE || (exact && node->token_count != part)) return false;
+    for (uint32_t g = 0; g < cache->group_count; g++) {
+        uint32_t block = seq->tables[g].blocks[index];
+        if (prefix_rows(node)[g] != block || cache->groups[g].blocks[block].refs != 1) return false;
+    }
+    for (uint32_t g = 0; g < cache->group_count; g++) {
+        uint32_t block = seq->tables[g].blocks[index];
+        prefix_detach(cache, g, block);
+        cache->groups[g].blocks[block].segment = PROBATION;
+    }
+    prefix_prune(cache, id);
+    return true;
+}
+
+/* Blocks up to table index `want`, and one for each group's shared tail to be copied to. All or nothing. */
+static enum status take_blocks(struct kv_seq *seq, uint32_t want)
+{
+    struct kv_cache *cache = seq->cache;
+    enum status status = ST_OK;
+    uint32_t before = seq->tables[0].count;
+    for (uint32_t g = 0; g < cache->group_count; g++) seq->tables[g].copy = BLOCK_NONE;
+    for (uint32_t g = 0; g < cache->group_count && status == ST_OK; g++) {
+        struct kv_table *table = &seq->tables[g];
+        struct kv_group *group = &cache->groups[g];
+        bool copies = tail_shared(seq, g);
+        if (copies) table->copy = block_take(cache, group);
+        if (copies && table->copy == BLOCK_NONE) status = ST_FULL;
+        while (table->count < want && status == ST_OK) {
+            uint32_t block = block_take(cache, group);
+            if (block == BLOCK_NONE)
+                status = ST_FULL;
+            else
+                table->blocks[table->count++] = block;
+        }
+    }
+    for (uint32_t g = 0; g < cache->group_count && status != ST_OK; g++) {
+        struct kv_table *table = &seq->tables[g];
+        while (table->count > before) block_release(cache, &cache->groups[g], table->blocks[--table->count]);
+        if (table->copy != BLOCK_NONE) block_release(cache, &cache->groups[g], table->copy);
+    }
+    return status;
+}
+
+/* Each shared tail gives way to its copy. */
+static void copy_tail(struct kv_seq *seq)
+{
+    struct kv_cache *cache = seq->cache;
+    uint32_t index = seq->count / cache->block_tokens;
+    for (uint32_t g = 0; g < cache->group_count; g++) {
+        struct kv_table *table = &seq->tables[g];
+        struct kv_group *group = &cache->groups[g];
+        if (table->copy == BLOCK_NONE) continue;
+        memcpy(block_address(group, table->copy), block_address(group, table->blocks[index]), group->block_bytes);
+        block_release(cache, group, table->blocks[index]);
+        table->blocks[index] = table->copy;
+        cache->copied_blocks++;
+    }
+}
+
+/* Nodes for all blocks that are to be published, the partial one included: publishing cannot fail. */
+static enum status take_spares(struct kv_seq *seq, uint32_t want)
+{
+    struct kv_cache *cache = seq->cache;
+    uint32_t need = want - seq->count / cache->block_tokens;
+    if (!cache->share_prefixes || seq->spare_count >= need) return ST_OK;
+    if (prefix_grow(cache, need - seq->spare_count) != ST_OK) return ST_NOMEM;
+    for (; seq->spare_count < need; seq->spare_count++) {
+        uint32_t spare = prefix_take(cache);
+        prefix_node(cache, spare)->chain = seq->spare_head;
+        seq->spare_head = spare;
+    }
+    return ST_OK;
+}
 
 enum status kv_seq_reserve(struct kv_seq *seq, uint32_t count)
 {
@@ -155,64 +294,68 @@ enum status kv_seq_reserve(struct kv_seq *seq, uint32_t count)
     ASSERT(!cache->pinned);
     uint64_t tokens = (uint64_t)seq->count + count;
     if (tokens > UINT32_MAX / 2) return ST_LIMIT;
-    uint32_t want = blocks_for(cache, (uint32_t)tokens), before = blocks_for(cache, seq->reserved);
+    if (tokens <= seq->reserved) return ST_OK;
+    uint32_t want = blocks_for(cache, (uint32_t)tokens);
     enum status status = ST_OK;
     for (uint32_t g = 0; g < cache->group_count && status == ST_OK; g++) status = table_grow(&seq->tables[g], want);
-    for (uint32_t g = 0; g < cache->group_count && status == ST_OK; g++) {
-        struct kv_table *table = &seq->tables[g];
-        while (table->count < want && status == ST_OK) {
-            uint32_t block = block_take(cache, &cache->groups[g]);
-            if (block == BLOCK_NONE)
-                status = ST_FULL;
-            else
-                table->blocks[table->count++] = block;
-        }
-    }
-    if (status == ST_OK) {
-        if (tokens > seq->reserved) seq->reserved = (uint32_t)tokens;
-        return ST_OK;
-    }
-    for (uint32_t g = 0; g < cache->group_count; g++) { /* all or nothing */
-        struct kv_table *table = &seq->tables[g];
-        while (table->count > before) block_release(cache, &cache->groups[g], table->blocks[--table->count]);
-    }
-    return status;
+    if (status == ST_OK) status = take_spares(seq, want);
+    if (status != ST_OK) return status;
+    tail_take_over(seq, true);
+    status = take_blocks(seq, want);
+    /* No room for a copy: a sequence that is alone must get by without. */
+    if (status == ST_FULL && tail_take_over(seq, false)) status = take_blocks(seq, want);
+    if (status != ST_OK) return status;
+    copy_tail(seq);
+    seq->reserved = (uint32_t)tokens;
+    return ST_OK;
 }
 
-void kv_seq_write(struct kv_seq *seq, uint32_t layer, uint32_t head_begin, uint32_t head_end, uint32_t position,
-                  uint32_t count, const float *k, uint64_t k_stride, const float *v, uint64_t v_stride)
-{
-    const struct kv_cache *cache = seq->cache;
-    const struct kv_place *place = &cache->places[layer];
-    const struct kv_layer *shape = &cache->layers[layer];
-    const struct kv_group *group = &cache->groups[place->group];
-    const struct kv_table *table = &seq->tables[place->group];
-    ASSERT(seq->pinned && position >= seq->count && position + count <= seq->reserved && head_end <= shape->kv_heads);
-    for (uint32_t done = 0; done < count;) {
-        uint32_t at = position + done, slot = at % cache->block_tokens;
-        uint32_t part = cache->block_tokens - slot < count - done ? cache->block_tokens - slot : count - done;
-        unsigned char *base = block_address(group, table->blocks[at / cache->block_tokens]) + place->offset;
-        for (uint32_t head = head_begin; head < head_end; head++) {
-            unsigned char *k_groups = base + head * place->head_bytes;
-            cache->kernel->kv_write(shape->k_format, shape->v_format, k_groups, k_groups + place->k_bytes, slot, part,
-                                    k + done * k_stride + (uint64_t)head * shape->head_dim, k_stride, shape->head_dim,
-                                    v + done * v_stride + (uint64_t)head * shape->value_dim, v_stride,
-                                    shape->value_dim);
-        }
-        done += part;
-    }
-}
+/* ---- committing -------------------------------------------------------------------------------------------------- */
 
-/* The block that ends at `seq->count` is full: its tokens are in the tail. */
+/* The block that ends at `seq->count` is full: its tokens are in the tail. Where another sequence has published the same
+ * tokens, its rows are the same, and the sequence's own copy is let go. */
 static void publish_block(struct kv_seq *seq)
 {
     struct kv_cache *cache = seq->cache;
-    struct kv_key key;
-    prefix_child(&seq->parent, seq->tail, cache->block_tokens, &key);
     uint32_t index = seq->count / cache->block_tokens - 1;
-    for (uint32_t g = 0; g < cache->group_count; g++)
-        prefix_publish(cache, &cache->groups[g], seq->tables[g].blocks[index], &key, seq->tail);
-    seq->parent = key;
+    struct kv_key key;
+    prefix_key(cache, seq->node, seq->tail, cache->block_tokens, &key);
+    uint32_t node = prefix_find(cache, seq->node, &key, seq->tail, cache->block_tokens);
+    if (node == NODE_NONE) {
+        ASSERT(seq->spare_count > 0);
+        node = seq->spare_head;
+        seq->spare_head = prefix_node(cache, node)->chain;
+        seq->spare_count--;
+        prefix_insert(cache, node, seq->node, &key, seq->tail, cache->block_tokens);
+    }
+    for (uint32_t g = 0; g < cache->group_count; g++) {
+        uint32_t *own = &seq->tables[g].blocks[index], row = prefix_rows(prefix_node(cache, node))[g];
+        if (row == BLOCK_NONE) {
+            prefix_attach(cache, node, g, *own);
+            continue;
+        }
+        block_hold(cache, &cache->groups[g], row);
+        block_release(cache, &cache->groups[g], *own);
+        *own = row;
+    }
+    prefix_ref(cache, node);
+    prefix_unref(cache, seq->node);
+    seq->node = node;
+}
+
+/* Blocks that the windows have passed are let go; published, they stay cached for those who branch off there. */
+static void pass_windows(struct kv_seq *seq)
+{
+    struct kv_cache *cache = seq->cache;
+    for (uint32_t g = 0; g < cache->group_count; g++) {
+        struct kv_table *table = &seq->tables[g];
+        struct kv_hole hole = group_hole(cache, &cache->groups[g], seq->count);
+        for (uint32_t b = table->passed > hole.begin ? table->passed : hole.begin; b < hole.end; b++) {
+            block_pass(cache, &cache->groups[g], table->blocks[b]);
+            table->blocks[b] = BLOCK_NONE;
+        }
+        table->passed = hole.end;
+    }
 }
 
 void kv_seq_commit(struct kv_seq *seq, const uint32_t *tokens, uint32_t count)
@@ -224,15 +367,63 @@ void kv_seq_commit(struct kv_seq *seq, const uint32_t *tokens, uint32_t count)
         seq->count++;
         if (cache->share_prefixes && seq->count % cache->block_tokens == 0) publish_block(seq);
     }
-    for (uint32_t g = 0; g < cache->group_count; g++) {
-        struct kv_table *table = &seq->tables[g];
-        uint32_t first = group_first_block(cache, &cache->groups[g], seq->count);
-        for (; table->first < first; table->first++) {
-            block_release(cache, &cache->groups[g], table->blocks[table->first]);
-            table->blocks[table->first] = BLOCK_NONE;
-        }
-    }
+    pass_windows(seq);
 }
+
+/* ---- truncating -------------------------------------------------------------------------------------------------- */
+
+/* Rows that the windows had passed and that a sequence of `count` tokens reads again: whether the index still has all of
+ * them; with `hold` they are put back into the tables. */
+static bool find_passed(struct kv_seq *seq, uint32_t count, bool hold)
+{
+    struct kv_cache *cache = seq->cache;
+    uint32_t blocks = blocks_for(cache, count), node = seq->node;
+    for (uint32_t b = seq->count / cache->block_tokens; b > 0; b--) {
+        bool above = false; /* whether a table lacks a block at or before this one */
+        for (uint32_t g = 0; g < cache->group_count; g++) {
+            struct kv_table *table = &seq->tables[g];
+            struct kv_hole hole = group_hole(cache, &cache->groups[g], count);
+            above |= hole.end < table->passed && hole.end < b;
+            if (b > blocks || table->blocks[b - 1] != BLOCK_NONE || (b - 1 >= hole.begin && b - 1 < hole.end)) continue;
+            uint32_t row = node == NODE_NONE ? BLOCK_NONE : prefix_rows(prefix_node(cache, node))[g];
+            if (row == BLOCK_NONE) return false;
+            if (!hold) continue;
+            block_hold(cache, &cache->groups[g], row);
+            table->blocks[b - 1] = row;
+        }
+        if (!above) break;
+        if (node != NODE_NONE) node = prefix_node(cache, node)->parent;
+    }
+    return true;
+}
+
+enum status kv_seq_truncate(struct kv_seq *seq, uint32_t count)
+{
+    struct kv_cache *cache = seq->cache;
+    ASSERT(!cache->pinned && count <= seq->count);
+    if (!find_passed(seq, count, false)) return ST_LIMIT;
+    find_passed(seq, count, true);
+    release_from(seq, blocks_for(cache, count));
+    uint32_t node = seq->node, before = node;
+    for (uint32_t up = seq->count / cache->block_tokens; node != NODE_NONE && up > count / cache->block_tokens; up--) {
+        before = node;
+        node = prefix_node(cache, node)->parent;
+    }
+    if (node != seq->node) {
+        if (count % cache->block_tokens)
+            memcpy(seq->tail, prefix_tokens(cache, prefix_node(cache, before)),
+                   cache->block_tokens * sizeof *seq->tail);
+        prefix_ref(cache, node);
+        prefix_unref(cache, seq->node);
+        seq->node = node;
+    }
+    seq->count = seq->reserved = count;
+    for (uint32_t g = 0; g < cache->group_count; g++)
+        seq->tables[g].passed = group_hole(cache, &cache->groups[g], count).end;
+    return ST_OK;
+}
+
+/* ---- asking ------------------------------------------------------------------------------------------------------ */
 
 uint32_t kv_seq_count(const struct kv_seq *seq)
 {
@@ -243,68 +434,9 @@ void kv_seq_usage(const struct kv_seq *seq, uint64_t *bytes, uint64_t *blocks)
 {
     *bytes = *blocks = 0;
     for (uint32_t g = 0; g < seq->cache->group_count; g++) {
-        uint64_t held = seq->tables[g].count - seq->tables[g].first;
+        struct kv_hole hole = group_hole(seq->cache, &seq->cache->groups[g], seq->count);
+        uint64_t held = seq->tables[g].count - (hole.end - hole.begin);
         *blocks += held;
         *bytes += held * seq->cache->groups[g].block_bytes;
     }
-}
-
-/* ---- pins and spans ---------------------------------------------------------------------------------------------- */
-
-enum status kv_batch_pin(struct kv_cache *cache, struct kv_seq *const *seqs, uint32_t count, struct kv_batch **out)
-{
-    struct kv_batch *batch = cache->batch;
-    *out = NULL;
-    ASSERT(!cache->pinned);
-    if (count > batch->capacity) {
-        struct kv_seq **list = mem_resize(batch->seqs, count * sizeof *list);
-        if (!list) return ST_NOMEM;
-        batch->seqs = list;
-        batch->capacity = count;
-    }
-    for (uint32_t i = 0; i < count; i++) {
-        ASSERT(seqs[i]->cache == cache && !seqs[i]->pinned);
-        batch->seqs[i] = seqs[i];
-        seqs[i]->pinned = true;
-    }
-    batch->count = count;
-    cache->pinned = batch;
-    *out = batch;
-    return ST_OK;
-}
-
-void kv_batch_unpin(struct kv_batch *batch)
-{
-    for (uint32_t i = 0; i < batch->count; i++) batch->seqs[i]->pinned = false;
-    batch->count = 0;
-    batch->cache->pinned = NULL;
-}
-
-void kv_seq_formats(const struct kv_seq *seq, uint32_t layer, enum number_format *k, enum number_format *v)
-{
-    *k = seq->cache->layers[layer].k_format;
-    *v = seq->cache->layers[layer].v_format;
-}
-
-uint32_t kv_spans_max(const struct kv_cache *cache, uint32_t tokens)
-{
-    return blocks_for(cache, tokens) + 1;
-}
-
-uint32_t kv_seq_spans(const struct kv_seq *seq, uint32_t layer, uint32_t head, uint32_t begin, uint32_t end,
-                      struct kernel_span *out)
-{
-    const struct kv_cache *cache = seq->cache;
-    const struct kv_place *place = &cache->places[layer];
-    const struct kv_group *group = &cache->groups[place->group];
-    const struct kv_table *table = &seq->tables[place->group];
-    ASSERT(seq->pinned && begin < end && end <= seq->reserved);
-    uint32_t size = cache->block_tokens, count = 0;
-    ASSERT(begin / size >= table->first);
-    for (uint32_t b = begin / size; b * size < end; b++) {
-        const unsigned char *k = block_address(group, table->blocks[b]) + place->offset + head * place->head_bytes;
-        uint32_t tokens = end - b * size < size ? end - b * size : size;
-        out[count++] = (struct kernel_span){.k = k, .v = k + place->k_bytes, .position = b * size, .count = tokens};
-    }
-    return count;
 }

@@ -1,0 +1,105 @@
+/* batch.c - what happens while pinned: rows are written, and read as spans. On pool threads; nothing here allocates, and
+ * nothing but rows changes. */
+#include "kv_internal.h"
+
+enum status kv_batch_pin(struct kv_cache *cache, struct kv_seq *const *seqs, uint32_t count, struct kv_batch **out)
+{
+    struct kv_batch *batch = cache->batch;
+    *out = NULL;
+    ASSERT(!cache->pinned);
+    if (count > batch->capacity) {
+        struct kv_seq **list = mem_resize(batch->seqs, count * sizeof *list);
+        if (!list) return ST_NOMEM;
+        batch->seqs = list;
+        batch->capacity = count;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        ASSERT(seqs[i]->cache == cache && !seqs[i]->pinned);
+        batch->seqs[i] = seqs[i];
+        seqs[i]->pinned = true;
+    }
+    batch->count = count;
+    cache->pinned = batch;
+    *out = batch;
+    return ST_OK;
+}
+
+void kv_batch_unpin(struct kv_batch *batch)
+{
+    for (uint32_t i = 0; i < batch->count; i++) batch->seqs[i]->pinned = false;
+    batch->count = 0;
+    batch->cache->pinned = NULL;
+}
+
+static const struct kv_place *place_of(const struct kv_cache *cache, uint32_t layer, uint32_t head)
+{
+    const struct kv_place *place = &cache->places[cache->first_place[layer] + head];
+    ASSERT(head < cache->layers[layer].kv_heads && place->group != GROUP_NONE);
+    return place;
+}
+
+/* Rows of one head in one block. */
+static void write_rows(struct kv_seq *seq, uint32_t layer, uint32_t head, uint32_t position, uint32_t count,
+                       const float *k, uint64_t k_stride, const float *v, uint64_t v_stride)
+{
+    const struct kv_cache *cache = seq->cache;
+    const struct kv_layer *shape = &cache->layers[layer];
+    const struct kv_place *place = place_of(cache, layer, head);
+    uint32_t block = seq->tables[place->group].blocks[position / cache->block_tokens];
+    unsigned char *base = block_address(&cache->groups[place->group], block);
+    cache->kernel->kv_write(shape->k_format, shape->v_format, base + place->k_offset, base + place->v_offset,
+                            position % cache->block_tokens, count, k, k_stride, shape->head_dim, v, v_stride,
+                            shape->value_dim);
+}
+
+void kv_seq_write(struct kv_seq *seq, uint32_t layer, uint32_t head_begin, uint32_t head_end, uint32_t position,
+                  uint32_t count, const float *k, uint64_t k_stride, const float *v, uint64_t v_stride)
+{
+    const struct kv_layer *shape = &seq->cache->layers[layer];
+    uint32_t size = seq->cache->block_tokens;
+    ASSERT(seq->pinned && position >= seq->count && position + count <= seq->reserved);
+    ASSERT(kind_of(shape->kind)->rows == ROWS_OWN); /* a shared layer's rows are written by its source */
+    for (uint32_t done = 0, part; done < count; done += part) {
+        uint32_t left = size - (position + done) % size;
+        part = left < count - done ? left : count - done;
+        for (uint32_t head = head_begin; head < head_end; head++)
+            write_rows(seq, layer, head, position + done, part, k + done * k_stride + (uint64_t)head * shape->head_dim,
+                       k_stride, v + done * v_stride + (uint64_t)head * shape->value_dim, v_stride);
+    }
+}
+
+struct kv_reach kv_seq_reach(const struct kv_seq *seq, uint32_t layer, uint32_t head)
+{
+    return place_of(seq->cache, layer, head)->reach;
+}
+
+void kv_seq_formats(const struct kv_seq *seq, uint32_t layer, enum number_format *k, enum number_format *v)
+{
+    *k = seq->cache->layers[layer].k_format;
+    *v = seq->cache->layers[layer].v_format;
+}
+
+uint32_t kv_spans_max(const struct kv_cache *cache, uint32_t tokens)
+{
+    return blocks_for(cache, tokens) + 1;
+}
+
+uint32_t kv_seq_spans(const struct kv_seq *seq, uint32_t layer, uint32_t head, uint32_t begin, uint32_t end,
+                      struct kernel_span *out)
+{
+    const struct kv_cache *cache = seq->cache;
+    const struct kv_place *place = place_of(cache, layer, head);
+    const struct kv_group *group = &cache->groups[place->group];
+    const struct kv_table *table = &seq->tables[place->group];
+    ASSERT(seq->pinned && begin < end && end <= seq->reserved);
+    uint32_t size = cache->block_tokens, count = 0;
+    ASSERT(begin / size >= table->passed || group->kind->sinks);
+    for (uint32_t b = begin / size; b * size < end; b++) {
+        if (table->blocks[b] == BLOCK_NONE) continue;
+        const unsigned char *base = block_address(group, table->blocks[b]);
+        uint32_t tokens = end - b * size < size ? end - b * size : size;
+        out[count++] = (struct kernel_span){
+            .k = base + place->k_offset, .v = base + place->v_offset, .position = b * size, .count = tokens};
+    }
+    return count;
+}
