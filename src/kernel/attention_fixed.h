@@ -48,6 +48,8 @@ struct fixed_call {
     float *v_factor; /* [CHUNK_KEYS] f; 1 for elements */
     float *scores;   /* [ATTEND_TILE_ROWS][CHUNK_KEYS] */
     int16_t *p;      /* [ATTEND_TILE_ROWS][CHUNK_KEYS] */
+    float *offset_q; /* [tiles][offset_dims][ATTEND_OFFSET_ROWS], times the scale of scores; or NULL */
+    float *offsets;  /* [CHUNK_GROUPS][ATTEND_OFFSET_ROWS] of a tile */
 };
 
 #include "kernel/attention_convert.h"
@@ -85,8 +87,7 @@ static void convert_query(const struct fixed_call *call, uint32_t row, int32_t *
         for (uint32_t i = 0; i < count; i += 2, out += rows)
             *out = (int32_t)((uint32_t)(lanes[i] & 0xFFFF) | (uint32_t)lanes[i + 1] << 16);
     }
-    call->q_scale[row] =
-        power_of_2(-power) * (float)(a->softcap > 0 ? (double)a->scale / a->softcap : a->scale * SIMD_LOG2_E);
+    call->q_scale[row] = power_of_2(-power) * score_scale(a);
 }
 
 /* ---- one tile of rows against the chunk -------------------------------------------------------------------------- */
@@ -95,6 +96,8 @@ struct fixed_tile {
     const struct fixed_call *call;
     uint32_t row, rows, group_begin,
         group_end;                   /* first row; groups of the chunk that any row sees, and those between */
+    const float *offset_q;           /* its part of the call's, or NULL */
+    const float *offset_table;       /* from the chunk's first group on */
     uint64_t seen[ATTEND_TILE_ROWS]; /* bit i: whether each row sees key i of the chunk */
 };
 
@@ -162,22 +165,27 @@ SIMD_INLINE simd fixed_exp2(simd t)
     return simd_from_bits(simd_int_add(simd_bits(p), simd_int_shift_left(simd_bits(rounded), 23)));
 }
 
-/* Scores in vectors [begin, end) of a row to weights; the largest score, and the sum of the weights. */
+/* Scores in vectors [begin, end) of a row to weights; the largest score, and the sum of the weights. `offsets`: what is added
+ * to the scores of each group, ATTEND_OFFSET_ROWS apart, or NULL. */
 SIMD_INLINE float softmax_vectors(const struct fixed_call *call, const uint32_t begin, const uint32_t end,
-                                  const bool edges, const uint64_t seen, const float *scores, int16_t *weights,
-                                  float *top)
+                                  const bool edges, const uint64_t seen, const float *offsets, const float *scores,
+                                  int16_t *weights, float *top)
 {
     const float softcap = call->attend->softcap;
     simd t[CHUNK_VECTORS], most = simd_set(ALMOST_NOTHING), sum = simd_set(0);
 #pragma GCC unroll 8
     for (uint32_t i = begin; i < end; i++) {
         const uint32_t lane = i * SIMD_LANES;
+        const uint32_t group = lane / KERNEL_GROUP_TOKENS * ATTEND_OFFSET_ROWS;
         simd score = simd_load(scores + lane), n = simd_load(call->v_power + lane),
              scale = simd_load(call->k_scale + lane);
-        if (softcap > 0)
-            score = simd_fms(simd_tanh(simd_mul(score, scale)), simd_set((float)((double)softcap * SIMD_LOG2_E)), n);
-        else
+        if (softcap > 0) {
+            score = offsets ? simd_fma(score, scale, simd_set(offsets[group])) : simd_mul(score, scale);
+            score = simd_fms(simd_tanh(score), simd_set((float)((double)softcap * SIMD_LOG2_E)), n);
+        } else {
+            if (offsets) n = simd_sub(n, simd_set(offsets[group]));
             score = simd_fms(score, scale, n);
+        }
         if (edges) score = simd_where_bits(seen >> lane, score, simd_set(NOTHING));
         most = simd_max(most, score);
         t[i] = score;
@@ -199,10 +207,11 @@ static float fixed_softmax(const struct fixed_tile *tile, uint32_t r, float *top
 {
     const uint64_t seen = tile->seen[r];
     const float *scores = tile->call->scores + r * CHUNK_KEYS;
+    const float *offsets = tile->offset_q ? tile->call->offsets + r : NULL;
     int16_t *weights = tile->call->p + r * CHUNK_KEYS;
-    if (!~seen) return softmax_vectors(tile->call, 0, CHUNK_VECTORS, false, seen, scores, weights, top);
+    if (!~seen) return softmax_vectors(tile->call, 0, CHUNK_VECTORS, false, seen, offsets, scores, weights, top);
     return softmax_vectors(tile->call, tile->group_begin * GROUP_VECTORS, tile->group_end * GROUP_VECTORS, true, seen,
-                           scores, weights, top);
+                           offsets, scores, weights, top);
 }
 
 /* values = values * keep + (sum over the pairs of p * v) * take, for two vectors of columns at most. */
@@ -262,6 +271,9 @@ static void fixed_tile_attend(const struct fixed_tile *tile)
     const struct fixed_call *call = tile->call;
     _Alignas(64) float top[16] = {0}, sum[16] = {0}, keep[16], take[16], maximum[16] = {0};
     fixed_scores(tile);
+    if (tile->offset_q)
+        offsets_of_groups(call->attend->offset_dims, tile->offset_q, tile->offset_table, tile->group_begin,
+                          tile->group_end, call->offsets);
     for (uint32_t r = 0; r < tile->rows; r++) sum[r] = fixed_softmax(tile, r, &top[r]);
     memcpy(maximum, call->maximum + tile->row, tile->rows * sizeof *maximum);
     for (uint32_t i = 0; i < 16; i += SIMD_LANES) {
@@ -344,6 +356,11 @@ static void fixed_segment(struct fixed_call *call, struct segment *segment, cons
         convert_chunk(call, segment, chunk, groups);
         for (uint32_t t = 0; t < tiles; t++) {
             struct fixed_tile tile = {.call = call, .row = part_begin(call->rows, tiles, t)};
+            if (call->offset_q) {
+                uint64_t group = (uint64_t)index * ATTEND_SEGMENT_GROUPS + chunk * CHUNK_GROUPS;
+                tile.offset_q = call->offset_q + (uint64_t)t * a->offset_dims * ATTEND_OFFSET_ROWS;
+                tile.offset_table = a->offset_table + group * a->offset_dims;
+            }
             tile.rows = part_begin(call->rows, tiles, t + 1) - tile.row;
             if (fixed_seen(&tile, index, chunk * CHUNK_KEYS)) fixed_tile_attend(&tile);
         }
@@ -360,6 +377,9 @@ static void fixed_queries(const struct fixed_call *call)
     for (uint32_t t = 0; t < tiles; t++) {
         uint32_t row = part_begin(call->rows, tiles, t), tile_rows = part_begin(call->rows, tiles, t + 1) - row;
         uint32_t parts = (tile_rows + SIMD_TILE_ROWS - 1) / SIMD_TILE_ROWS;
+        if (call->offset_q)
+            offset_queries(call->attend, row, tile_rows,
+                           call->offset_q + (uint64_t)t * call->attend->offset_dims * ATTEND_OFFSET_ROWS);
         for (uint32_t part = 0; part < parts; part++) {
             uint32_t first = part_begin(tile_rows, parts, part), rows = part_begin(tile_rows, parts, part + 1) - first;
             int32_t *out = call->q + (uint64_t)(row + first) * call->q_pairs;
@@ -391,6 +411,10 @@ static void fixed_open(struct fixed_call *call, const struct kernel_attend *atte
     call->sum = call->maximum + rows;
     call->values = call->sum + rows;
     call->q = (int32_t *)(void *)(call->values + rows * columns);
+    if (attend->offset_q) {
+        call->offsets = (float *)(void *)(call->q + rows * call->q_pairs);
+        call->offset_q = call->offsets + CHUNK_GROUPS * ATTEND_OFFSET_ROWS;
+    }
     /* Groups between the sinks and the window are not converted: what they hold is multiplied by 0, so it has to be finite. */
     memset(call->v_scale, 0, 2 * CHUNK_KEYS * sizeof *call->v_scale);
     fixed_queries(call);

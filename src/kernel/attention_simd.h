@@ -180,6 +180,9 @@ struct tile {
     float *q;      /* parts of SIMD_TILE_ROWS rows or less, each [head_dim][rows of the part], times the scale */
     float *scores; /* [rows][ATTEND_SCORE_STRIDE]; then the weights p */
     float *values; /* [rows][round_up(value_dim, 16)] */
+    float *offsets,
+        *offset_q; /* [ATTEND_SEGMENT_GROUPS] and [offset_dims][ATTEND_OFFSET_ROWS], where there are offsets */
+    const float *offset_table; /* from the segment's first group on */
 };
 
 SIMD_INLINE void score_tile(const uint32_t rows, const uint32_t vectors, const float *q, const char *const *k,
@@ -246,15 +249,79 @@ static void tile_scores(const struct tile *tile)
     }
 }
 
+/* ---- offsets of scores ------------------------------------------------------------------------------------------- */
+
+/* What q.k is multiplied with: with a softcap what tanh takes, else in base 2. */
+static float score_scale(const struct kernel_attend *a)
+{
+    return (float)(a->softcap > 0 ? (double)a->scale / a->softcap : a->scale * SIMD_LOG2_E);
+}
+
+/* Rows [row, row + rows) of the offsets' queries, times the scale, as [offset_dims][ATTEND_OFFSET_ROWS]: lanes are rows. */
+static void offset_queries(const struct kernel_attend *a, uint32_t row, uint32_t rows, float *out)
+{
+    const float scale = score_scale(a);
+    for (uint32_t r = 0; r < ATTEND_OFFSET_ROWS; r++) {
+        const uint32_t at = row + (r < rows ? r : 0), head = at % a->group;
+        const float *q = a->offset_q + at / a->group * a->offset_q_token_stride + (uint64_t)head * a->offset_dims;
+        for (uint32_t i = 0; i < a->offset_dims; i++) out[i * ATTEND_OFFSET_ROWS + r] = q[i] * scale;
+    }
+}
+
+/* Of groups [0, groups): one chain of multiply-adds for each group and row, i ascending. */
+SIMD_INLINE void offset_tile(const uint32_t groups, uint32_t dims, const float *q, const float *table, float *out)
+{
+    const uint32_t vectors = ATTEND_OFFSET_ROWS / SIMD_LANES;
+    simd acc[4][ATTEND_OFFSET_ROWS / SIMD_LANES];
+#pragma GCC unroll 4
+    for (uint32_t g = 0; g < groups; g++)
+#pragma GCC unroll 2
+        for (uint32_t j = 0; j < vectors; j++) acc[g][j] = simd_set(0);
+    for (uint32_t i = 0; i < dims; i++, q += ATTEND_OFFSET_ROWS) {
+#pragma GCC unroll 2
+        for (uint32_t j = 0; j < vectors; j++) {
+            simd query = simd_load(q + j * SIMD_LANES);
+#pragma GCC unroll 4
+            for (uint32_t g = 0; g < groups; g++)
+                acc[g][j] = simd_fma(query, simd_set(table[(uint64_t)g * dims + i]), acc[g][j]);
+        }
+    }
+#pragma GCC unroll 4
+    for (uint32_t g = 0; g < groups; g++)
+#pragma GCC unroll 2
+        for (uint32_t j = 0; j < vectors; j++) simd_store(out + g * ATTEND_OFFSET_ROWS + j * SIMD_LANES, acc[g][j]);
+}
+
+/* What is added to the scores of a tile's rows in groups [begin, end), counted from the table's first: out [end][rows]. */
+static void offsets_of_groups(uint32_t dims, const float *q, const float *table, uint32_t begin, uint32_t end,
+                              float *out)
+{
+    for (uint32_t g = begin; g < end;) {
+        if (end - g >= 4) {
+            offset_tile(4, dims, q, table + (uint64_t)g * dims, out + g * ATTEND_OFFSET_ROWS);
+            g += 4;
+        } else {
+            offset_tile(1, dims, q, table + (uint64_t)g * dims, out + g * ATTEND_OFFSET_ROWS);
+            g++;
+        }
+    }
+}
+
 /* ---- softmax ----------------------------------------------------------------------------------------------------- */
 
 /* Turns one row's scores into weights 2^(s - maximum) and returns their sum; keys that the row does not see, between its
- * first and its last and up to the edges of vectors, get the weight 0. */
-static float softmax_row(const struct kernel_attend *a, float *scores, const struct attend_keys *keys, float *maximum)
+ * first and its last and up to the edges of vectors, get the weight 0. `offsets`: what is added to the scores of each group,
+ * ATTEND_OFFSET_ROWS apart, or NULL. */
+static float softmax_row(const struct kernel_attend *a, const float *offsets, float *scores,
+                         const struct attend_keys *keys, float *maximum)
 {
     const struct attend_range range = attend_hull(keys);
     uint32_t begin = range.begin / SIMD_LANES * SIMD_LANES, end = (uint32_t)round_up(range.end, SIMD_LANES);
     simd none = simd_set(-INFINITY);
+    for (uint32_t i = begin; offsets && i < end; i += SIMD_LANES) {
+        simd offset = simd_set(offsets[i / KERNEL_GROUP_TOKENS * ATTEND_OFFSET_ROWS]);
+        simd_store(scores + i, simd_add(simd_load(scores + i), offset));
+    }
     if (a->softcap > 0)
         for (uint32_t i = begin; i < end; i += SIMD_LANES)
             simd_store(scores + i,
@@ -450,7 +517,7 @@ static bool tile_ranges(struct tile *tile, uint32_t segment)
 static void tile_queries(const struct tile *tile)
 {
     const struct kernel_attend *a = tile->attend;
-    float scale = (float)(a->softcap > 0 ? (double)a->scale / a->softcap : a->scale * SIMD_LOG2_E);
+    float scale = score_scale(a);
     uint32_t parts = (tile->rows + SIMD_TILE_ROWS - 1) / SIMD_TILE_ROWS;
     for (uint32_t part = 0; part < parts; part++) {
         uint32_t begin = part_begin(tile->rows, parts, part), rows = part_begin(tile->rows, parts, part + 1) - begin;
@@ -470,12 +537,18 @@ static void tile_attend(const struct tile *tile, float *state)
     float maximum[ATTEND_TILE_ROWS], sum[ATTEND_TILE_ROWS];
     tile_queries(tile);
     tile_scores(tile);
+    if (a->offset_q) {
+        offset_queries(a, tile->row, tile->rows, tile->offset_q);
+        offsets_of_groups(a->offset_dims, tile->offset_q, tile->offset_table, tile->group_begin, tile->group_end,
+                          tile->offsets);
+    }
     for (uint32_t row = 0; row < tile->rows; row++) {
         maximum[row] = -INFINITY;
         sum[row] = 0;
         struct attend_range range = attend_hull(&tile->keys[row]);
         if (range.begin < range.end)
-            sum[row] = softmax_row(a, tile->scores + row * ATTEND_SCORE_STRIDE, &tile->keys[row], &maximum[row]);
+            sum[row] = softmax_row(a, a->offset_q ? tile->offsets + row : NULL,
+                                   tile->scores + row * ATTEND_SCORE_STRIDE, &tile->keys[row], &maximum[row]);
     }
     memset(tile->values, 0, tile->rows * value_stride * sizeof(float));
     for (uint32_t part = 0; part < ATTEND_PARTS; part++) tile_values(tile, part);
@@ -518,6 +591,11 @@ static void float_segment(const struct kernel_attend *attend, struct segment *se
     tile.q = scratch;
     tile.scores = tile.q + ATTEND_TILE_ROWS * round_up(attend->head_dim, 16);
     tile.values = tile.scores + ATTEND_TILE_ROWS * ATTEND_SCORE_STRIDE;
+    if (attend->offset_q) {
+        tile.offsets = tile.values + ATTEND_TILE_ROWS * round_up(attend->value_dim, 16);
+        tile.offset_q = tile.offsets + ATTEND_SEGMENT_GROUPS * ATTEND_OFFSET_ROWS;
+        tile.offset_table = attend->offset_table + (uint64_t)index * ATTEND_SEGMENT_GROUPS * attend->offset_dims;
+    }
     uint64_t rows = (uint64_t)attend->tokens * attend->group, tiles = (rows + ATTEND_TILE_ROWS - 1) / ATTEND_TILE_ROWS;
     segment_ahead(attend, segment, next);
     for (uint64_t t = 0; t < tiles; t++) {

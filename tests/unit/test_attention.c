@@ -20,8 +20,9 @@ struct shape {
 /* One KV head of one sequence with all its queries. */
 struct scene {
     struct shape shape;
-    float *q, *k, *v;       /* [keys, group * head_dim], [keys, head_dim], [keys, value_dim] */
-    float *k_read, *v_read; /* the same rows, as the cache has them */
+    float *q, *k, *v;               /* [keys, group * head_dim], [keys, head_dim], [keys, value_dim] */
+    float *k_read, *v_read;         /* the same rows, as the cache has them */
+    float *offset_q, *offset_table; /* [keys, group * offset_dims], [keys / 16 + 1, offset_dims] */
     struct kernel_span *spans;
     uint32_t span_count;
 };
@@ -94,6 +95,8 @@ static struct scene scene_open(const struct shape *shape, const struct kernel *k
     scene.v = random_rows((uint64_t)s->keys * s->value_dim, 1);
     scene.k_read = random_rows((uint64_t)s->keys * s->head_dim, 1);
     scene.v_read = random_rows((uint64_t)s->keys * s->value_dim, 1);
+    scene.offset_q = random_rows((uint64_t)s->keys * s->group * s->offset_dims, 3);
+    scene.offset_table = random_rows((uint64_t)(s->keys / KERNEL_GROUP_TOKENS + 1) * s->offset_dims, 1);
     scene.span_count = (s->keys + s->span_tokens - 1) / s->span_tokens;
     scene.spans = calloc(scene.span_count, sizeof *scene.spans);
     assert_non_null(scene.spans);
@@ -119,6 +122,8 @@ static void scene_close(struct scene *scene)
     free(scene->k);
     free(scene->v);
     free(scene->k_read);
+    free(scene->offset_q);
+    free(scene->offset_table);
     free(scene->v_read);
 }
 
@@ -129,23 +134,28 @@ static struct kernel_attend scene_attend(const struct scene *scene, uint32_t pos
 {
     const struct shape *s = &scene->shape;
     uint64_t q_stride = (uint64_t)s->group * s->head_dim, out_stride = (uint64_t)s->group * s->value_dim;
-    return (struct kernel_attend){.k_format = s->k_format,
-                                  .v_format = s->v_format,
-                                  .head_dim = s->head_dim,
-                                  .value_dim = s->value_dim,
-                                  .group = s->group,
-                                  .tokens = tokens,
-                                  .position = position,
-                                  .window = s->window,
-                                  .sinks = s->sinks,
-                                  .scale = 1.0f / sqrtf((float)s->head_dim),
-                                  .softcap = s->softcap,
-                                  .q = scene->q + position * q_stride,
-                                  .q_token_stride = q_stride,
-                                  .spans = scene->spans,
-                                  .span_count = scene->span_count,
-                                  .out = out + position * out_stride,
-                                  .out_token_stride = out_stride};
+    return (struct kernel_attend){
+        .k_format = s->k_format,
+        .v_format = s->v_format,
+        .head_dim = s->head_dim,
+        .value_dim = s->value_dim,
+        .group = s->group,
+        .tokens = tokens,
+        .position = position,
+        .window = s->window,
+        .sinks = s->sinks,
+        .offset_q = s->offset_dims ? scene->offset_q + (uint64_t)position * s->group * s->offset_dims : NULL,
+        .offset_q_token_stride = (uint64_t)s->group * s->offset_dims,
+        .offset_table = scene->offset_table,
+        .offset_dims = s->offset_dims,
+        .scale = 1.0f / sqrtf((float)s->head_dim),
+        .softcap = s->softcap,
+        .q = scene->q + position * q_stride,
+        .q_token_stride = q_stride,
+        .spans = scene->spans,
+        .span_count = scene->span_count,
+        .out = out + position * out_stride,
+        .out_token_stride = out_stride};
 }
 
 /* The spans that the queries see a key of, as the cache has them: a window leaves out those before it, but the sinks'. */
@@ -198,6 +208,9 @@ static double score_exact(const struct scene *scene, uint32_t position, uint32_t
     const float *q = scene->q + ((uint64_t)position * s->group + head) * s->head_dim;
     double dot = 0;
     for (uint32_t d = 0; d < s->head_dim; d++) dot += (double)q[d] * scene->k_read[(uint64_t)key * s->head_dim + d];
+    for (uint32_t i = 0; i < s->offset_dims; i++)
+        dot += (double)scene->offset_q[((uint64_t)position * s->group + head) * s->offset_dims + i] *
+               scene->offset_table[(uint64_t)(key / KERNEL_GROUP_TOKENS) * s->offset_dims + i];
     dot /= sqrt(s->head_dim);
     return s->softcap > 0 ? s->softcap * tanh(dot / s->softcap) : dot;
 }
@@ -336,15 +349,15 @@ static void test_exact_in_all_formats(void **unused)
     static const uint32_t dims[][2] = {{64, 64}, {80, 80}, {65, 33}, {96, 112}, {7, 3}, {18, 66}, {3, 128}, {1, 17}};
     static const uint32_t seen[][3] = {{0, 0, 0},   {1, 0, 0},   {33, 5, 0},
                                        {50, 17, 0}, {16, 70, 0}, {20, 4, 0}}; /* window, sinks */
-    static const uint32_t groups[] = {7, 1, 3, 16, 2};
+    static const uint32_t groups[] = {7, 1, 3, 16, 2}, offsets[] = {0, 64, 0, 5};
     uint32_t at = 0;
     for (uint32_t k = 0; k < ARRAY_COUNT(cache_formats); k++)
         for (uint32_t v = 0; v < ARRAY_COUNT(cache_formats); v++)
             for (uint32_t i = 0; i < test_count(2, 24); i++, at++) {
                 const uint32_t *dim = dims[at % ARRAY_COUNT(dims)], *limits = seen[at % ARRAY_COUNT(seen)];
-                const struct shape shape = {cache_formats[k], cache_formats[v], dim[0],    dim[1],
-                                            groups[at % 5],   90 + at % 7,      limits[0], at % 4 == 3 ? 20 : 0,
-                                            16 + at % 3 * 16, limits[1],        0};
+                const struct shape shape = {cache_formats[k], cache_formats[v], dim[0],         dim[1],
+                                            groups[at % 5],   90 + at % 7,      limits[0],      at % 4 == 3 ? 20 : 0,
+                                            16 + at % 3 * 16, limits[1],        offsets[at % 4]};
                 EACH_TABLE(kernel)
                 {
                     struct scene scene = scene_open(&shape, kernel);
@@ -366,10 +379,10 @@ static void test_long_contexts(void **unused)
         {NF_F16, NF_F16, 64, 64, 7, 1100, 512, 0, 32, 0, 0},
         {NF_F32, NF_F16, 32, 32, 1, 3100, 2000, 20, 1024, 0, 0},
         {NF_F16, NF_F16, 16, 16, 1, 2100, 1024, 0, 128, 0, 0},
-        {NF_INT8, NF_INT8, 64, 64, 7, 2100, 0, 0, 64, 0, 0},
+        {NF_INT8, NF_INT8, 64, 64, 7, 2100, 0, 0, 64, 0, 64},
         {NF_INT8, NF_INT4, 20, 33, 2, 2500, 300, 0, 32, 1100, 0},
         {NF_FP8_E4M3, NF_INT8, 48, 16, 3, 2300, 100, 0, 16, 4, 0},
-        {NF_F32, NF_F32, 16, 20, 2, 2300, 500, 0, 64, 1030, 0},
+        {NF_F32, NF_F32, 16, 20, 2, 2300, 500, 0, 64, 1030, 7},
         {NF_INT4, NF_BF16, 64, 16, 1, 2100, 1500, 0, 128, 600, 0},
     };
     EACH_TABLE(kernel)
@@ -406,9 +419,9 @@ static void test_chunks_and_spans(void **unused)
         {NF_F32, NF_F16, 24, 20, 4, 170, 0, 0, 256, 0, 0},
         {NF_F16, NF_F32, 16, 16, 13, 170, 1, 0, 256, 0, 0},
         {NF_INT8, NF_INT8, 64, 64, 7, 170, 0, 0, 256, 0, 0},
-        {NF_INT4, NF_INT4, 21, 50, 3, 170, 20, 0, 256, 37, 0},
+        {NF_INT4, NF_INT4, 21, 50, 3, 170, 20, 0, 256, 37, 9},
         {NF_FP8_E5M2, NF_FP8_E4M3, 16, 16, 2, 170, 40, 0, 256, 3, 0},
-        {NF_F32, NF_F32, 16, 16, 3, 170, 40, 0, 256, 30, 0},
+        {NF_F32, NF_F32, 16, 16, 3, 170, 40, 9, 256, 30, 64},
         {NF_BF16, NF_INT8, 16, 16, 2, 170, 0, 0, 256, 0, 0},
     };
     EACH_TABLE(kernel)
