@@ -13,7 +13,6 @@
 
 #define F16_MAX_BITS 0x7BFFu
 #define STRIP 64u               /* elements encoded at a time; a multiple of 4 */
-#define ERROR_LANES 16u         /* partial sums of a squared error */
 #define WRITE_ROUNDER 0x1.8p23f /* x + this has the nearest whole number in its low bits */
 
 static inline uint32_t float_bits(float value)
@@ -78,63 +77,91 @@ static inline void encode_fp8(const float *row, uint32_t count, float inverse, f
     }
 }
 
+/* Eight elements as one vector of the compiler's, which makes what the instruction set has of it. */
+#define WRITE_LANES 8u
+typedef float write_lanes __attribute__((vector_size(WRITE_LANES * sizeof(float))));
+typedef int32_t write_mask __attribute__((vector_size(WRITE_LANES * sizeof(int32_t))));
+
+/* The `count` elements at `row` times `inverse`; `missing` in the lanes that are left. */
+static inline __attribute__((always_inline)) void lanes_load(const float *row, uint32_t count, float inverse,
+                                                             float missing, write_lanes *out)
+{
+    if (count >= WRITE_LANES) {
+        memcpy(out, row, sizeof *out);
+        *out *= inverse;
+        return;
+    }
+    for (uint32_t i = 0; i < WRITE_LANES; i++) (*out)[i] = i < count ? row[i] * inverse : missing;
+}
+
 /* Between the levels. */
 static inline float int4_middle(uint32_t i)
 {
     return 0.5f * (float)(cache_int4_levels[i] + cache_int4_levels[i + 1]);
 }
 
-static inline void encode_int4(const float *row, uint32_t count, float inverse, uint8_t *codes)
+static void encode_int4(const float *row, uint32_t count, float inverse, uint8_t *codes)
 {
-    uint32_t lanes[STRIP] = {0};
-    for (uint32_t level = 0; level < 15; level++) {
-        const float middle = int4_middle(level);
-        for (uint32_t i = 0; i < count; i++) lanes[i] += row[i] * inverse > middle;
+    for (uint32_t at = 0; at < count; at += WRITE_LANES) {
+        const uint32_t some = count - at < WRITE_LANES ? count - at : WRITE_LANES;
+        write_lanes x;
+        write_mask code = {0};
+        lanes_load(row + at, some, inverse, 0, &x);
+        for (uint32_t level = 0; level < 15; level++) code -= x > int4_middle(level);
+        for (uint32_t i = 0; i < some; i++) codes[at + i] = (uint8_t)code[i];
     }
-    for (uint32_t i = 0; i < count; i++) codes[i] = (uint8_t)lanes[i];
 }
 
 /* The squared error of a row, in units of its scale, summed in a fixed order. */
 static float int4_error(const float *row, uint32_t count, float inverse)
 {
-    float sums[ERROR_LANES] = {0};
-    for (uint32_t at = 0; at < count; at += ERROR_LANES) {
-        float x[ERROR_LANES], nearest[ERROR_LANES];
-        const uint32_t some = count - at < ERROR_LANES ? count - at : ERROR_LANES;
-        for (uint32_t i = 0; i < ERROR_LANES; i++) nearest[i] = cache_int4_levels[0];
-        if (some == ERROR_LANES)
-            for (uint32_t i = 0; i < ERROR_LANES; i++) x[i] = row[at + i] * inverse;
-        else /* what is missing has no error */
-            for (uint32_t i = 0; i < ERROR_LANES; i++) x[i] = i < some ? row[at + i] * inverse : cache_int4_levels[0];
+    const float lowest = cache_int4_levels[0];
+    write_lanes sums = {0};
+    for (uint32_t at = 0; at < count; at += WRITE_LANES) {
+        write_lanes x, nearest = {0};
+        lanes_load(row + at, count - at, inverse, lowest, &x); /* what is missing has no error */
+        nearest += lowest;
         for (uint32_t level = 0; level < 15; level++) {
-            const float middle = int4_middle(level),
-                        step = (float)(cache_int4_levels[level + 1] - cache_int4_levels[level]);
-            for (uint32_t i = 0; i < ERROR_LANES; i++) nearest[i] += x[i] > middle ? step : 0;
+            const int32_t step = (int32_t)float_bits((float)(cache_int4_levels[level + 1] - cache_int4_levels[level]));
+            nearest += (write_lanes)((x > int4_middle(level)) & step);
         }
-        for (uint32_t i = 0; i < ERROR_LANES; i++) sums[i] += (x[i] - nearest[i]) * (x[i] - nearest[i]);
+        sums += (x - nearest) * (x - nearest);
     }
-    for (uint32_t half = ERROR_LANES / 2; half; half /= 2)
+    for (uint32_t half = WRITE_LANES / 2; half; half /= 2)
         for (uint32_t i = 0; i < half; i++) sums[i] += sums[i + half];
     return sums[0];
 }
 
+/* The best scale of a row so far. */
+struct int4_choice {
+    uint16_t scale;
+    float size, error;
+};
+
+/* Tries a scale of `size` times what the largest element asks for, negative for the mirrored levels. */
+static void int4_try(const float *row, uint32_t count, float largest, float size, struct int4_choice *best)
+{
+    uint16_t scale = scale_at_least(largest * fabsf(size), (float)-cache_int4_levels[0]);
+    if (size < 0) scale |= 0x8000u;
+    const float value = f16_to_f32(scale), error = int4_error(row, count, 1.0f / value) * value * value;
+    if (best->scale && !(error < best->error)) return;
+    *best = (struct int4_choice){scale, size, error};
+}
+
+/* Four sizes of both signs, then the two next to the best. */
 static uint16_t int4_scale(const float *row, uint32_t count, float largest)
 {
-    static const float sizes[] = {0.75f, 0.81f, 0.87f, 0.92f, 0.98f, 1.04f, 1.09f, 1.15f};
-    uint16_t best = 0;
-    float least = INFINITY;
+    static const float sizes[] = {0.80f, 0.91f, 1.02f, 1.13f};
+    struct int4_choice best = {0};
     if (largest == 0) return 0;
     for (uint32_t i = 0; i < ARRAY_COUNT(sizes); i++) {
-        const uint16_t size = scale_at_least(largest * sizes[i], -cache_int4_levels[0]);
-        const float scale = f16_to_f32(size);
-        for (uint32_t sign = 0; sign < 2; sign++) {
-            float error = int4_error(row, count, (sign ? -1 : 1) / scale) * scale * scale;
-            if (best && !(error < least)) continue;
-            least = error;
-            best = (uint16_t)(size | sign << 15);
-        }
+        int4_try(row, count, largest, sizes[i], &best);
+        int4_try(row, count, largest, -sizes[i], &best);
     }
-    return best;
+    const float size = best.size, step = 0.055f;
+    int4_try(row, count, largest, size - step, &best);
+    int4_try(row, count, largest, size + step, &best);
+    return best.scale;
 }
 
 static uint16_t row_scale(enum number_format format, const float *row, uint32_t count)
@@ -171,10 +198,40 @@ static void encode(enum number_format format, const float *row, uint32_t count, 
 
 /* ---- codes into their places ------------------------------------------------------------------------------------- */
 
-static inline void place_code(uint8_t *codes, struct cache_place place, bool nibble, uint8_t code)
+/* Elements [d, d + count) of a K row of `dim`, d a multiple of 4, all of them or up to the next multiple of 4. */
+static void k_place(enum number_format format, uint8_t *out, uint32_t token, uint32_t dim, uint32_t d, uint32_t count,
+                    const uint8_t *codes)
 {
-    uint8_t *at = codes + place.byte;
-    *at = nibble ? (uint8_t)((*at & ~(15u << place.shift)) | (uint32_t)code << place.shift) : code;
+    uint32_t i = 0;
+    if (format != NF_INT4) {
+        for (; i + 2 <= count; i += 2) memcpy(out + (uint64_t)(d + i) * KERNEL_GROUP_TOKENS + token * 2, codes + i, 2);
+        if (i < count) out[(uint64_t)(d + i) * KERNEL_GROUP_TOKENS + token] = codes[i];
+        return;
+    }
+    for (; i < count; i += 4) {
+        uint8_t *unit = out + (uint64_t)(d + i) / 2 * KERNEL_GROUP_TOKENS;
+        const uint8_t next[4] = {codes[i], i + 1 < count ? codes[i + 1] : 0, i + 2 < count ? codes[i + 2] : 0,
+                                 i + 3 < count ? codes[i + 3] : 0};
+        if (dim - d - i < 3) {
+            unit[token] = (uint8_t)(next[0] | next[1] << 4);
+        } else {
+            unit[2 * token] = (uint8_t)(next[0] | next[2] << 4);
+            unit[2 * token + 1] = (uint8_t)(next[1] | next[3] << 4);
+        }
+    }
+}
+
+/* Columns [c, c + count) of a V row of `dim`. A byte of int4 holds another token's code too. */
+static void v_place(enum number_format format, uint8_t *out, uint32_t token, uint32_t dim, uint32_t c, uint32_t count,
+                    const uint8_t *codes)
+{
+    const struct cache_place first = cache_v_place(format, dim, token, c);
+    const uint8_t others = (uint8_t) ~(15u << first.shift);
+    out += first.byte;
+    if (format == NF_INT4)
+        for (uint32_t i = 0; i < count; i++) out[2 * i] = (uint8_t)((out[2 * i] & others) | codes[i] << first.shift);
+    else
+        for (uint32_t i = 0; i < count; i++) out[2 * i] = codes[i];
 }
 
 /* The row of one token, of K or of V, of a coded format. */
@@ -183,16 +240,12 @@ static void row_write(enum number_format format, bool is_k, uint8_t *group, uint
 {
     const uint16_t scale = row_scale(format, row, dim);
     const float inverse = scale ? 1.0f / f16_to_f32(scale) : 0;
-    uint8_t codes[STRIP], *out = group + CACHE_SCALE_BYTES;
+    uint8_t codes[STRIP];
     memcpy(group + token * sizeof scale, &scale, sizeof scale);
     for (uint32_t first = 0; first < dim; first += STRIP) {
         const uint32_t some = dim - first < STRIP ? dim - first : STRIP;
         encode(format, row + first, some, inverse, codes);
-        for (uint32_t i = 0; i < some; i++)
-            if (is_k)
-                place_code(out, cache_k_place(format, dim, token, first + i), format == NF_INT4, codes[i]);
-            else
-                place_code(out, cache_v_place(format, dim, token, first + i), format == NF_INT4, codes[i]);
+        (is_k ? k_place : v_place)(format, group + CACHE_SCALE_BYTES, token, dim, first, some, codes);
     }
 }
 

@@ -2,7 +2,7 @@
  * double precision over the rows as they are decoded, and against themselves, bit for bit, however a prompt is chunked, spans are cut and segments are shared
  * out.
  *
- * Every slot that was not written holds 0xFF bytes, a NaN in each cache format, and each span is an allocation of
+ * Every slot that was not written holds 0xFF bytes, a NaN in each cache format that has one, and each span is an allocation of
  * its own size: one number read from the wrong place makes the result a NaN, or asan speak. */
 #include "kernel/kernel.h"
 #include "support.h"
@@ -77,11 +77,13 @@ static void scene_read(struct scene *scene)
     }
 }
 
+static int unwritten_byte = 0xFF;
+
 static void *unwritten(uint64_t bytes)
 {
     void *memory = aligned_alloc(64, (bytes + 63) / 64 * 64);
     assert_non_null(memory);
-    memset(memory, 0xFF, bytes);
+    memset(memory, unwritten_byte, bytes);
     return memory;
 }
 
@@ -183,8 +185,8 @@ static void scene_run(const struct scene *scene, const struct kernel *kernel, ui
     float *state = malloc(state_bytes), *next = malloc(state_bytes);
     float *scratch = aligned_alloc(64, kernel_attend_scratch_floats(&attend) * sizeof(float));
     assert_true(state && next && scratch);
-    memset(state, 0xFF, state_bytes);
-    memset(scratch, 0xFF, kernel_attend_scratch_floats(&attend) * sizeof(float));
+    memset(state, unwritten_byte, state_bytes);
+    memset(scratch, unwritten_byte, kernel_attend_scratch_floats(&attend) * sizeof(float));
     uint32_t segments = (position + tokens - 1) / KERNEL_SEGMENT_TOKENS + 1;
     kernel->attend(&attend, 0, split == WHOLE ? segments : 1, state, scratch);
     for (uint32_t i = 1; split == BY_SEGMENT && i < segments; i++) {
@@ -471,6 +473,40 @@ static void test_masked_keys_leave_no_trace(void **unused)
     }
 }
 
+/* Nor has what lies in slots that no token was written to, in the spans between sinks and window, or in the scratch: NaNs and
+ * infinities as elements or scales, the largest numbers, zeros. */
+static void test_unwritten_bytes_leave_no_trace(void **unused)
+{
+    (void)unused;
+    static const int bytes[] = {0xFF, 0x00, 0x7C, 0x7B, 0xFC, 0x80};
+    EACH_TABLE(kernel)
+    for (uint32_t f = 0; f < ARRAY_COUNT(cache_formats); f++)
+        for (uint32_t i = 0; i < 2; i++) {
+            const enum number_format k = cache_formats[f], v = cache_formats[(f + i) % ARRAY_COUNT(cache_formats)];
+            const struct shape shape = {k, v, 20, 18, 3, 150, 40, 0, 16, i * 3, i * 5};
+            float *first = NULL;
+            for (uint32_t b = 0; b < ARRAY_COUNT(bytes); b++) {
+                unwritten_byte = bytes[b];
+                float *out = out_open(&shape);
+                for (uint32_t at = 0; at < shape.keys; at += 21) { /* only rows up to the chunk's last are there */
+                    struct shape part = shape;
+                    part.keys = smaller(at + 21, shape.keys);
+                    struct scene scene = scene_open(&part, kernel);
+                    scene_run(&scene, kernel, at, part.keys - at, WHOLE, out);
+                    scene_close(&scene);
+                }
+                if (first)
+                    expect_same(kernel, first, out, out_count(&shape), "an unwritten byte of", (uint32_t)bytes[b]);
+                if (!first)
+                    first = out;
+                else
+                    free(out);
+            }
+            free(first);
+        }
+    unwritten_byte = 0xFF;
+}
+
 static void test_fold_of_empty_states(void **unused)
 {
     (void)unused;
@@ -584,6 +620,7 @@ int main(void)
         cmocka_unit_test(test_long_contexts),
         cmocka_unit_test(test_chunks_and_spans),
         cmocka_unit_test(test_masked_keys_leave_no_trace),
+        cmocka_unit_test(test_unwritten_bytes_leave_no_trace),
         cmocka_unit_test(test_fold_of_empty_states),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
