@@ -4,6 +4,7 @@
  * segment ascending, values with keys ascending, segments folded ascending. No multiply is fused with its add here, and
  * exp and tanh are the C library's, so that a mistake in the vector code's own is seen. Not meant to be fast. */
 #include "kernel/attention_internal.h"
+#include "kernel/attention_write.h"
 #include "kernel/kernel_internal.h"
 
 #include <math.h>
@@ -16,25 +17,13 @@ static void element_store(enum number_format format, void *base, uint64_t index,
         ((float *)base)[index] = value;
         return;
     case NF_F16:
-        ((uint16_t *)base)[index] = f16_from_f32(value > KERNEL_F16_MAX    ? KERNEL_F16_MAX
-                                                 : value < -KERNEL_F16_MAX ? -KERNEL_F16_MAX
-                                                                           : value);
+        ((uint16_t *)base)[index] = f16_from_f32(clamped(value, KERNEL_F16_MAX));
+        return;
+    case NF_BF16:
+        ((uint16_t *)base)[index] = bf16_from_f32(value);
         return;
     default:
         ASSERT(!"a cache format");
-    }
-}
-
-static float element_load(enum number_format format, const void *base, uint64_t index)
-{
-    switch (format) {
-    case NF_F32:
-        return ((const float *)base)[index];
-    case NF_F16:
-        return f16_to_f32(((const uint16_t *)base)[index]);
-    default:
-        ASSERT(!"a cache format");
-        return 0;
     }
 }
 
@@ -42,24 +31,40 @@ void kernel_kv_write_ref(enum number_format k_format, enum number_format v_forma
                          uint32_t first_slot, uint32_t count, const float *k, uint64_t k_stride, uint32_t head_dim,
                          const float *v, uint64_t v_stride, uint32_t value_dim)
 {
+    ASSERT(kernel_cache_format(k_format) && kernel_cache_format(v_format));
+    if (cache_coded(k_format)) coded_rows_write(k_format, true, k_groups, first_slot, count, k, k_stride, head_dim);
+    if (cache_coded(v_format)) coded_rows_write(v_format, false, v_groups, first_slot, count, v, v_stride, value_dim);
     for (uint32_t i = 0; i < count; i++) {
         uint64_t group = (first_slot + i) / KERNEL_GROUP_TOKENS, lane = (first_slot + i) % KERNEL_GROUP_TOKENS;
-        for (uint32_t d = 0; d < head_dim; d++)
+        for (uint32_t d = 0; d < head_dim && !cache_coded(k_format); d++)
             element_store(k_format, k_groups, (group * head_dim + d) * KERNEL_GROUP_TOKENS + lane, k[i * k_stride + d]);
-        for (uint32_t d = 0; d < value_dim; d++)
+        for (uint32_t d = 0; d < value_dim && !cache_coded(v_format); d++)
             element_store(v_format, v_groups, (group * KERNEL_GROUP_TOKENS + lane) * value_dim + d,
                           v[i * v_stride + d]);
     }
 }
 
-static float score(const struct kernel_attend *attend, const float *q, const struct attend_groups *groups, uint32_t key)
+/* One query row: token and head of the call. */
+struct query {
+    const struct kernel_attend *attend;
+    uint32_t token, head, segment;
+};
+
+static float score(const struct query *query, const struct attend_groups *groups, uint32_t key, float *row)
 {
-    const char *k = groups->k[key / KERNEL_GROUP_TOKENS];
+    const struct kernel_attend *a = query->attend;
+    const float *q = a->q + query->token * a->q_token_stride + (uint64_t)query->head * a->head_dim;
     float dot = 0;
-    for (uint32_t d = 0; d < attend->head_dim; d++)
-        dot += q[d] * element_load(attend->k_format, k, (uint64_t)d * KERNEL_GROUP_TOKENS + key % KERNEL_GROUP_TOKENS);
-    dot *= attend->scale;
-    return attend->softcap > 0 ? attend->softcap * tanhf(dot / attend->softcap) : dot;
+    kernel_k_row_decode(a->k_format, groups->k[key / KERNEL_GROUP_TOKENS], key % KERNEL_GROUP_TOKENS, a->head_dim, row);
+    for (uint32_t d = 0; d < a->head_dim; d++) dot += q[d] * row[d];
+    if (a->offset_q) {
+        uint64_t group = (uint64_t)query->segment * ATTEND_SEGMENT_GROUPS + key / KERNEL_GROUP_TOKENS;
+        const float *table = a->offset_table + group * a->offset_dims;
+        q = a->offset_q + query->token * a->offset_q_token_stride + (uint64_t)query->head * a->offset_dims;
+        for (uint32_t i = 0; i < a->offset_dims; i++) dot += q[i] * table[i];
+    }
+    dot *= a->scale;
+    return a->softcap > 0 ? a->softcap * tanhf(dot / a->softcap) : dot;
 }
 
 /* Folds (maximum, sum, values) into a row of the state, which may be empty; a partial without keys changes nothing. */
@@ -78,26 +83,28 @@ static void fold_row(float *row, float maximum, float sum, const float *values, 
     for (uint32_t d = 0; d < value_dim; d++) row[2 + d] = row[2 + d] * old_weight + values[d] * weight;
 }
 
-/* One (token, head) over the keys `range` of a segment, folded into its row of the state. */
-static void attend_row(const struct kernel_attend *attend, const float *q, const struct attend_groups *groups,
-                       struct attend_range range, float *row, float *scratch)
+/* One (token, head) over the keys of a segment that it sees, folded into its row of the state. */
+static void attend_row(const struct query *query, const struct attend_groups *groups, float *state, float *scratch)
 {
-    float *scores = scratch, *values = scratch + ATTEND_SCORE_STRIDE, maximum = -INFINITY, sum = 0;
-    if (range.begin >= range.end) return;
-    for (uint32_t key = range.begin; key < range.end; key++) {
-        scores[key] = score(attend, q, groups, key);
-        if (scores[key] > maximum) maximum = scores[key];
-    }
-    for (uint32_t d = 0; d < attend->value_dim; d++) values[d] = 0;
-    for (uint32_t key = range.begin; key < range.end; key++) {
-        float p = expf(scores[key] - maximum);
-        const char *v = groups->v[key / KERNEL_GROUP_TOKENS];
-        sum += p;
-        for (uint32_t d = 0; d < attend->value_dim; d++)
-            values[d] +=
-                p * element_load(attend->v_format, v, (uint64_t)(key % KERNEL_GROUP_TOKENS) * attend->value_dim + d);
-    }
-    fold_row(row, maximum, sum, values, attend->value_dim);
+    const struct kernel_attend *a = query->attend;
+    const struct attend_keys keys = attend_visible(a, query->token, query->segment);
+    float *scores = scratch, *values = scratch + ATTEND_SCORE_STRIDE, *row = values + a->value_dim;
+    float maximum = -INFINITY, sum = 0;
+    for (uint32_t part = 0; part < ATTEND_PARTS; part++)
+        for (uint32_t key = keys.part[part].begin; key < keys.part[part].end; key++) {
+            scores[key] = score(query, groups, key, row);
+            if (scores[key] > maximum) maximum = scores[key];
+        }
+    for (uint32_t d = 0; d < a->value_dim; d++) values[d] = 0;
+    for (uint32_t part = 0; part < ATTEND_PARTS; part++)
+        for (uint32_t key = keys.part[part].begin; key < keys.part[part].end; key++) {
+            float p = expf(scores[key] - maximum);
+            const char *v = groups->v[key / KERNEL_GROUP_TOKENS];
+            sum += p;
+            kernel_v_row_decode(a->v_format, v, key % KERNEL_GROUP_TOKENS, a->value_dim, row);
+            for (uint32_t d = 0; d < a->value_dim; d++) values[d] += p * row[d];
+        }
+    fold_row(state, maximum, sum, values, a->value_dim);
 }
 
 void kernel_attend_ref(const struct kernel_attend *attend, uint32_t segment_begin, uint32_t segment_end, float *state,
@@ -110,8 +117,7 @@ void kernel_attend_ref(const struct kernel_attend *attend, uint32_t segment_begi
         float *row = state;
         for (uint32_t token = 0; token < attend->tokens; token++)
             for (uint32_t head = 0; head < attend->group; head++, row += 2 + attend->value_dim)
-                attend_row(attend, attend->q + token * attend->q_token_stride + (uint64_t)head * attend->head_dim,
-                           &groups, attend_visible(attend, token, segment), row, scratch);
+                attend_row(&(struct query){attend, token, head, segment}, &groups, row, scratch);
     }
 }
 

@@ -15,6 +15,7 @@
  * stays in its lane and is dropped); V rows outside a row's keys are never multiplied, not even by zero, since they
  * may hold NaN. */
 #include "kernel/attention_internal.h"
+#include "kernel/attention_write.h"
 #include "kernel/kernel_internal.h"
 #include "kernel/simd_math.h"
 
@@ -78,24 +79,7 @@
         ASSERT(!"rows of a tile");          \
     }
 
-/* ---- cache formats: one load and one store each ------------------------------------------------------------------ */
-
-/* SIMD_LANES elements from `index` on; `format` is a constant where it matters. */
-SIMD_INLINE simd cache_load(enum number_format format, const char *base, uint64_t index)
-{
-    return format == NF_F16 ? simd_load_f16((const uint16_t *)base + index) : simd_load((const float *)base + index);
-}
-
-SIMD_INLINE simd cache_load_first(enum number_format format, const char *base, uint64_t index, uint32_t count)
-{
-    return format == NF_F16 ? simd_load_f16_first((const uint16_t *)base + index, count)
-                            : simd_load_first((const float *)base + index, count);
-}
-
-SIMD_INLINE uint32_t cache_element_bytes(enum number_format format)
-{
-    return format == NF_F16 ? 2 : 4;
-}
+/* ---- writing ----------------------------------------------------------------------------------------------------- */
 
 SIMD_INLINE void store_f16_saturated(uint16_t *out, simd a)
 {
@@ -112,6 +96,11 @@ static void f16_from_row(const float *row, uint32_t count, uint16_t *out)
     memcpy(out + i, lanes, (count - i) * sizeof *lanes);
 }
 
+static void bf16_from_row(const float *row, uint32_t count, uint16_t *out)
+{
+    for (uint32_t i = 0; i < count; i++) out[i] = bf16_from_f32(row[i]);
+}
+
 /* K rows of one group, lanes [lane, lane + count), 16 elements of d at a time: a strip's lines stay near. */
 static void k_group_write(enum number_format format, char *group, uint32_t lane, uint32_t count, const float *k,
                           uint64_t k_stride, uint32_t head_dim)
@@ -121,14 +110,40 @@ static void k_group_write(enum number_format format, char *group, uint32_t lane,
         for (uint32_t i = 0; i < count; i++) {
             const float *row = k + i * k_stride + d;
             uint64_t at = (uint64_t)d * KERNEL_GROUP_TOKENS + lane + i;
-            if (format == NF_F16) {
-                uint16_t halves[16];
-                f16_from_row(row, strip, halves);
-                for (uint32_t e = 0; e < strip; e++) ((uint16_t *)group)[at + e * KERNEL_GROUP_TOKENS] = halves[e];
-            } else {
+            if (format == NF_F32) {
                 for (uint32_t e = 0; e < strip; e++) ((float *)group)[at + e * KERNEL_GROUP_TOKENS] = row[e];
+            } else {
+                uint16_t halves[16];
+                (format == NF_F16 ? f16_from_row : bf16_from_row)(row, strip, halves);
+                for (uint32_t e = 0; e < strip; e++) ((uint16_t *)group)[at + e * KERNEL_GROUP_TOKENS] = halves[e];
             }
         }
+    }
+}
+
+/* K of the formats without a scale. */
+static void k_write(enum number_format format, char *groups, uint32_t first_slot, uint32_t count, const float *k,
+                    uint64_t k_stride, uint32_t head_dim)
+{
+    uint64_t bytes = kernel_k_group_bytes(format, head_dim);
+    for (uint32_t i = 0, some; i < count; i += some) {
+        uint32_t lane = (first_slot + i) % KERNEL_GROUP_TOKENS;
+        some = KERNEL_GROUP_TOKENS - lane < count - i ? KERNEL_GROUP_TOKENS - lane : count - i;
+        k_group_write(format, groups + (first_slot + i) / KERNEL_GROUP_TOKENS * bytes, lane, some, k + i * k_stride,
+                      k_stride, head_dim);
+    }
+}
+
+static void v_write(enum number_format format, char *groups, uint32_t first_slot, uint32_t count, const float *v,
+                    uint64_t v_stride, uint32_t value_dim)
+{
+    uint64_t bytes = kernel_row_bytes(format, value_dim);
+    for (uint32_t i = 0; i < count; i++) {
+        char *row = groups + (first_slot + i) * bytes;
+        if (format == NF_F32)
+            memcpy(row, v + i * v_stride, bytes);
+        else
+            (format == NF_F16 ? f16_from_row : bf16_from_row)(v + i * v_stride, value_dim, (uint16_t *)row);
     }
 }
 
@@ -136,21 +151,15 @@ void ATTEND_NAME(kv_write)(enum number_format k_format, enum number_format v_for
                            uint32_t first_slot, uint32_t count, const float *k, uint64_t k_stride, uint32_t head_dim,
                            const float *v, uint64_t v_stride, uint32_t value_dim)
 {
-    ASSERT(k_format <= NF_F16 && v_format <= NF_F16);
-    uint64_t k_bytes = kernel_k_group_bytes(k_format, head_dim), row_bytes = number_format_bytes(v_format, value_dim);
-    for (uint32_t i = 0, some; i < count; i += some) {
-        uint32_t lane = (first_slot + i) % KERNEL_GROUP_TOKENS;
-        some = KERNEL_GROUP_TOKENS - lane < count - i ? KERNEL_GROUP_TOKENS - lane : count - i;
-        char *group = (char *)k_groups + (first_slot + i) / KERNEL_GROUP_TOKENS * k_bytes;
-        k_group_write(k_format, group, lane, some, k + i * k_stride, k_stride, head_dim);
-    }
-    for (uint32_t i = 0; i < count; i++) {
-        char *row = (char *)v_groups + (first_slot + i) * row_bytes;
-        if (v_format == NF_F16)
-            f16_from_row(v + i * v_stride, value_dim, (uint16_t *)row);
-        else
-            memcpy(row, v + i * v_stride, row_bytes);
-    }
+    ASSERT(kernel_cache_format(k_format) && kernel_cache_format(v_format));
+    if (cache_coded(k_format))
+        coded_rows_write(k_format, true, k_groups, first_slot, count, k, k_stride, head_dim);
+    else
+        k_write(k_format, k_groups, first_slot, count, k, k_stride, head_dim);
+    if (cache_coded(v_format))
+        coded_rows_write(v_format, false, v_groups, first_slot, count, v, v_stride, value_dim);
+    else
+        v_write(v_format, v_groups, first_slot, count, v, v_stride, value_dim);
 }
 
 /* ---- scores ------------------------------------------------------------------------------------------------------ */
@@ -165,12 +174,15 @@ struct segment {
 struct tile {
     const struct kernel_attend *attend;
     const struct segment *segment;
-    uint32_t row, rows;                          /* first row (token * group + head), and how many */
-    struct attend_range range[ATTEND_TILE_ROWS]; /* keys that each row sees */
-    uint32_t group_begin, group_end;             /* key groups that any row sees */
+    uint32_t row, rows;                        /* first row (token * group + head), and how many */
+    struct attend_keys keys[ATTEND_TILE_ROWS]; /* that each row sees */
+    uint32_t group_begin, group_end;           /* key groups that any row sees */
     float *q;      /* parts of SIMD_TILE_ROWS rows or less, each [head_dim][rows of the part], times the scale */
     float *scores; /* [rows][ATTEND_SCORE_STRIDE]; then the weights p */
     float *values; /* [rows][round_up(value_dim, 16)] */
+    float *offsets,
+        *offset_q; /* [ATTEND_SEGMENT_GROUPS] and [offset_dims][ATTEND_OFFSET_ROWS], where there are offsets */
+    const float *offset_table; /* from the segment's first group on */
 };
 
 SIMD_INLINE void score_tile(const uint32_t rows, const uint32_t vectors, const float *q, const char *const *k,
@@ -185,8 +197,8 @@ SIMD_INLINE void score_tile(const uint32_t rows, const uint32_t vectors, const f
         simd key[2];
 #pragma GCC unroll 2
         for (uint32_t j = 0; j < vectors; j++)
-            key[j] = cache_load(NF_F32, k[j / GROUP_VECTORS],
-                                (uint64_t)d * KERNEL_GROUP_TOKENS + j % GROUP_VECTORS * SIMD_LANES);
+            key[j] = simd_load((const float *)k[j / GROUP_VECTORS] + (uint64_t)d * KERNEL_GROUP_TOKENS +
+                               j % GROUP_VECTORS * SIMD_LANES);
             /* The lines [d][16 keys] of the groups ahead. */
 #pragma GCC unroll 2
         for (uint32_t g = 0; g < SCORE_GROUPS; g++)
@@ -237,28 +249,87 @@ static void tile_scores(const struct tile *tile)
     }
 }
 
-/* ---- softmax ----------------------------------------------------------------------------------------------------- */
+/* ---- offsets of scores ------------------------------------------------------------------------------------------- */
 
-SIMD_INLINE uint32_t lane_of(uint32_t key, uint32_t first)
+/* What q.k is multiplied with: with a softcap what tanh takes, else in base 2. */
+static float score_scale(const struct kernel_attend *a)
 {
-    return key <= first ? 0 : key - first < SIMD_LANES ? key - first : SIMD_LANES;
+    return (float)(a->softcap > 0 ? (double)a->scale / a->softcap : a->scale * SIMD_LOG2_E);
 }
 
-/* Turns one row's scores into weights 2^(s - maximum) and returns their sum; keys outside the row's range, up to the
- * edges of its groups, get the weight 0. */
-static float softmax_row(const struct kernel_attend *a, float *scores, struct attend_range range, float *maximum)
+/* Rows [row, row + rows) of the offsets' queries, times the scale, as [offset_dims][ATTEND_OFFSET_ROWS]: lanes are rows. */
+static void offset_queries(const struct kernel_attend *a, uint32_t row, uint32_t rows, float *out)
 {
+    const float scale = score_scale(a);
+    for (uint32_t r = 0; r < ATTEND_OFFSET_ROWS; r++) {
+        const uint32_t at = row + (r < rows ? r : 0), head = at % a->group;
+        const float *q = a->offset_q + at / a->group * a->offset_q_token_stride + (uint64_t)head * a->offset_dims;
+        for (uint32_t i = 0; i < a->offset_dims; i++) out[i * ATTEND_OFFSET_ROWS + r] = q[i] * scale;
+    }
+}
+
+/* Of groups [0, groups): one chain of multiply-adds for each group and row, i ascending. */
+SIMD_INLINE void offset_tile(const uint32_t groups, uint32_t dims, const float *q, const float *table, float *out)
+{
+    const uint32_t vectors = ATTEND_OFFSET_ROWS / SIMD_LANES;
+    simd acc[4][ATTEND_OFFSET_ROWS / SIMD_LANES];
+#pragma GCC unroll 4
+    for (uint32_t g = 0; g < groups; g++)
+#pragma GCC unroll 2
+        for (uint32_t j = 0; j < vectors; j++) acc[g][j] = simd_set(0);
+    for (uint32_t i = 0; i < dims; i++, q += ATTEND_OFFSET_ROWS) {
+#pragma GCC unroll 2
+        for (uint32_t j = 0; j < vectors; j++) {
+            simd query = simd_load(q + j * SIMD_LANES);
+#pragma GCC unroll 4
+            for (uint32_t g = 0; g < groups; g++)
+                acc[g][j] = simd_fma(query, simd_set(table[(uint64_t)g * dims + i]), acc[g][j]);
+        }
+    }
+#pragma GCC unroll 4
+    for (uint32_t g = 0; g < groups; g++)
+#pragma GCC unroll 2
+        for (uint32_t j = 0; j < vectors; j++) simd_store(out + g * ATTEND_OFFSET_ROWS + j * SIMD_LANES, acc[g][j]);
+}
+
+/* What is added to the scores of a tile's rows in groups [begin, end), counted from the table's first: out [end][rows]. */
+static void offsets_of_groups(uint32_t dims, const float *q, const float *table, uint32_t begin, uint32_t end,
+                              float *out)
+{
+    for (uint32_t g = begin; g < end;) {
+        if (end - g >= 4) {
+            offset_tile(4, dims, q, table + (uint64_t)g * dims, out + g * ATTEND_OFFSET_ROWS);
+            g += 4;
+        } else {
+            offset_tile(1, dims, q, table + (uint64_t)g * dims, out + g * ATTEND_OFFSET_ROWS);
+            g++;
+        }
+    }
+}
+
+/* ---- softmax ----------------------------------------------------------------------------------------------------- */
+
+/* Turns one row's scores into weights 2^(s - maximum) and returns their sum; keys that the row does not see, between its
+ * first and its last and up to the edges of vectors, get the weight 0. `offsets`: what is added to the scores of each group,
+ * ATTEND_OFFSET_ROWS apart, or NULL. */
+static float softmax_row(const struct kernel_attend *a, const float *offsets, float *scores,
+                         const struct attend_keys *keys, float *maximum)
+{
+    const struct attend_range range = attend_hull(keys);
     uint32_t begin = range.begin / SIMD_LANES * SIMD_LANES, end = (uint32_t)round_up(range.end, SIMD_LANES);
-    uint32_t last = end - SIMD_LANES;
     simd none = simd_set(-INFINITY);
+    for (uint32_t i = begin; offsets && i < end; i += SIMD_LANES) {
+        simd offset = simd_set(offsets[i / KERNEL_GROUP_TOKENS * ATTEND_OFFSET_ROWS]);
+        simd_store(scores + i, simd_add(simd_load(scores + i), offset));
+    }
     if (a->softcap > 0)
         for (uint32_t i = begin; i < end; i += SIMD_LANES)
             simd_store(scores + i,
                        simd_mul(simd_tanh(simd_load(scores + i)), simd_set((float)((double)a->softcap * SIMD_LOG2_E))));
-    simd_store(scores + begin,
-               simd_between(lane_of(range.begin, begin), lane_of(range.end, begin), simd_load(scores + begin), none));
-    if (last != begin)
-        simd_store(scores + last, simd_between(0, lane_of(range.end, last), simd_load(scores + last), none));
+    for (uint32_t i = begin; i < end; i += SIMD_LANES) {
+        uint64_t seen = attend_bits(keys, i);
+        if (~seen << (64 - SIMD_LANES)) simd_store(scores + i, simd_where_bits(seen, simd_load(scores + i), none));
+    }
 
     simd top[4] = {none, none, none, none};
     uint32_t i = begin;
@@ -300,8 +371,8 @@ SIMD_INLINE void value_tile(const uint32_t rows, const uint32_t vectors, const b
             simd value[2];
 #pragma GCC unroll 2
             for (uint32_t j = 0; j < vectors; j++)
-                value[j] = partial ? cache_load_first(NF_F32, row, 0, value_dim - column)
-                                   : cache_load(NF_F32, row, j * SIMD_LANES);
+                value[j] = partial ? simd_load_first((const float *)row, value_dim - column)
+                                   : simd_load((const float *)row + j * SIMD_LANES);
             PREFETCH(next);
             if (vectors * SIMD_LANES * bytes > 64) PREFETCH(next + 64);
 #pragma GCC unroll 12
@@ -344,9 +415,9 @@ static void part_values(const struct tile *tile, uint32_t row, uint32_t rows, ui
                    begin, end, a->value_dim, tile->values + row * value_stride, value_stride);
 }
 
-/* The weighted values of all rows. Where the rows of the tile see the same keys they go together, a chunk of keys at a
- * time; at the edges, where a later token sees a key more or its window a key less, each goes alone. */
-static void tile_values(const struct tile *tile)
+/* The weighted values of all rows over one part of their keys. Where the rows of the tile see the same keys they go together,
+ * a chunk of keys at a time; at the edges, where a later token sees a key more or its window a key less, each goes alone. */
+static void tile_values(const struct tile *tile, uint32_t which)
 {
     const struct kernel_attend *a = tile->attend;
     uint64_t group_bytes = kernel_v_group_bytes(a->v_format, a->value_dim);
@@ -354,13 +425,14 @@ static void tile_values(const struct tile *tile)
     uint32_t parts = (tile->rows + SIMD_TILE_ROWS - 1) / SIMD_TILE_ROWS;
     uint32_t begin = 0, end = KERNEL_SEGMENT_TOKENS;
     for (uint32_t row = 0; row < tile->rows; row++) {
-        if (tile->range[row].begin > begin) begin = tile->range[row].begin;
-        if (tile->range[row].end < end) end = tile->range[row].end;
+        struct attend_range range = tile->keys[row].part[which];
+        if (range.begin > begin) begin = range.begin;
+        if (range.end < end) end = range.end;
     }
     if (begin > end) begin = end;
     for (uint32_t row = 0; row < tile->rows; row++) {
-        uint32_t stop = tile->range[row].end < begin ? tile->range[row].end : begin;
-        part_values(tile, row, 1, tile->range[row].begin, stop);
+        struct attend_range range = tile->keys[row].part[which];
+        part_values(tile, row, 1, range.begin, range.end < begin ? range.end : begin);
     }
     for (uint32_t key = begin; key < end; key += chunk)
         for (uint32_t part = 0; part < parts; part++) {
@@ -368,8 +440,8 @@ static void tile_values(const struct tile *tile)
             part_values(tile, row, rows, key, end - key < chunk ? end : key + chunk);
         }
     for (uint32_t row = 0; row < tile->rows; row++) {
-        uint32_t start = tile->range[row].begin > end ? tile->range[row].begin : end;
-        part_values(tile, row, 1, start, tile->range[row].end);
+        struct attend_range range = tile->keys[row].part[which];
+        part_values(tile, row, 1, range.begin > end ? range.begin : end, range.end);
     }
 }
 
@@ -430,8 +502,8 @@ static bool tile_ranges(struct tile *tile, uint32_t segment)
 {
     uint32_t begin = KERNEL_SEGMENT_TOKENS, end = 0;
     for (uint32_t row = 0; row < tile->rows; row++) {
-        struct attend_range range = attend_visible(tile->attend, (tile->row + row) / tile->attend->group, segment);
-        tile->range[row] = range;
+        tile->keys[row] = attend_visible(tile->attend, (tile->row + row) / tile->attend->group, segment);
+        struct attend_range range = attend_hull(&tile->keys[row]);
         if (range.begin >= range.end) continue;
         if (range.begin < begin) begin = range.begin;
         if (range.end > end) end = range.end;
@@ -445,7 +517,7 @@ static bool tile_ranges(struct tile *tile, uint32_t segment)
 static void tile_queries(const struct tile *tile)
 {
     const struct kernel_attend *a = tile->attend;
-    float scale = (float)(a->softcap > 0 ? (double)a->scale / a->softcap : a->scale * SIMD_LOG2_E);
+    float scale = score_scale(a);
     uint32_t parts = (tile->rows + SIMD_TILE_ROWS - 1) / SIMD_TILE_ROWS;
     for (uint32_t part = 0; part < parts; part++) {
         uint32_t begin = part_begin(tile->rows, parts, part), rows = part_begin(tile->rows, parts, part + 1) - begin;
@@ -465,14 +537,21 @@ static void tile_attend(const struct tile *tile, float *state)
     float maximum[ATTEND_TILE_ROWS], sum[ATTEND_TILE_ROWS];
     tile_queries(tile);
     tile_scores(tile);
+    if (a->offset_q) {
+        offset_queries(a, tile->row, tile->rows, tile->offset_q);
+        offsets_of_groups(a->offset_dims, tile->offset_q, tile->offset_table, tile->group_begin, tile->group_end,
+                          tile->offsets);
+    }
     for (uint32_t row = 0; row < tile->rows; row++) {
         maximum[row] = -INFINITY;
         sum[row] = 0;
-        if (tile->range[row].begin < tile->range[row].end)
-            sum[row] = softmax_row(a, tile->scores + row * ATTEND_SCORE_STRIDE, tile->range[row], &maximum[row]);
+        struct attend_range range = attend_hull(&tile->keys[row]);
+        if (range.begin < range.end)
+            sum[row] = softmax_row(a, a->offset_q ? tile->offsets + row : NULL,
+                                   tile->scores + row * ATTEND_SCORE_STRIDE, &tile->keys[row], &maximum[row]);
     }
     memset(tile->values, 0, tile->rows * value_stride * sizeof(float));
-    tile_values(tile);
+    for (uint32_t part = 0; part < ATTEND_PARTS; part++) tile_values(tile, part);
     for (uint32_t row = 0; row < tile->rows; row++)
         fold_row(state + (tile->row + row) * state_stride, maximum[row], sum[row], tile->values + row * value_stride,
                  a->value_dim);
@@ -490,7 +569,7 @@ static void segment_ahead(const struct kernel_attend *attend, struct segment *se
         next_end = (next->range.end + KERNEL_GROUP_TOKENS - 1) / KERNEL_GROUP_TOKENS;
     }
     /* A pass over V touches only the columns of a tile, so it is as many bytes ahead after more groups. */
-    uint64_t pass_bytes = KERNEL_GROUP_TOKENS * 2 * SIMD_LANES * cache_element_bytes(attend->v_format);
+    uint64_t pass_bytes = KERNEL_GROUP_TOKENS * 2 * SIMD_LANES * sizeof(float);
     uint32_t k_far =
         (uint32_t)(PREFETCH_BYTES / kernel_k_group_bytes(attend->k_format, attend->head_dim)) + SCORE_GROUPS;
     uint32_t v_far = (uint32_t)(PREFETCH_BYTES / pass_bytes) + 1;
@@ -512,6 +591,11 @@ static void float_segment(const struct kernel_attend *attend, struct segment *se
     tile.q = scratch;
     tile.scores = tile.q + ATTEND_TILE_ROWS * round_up(attend->head_dim, 16);
     tile.values = tile.scores + ATTEND_TILE_ROWS * ATTEND_SCORE_STRIDE;
+    if (attend->offset_q) {
+        tile.offsets = tile.values + ATTEND_TILE_ROWS * round_up(attend->value_dim, 16);
+        tile.offset_q = tile.offsets + ATTEND_SEGMENT_GROUPS * ATTEND_OFFSET_ROWS;
+        tile.offset_table = attend->offset_table + (uint64_t)index * ATTEND_SEGMENT_GROUPS * attend->offset_dims;
+    }
     uint64_t rows = (uint64_t)attend->tokens * attend->group, tiles = (rows + ATTEND_TILE_ROWS - 1) / ATTEND_TILE_ROWS;
     segment_ahead(attend, segment, next);
     for (uint64_t t = 0; t < tiles; t++) {
@@ -526,7 +610,7 @@ static void float_segment(const struct kernel_attend *attend, struct segment *se
 void ATTEND_NAME(attend)(const struct kernel_attend *attend, uint32_t segment_begin, uint32_t segment_end, float *state,
                          float *scratch)
 {
-    ASSERT(attend->k_format <= NF_F16 && attend->v_format <= NF_F16);
+    ASSERT(kernel_cache_format(attend->k_format) && kernel_cache_format(attend->v_format));
     const bool fixed = attend->k_format != NF_F32 || attend->v_format != NF_F32;
     struct segment segments[2];
     struct fixed_call call = {0};

@@ -17,7 +17,8 @@
 
 /* ---- number formats ------------------------------------------------------------------------------------------------ */
 
-/* Weight and cache element formats. The quantised ones are ggml's, as specified by gguf files (ggml-quants). */
+/* Element formats of weights, then those of the cache alone. The quantised ones of weights are ggml's, as specified by
+ * gguf files (ggml-quants). */
 enum number_format {
     NF_F32,
     NF_F16,
@@ -34,12 +35,17 @@ enum number_format {
     NF_Q6_K,
     NF_IQ4_NL,
     NF_IQ4_XS,
-    NF_COUNT
+    NF_COUNT, /* of the formats that weights may have */
+    NF_FP8_E4M3,
+    NF_FP8_E5M2,
+    NF_INT8,
+    NF_INT4,
+    NF_CACHE_END /* after the formats of the cache alone */
 };
 struct number_format_info {
-    const char *name;        /* "f32", "q4_K", as gguf files spell it */
+    const char *name;        /* "f32", "q4_K", as gguf files spell it; "fp8_e4m3", "int8" */
     uint32_t block_elements; /* elements a block: 1, 32 or 256; a row is a whole number of blocks */
-    uint32_t block_bytes;
+    uint32_t block_bytes;    /* blocks are of weights: both are 0 for a format of the cache alone */
 };
 const struct number_format_info *number_format_info(enum number_format format);
 /* Bytes of `elements` in file layout; 0 when not a whole number of blocks or when the product does not fit. */
@@ -104,18 +110,34 @@ struct kernel_output {
 
 /* ---- attention ---------------------------------------------------------------------------------------------------------- */
 
-/* The cache's rows, as the kernels keep them. Tokens go in groups of 16 ("key groups"); a group of one KV head holds
- * K as [head_dim][16 tokens] (lanes are keys) and V as [16 tokens][value_dim], in the cache's number format. A block of
- * a multiple of 16 tokens is `groups` of K in a row, then `groups` of V in a row; where a block lies is the cache's
- * affair. Cache formats today: NF_F32, NF_F16 (more later: the group is the unit of every format). What f16 cannot hold is
- * written as its largest number. A cache of f32 is read with f32 arithmetic, a narrower one in 16-bit fixed point with
- * exact sums (attention_fixed.h; `ref` always computes in f32). */
+/* The cache's rows, as the kernels keep them. Tokens go in groups of 16 ("key groups"): the group is the unit of every
+ * format. A block of a multiple of 16 tokens is `groups` of K in a row, then `groups` of V in a row; where a block lies is
+ * the cache's affair. K and V may have different formats:
+ *
+ *   NF_F32 NF_F16 NF_BF16      elements as they are
+ *   NF_FP8_E4M3 NF_FP8_E5M2    OCP 8-bit floats (OFP8, revision 1.0; no infinities are written) times the row's scale
+ *   NF_INT8                    -127...127 times the row's scale
+ *   NF_INT4                    one of 16 levels, near the best for Gaussian elements (S. Lloyd, "Least squares quantization in
+ *                              PCM", 1982), times the row's scale: rows should have been rotated (`hadamard`)
+ *
+ * A row's scale is one f16 a token and KV head, at least as large as the row needs; that of int4 may be negative, its levels being
+ * more on one side, and is the one of several that misses the row least. Everything that is written of a row follows from
+ * that row alone, and is the same in all tables. What a format cannot hold is written as its largest number; a row must be
+ * finite. attention_internal.h has the layouts. A cache of f32 is read with f32 arithmetic, a narrower one in 16-bit fixed
+ * point with exact sums (attention_fixed.h; `ref` always computes in f32). */
 #define KERNEL_GROUP_TOKENS 16u
 /* Softmax state is folded every SEGMENT absolute positions; a multiple of every block size. */
 #define KERNEL_SEGMENT_TOKENS 1024u
 
-uint64_t kernel_k_group_bytes(enum number_format format, uint32_t head_dim); /* one group of one KV head */
+bool kernel_cache_format(enum number_format format); /* whether K and V may have it */
+/* Bytes of a token's K or V of one KV head, its scale included: int8 and fp8 dim + 2, int4 ceil(dim / 2) + 2. */
+uint64_t kernel_row_bytes(enum number_format format, uint32_t dim);
+uint64_t kernel_k_group_bytes(enum number_format format, uint32_t head_dim); /* one group of one KV head: 16 rows */
 uint64_t kernel_v_group_bytes(enum number_format format, uint32_t value_dim);
+/* The row in slot `slot` (slot / 16 = group, slot % 16 = lane) to f32: what attention computes with. Not fast. */
+void kernel_k_row_decode(enum number_format format, const void *k_groups, uint32_t slot, uint32_t head_dim, float *out);
+void kernel_v_row_decode(enum number_format format, const void *v_groups, uint32_t slot, uint32_t value_dim,
+                         float *out);
 
 /* Consecutive tokens of one KV head: `k` and `v` point at whole groups, position is a multiple of 16, `count` tokens of
  * them are written (the last group may be partly so; unwritten bytes are never used as numbers). */
@@ -132,11 +154,19 @@ struct kernel_attend {
     uint32_t tokens;   /* query tokens, consecutive positions */
     uint32_t position; /* of the first query token; token i sees keys [max(0, p+i-window+1), p+i] */
     uint32_t window;   /* 0 = all keys */
+    uint32_t sinks;    /* with a window: keys [0, min(sinks, p+i+1)) are seen too (Xiao et al., arXiv:2309.17453) */
     float scale;       /* of q.k */
     float softcap;     /* 0 = none; else softcap * tanh(s / softcap) */
     const float *q;    /* head h of token i: q + i * q_token_stride + h * head_dim (h < group) */
     uint64_t q_token_stride;
-    const struct kernel_span *spans; /* ascending, contiguous; the first is at or before the first visible key */
+    /* For K that was stored less a vector known for each key group: a key's q.k has sum_i offset_q[i] * offset_table[i] added,
+     * before the scale. offset_q NULL: none. offset_dims must be set for kernel_attend_scratch_floats. */
+    const float *offset_q; /* head h of token i: offset_q + i * offset_q_token_stride + h * offset_dims */
+    uint64_t offset_q_token_stride;
+    const float *offset_table; /* [position / 16][offset_dims], up to the last visible key's group */
+    uint32_t offset_dims;
+    /* Ascending; every group that holds a key which some query sees. With sinks there may be a gap before the window. */
+    const struct kernel_span *spans;
     uint32_t span_count;
     float *out; /* head h of token i: out + i * out_token_stride + h * value_dim */
     uint64_t out_token_stride;
@@ -177,6 +207,9 @@ struct kernel {
     void (*rms_norm)(const float *x, const float *weight, float eps, uint32_t count, float *out); /* in place allowed */
     /* Rotates pairs of one head by cos/sin [dim / 2]: half-split pairs (i, i + dim/2) or neighbours (2i, 2i + 1). In place. */
     void (*rope)(float *head, const float *cosines, const float *sines, uint32_t dim, bool neighbours);
+    /* Orthonormal Walsh-Hadamard transform of consecutive blocks of the largest power of two that divides `count` (64: one of
+     * 64; 80: five of 16; odd: nothing). In place, its own inverse. */
+    void (*hadamard)(float *row, uint32_t count);
     void (*silu_mul)(const float *gate, const float *up, uint32_t count, float *out); /* gate * sigmoid(gate) * up */
     void (*gelu_mul)(const float *gate, const float *up, uint32_t count,
                      float *out);                          /* tanh approximation of gelu(gate) * up */

@@ -20,6 +20,7 @@
 #define KERNEL_DECLARE_VECTOR(isa)                                                                                \
     void kernel_rms_norm_##isa(const float *x, const float *weight, float eps, uint32_t count, float *out);       \
     void kernel_rope_##isa(float *head, const float *cosines, const float *sines, uint32_t dim, bool neighbours); \
+    void kernel_hadamard_##isa(float *row, uint32_t count);                                                       \
     void kernel_silu_mul_##isa(const float *gate, const float *up, uint32_t count, float *out);                   \
     void kernel_gelu_mul_##isa(const float *gate, const float *up, uint32_t count, float *out);                   \
     void kernel_add_##isa(float *x, const float *y, uint32_t count);                                              \

@@ -10,12 +10,14 @@
 
 #include <string.h>
 
-static const struct number_format_info formats[NF_COUNT] = {
-    [NF_F32] = {"f32", 1, 4},       [NF_F16] = {"f16", 1, 2},         [NF_BF16] = {"bf16", 1, 2},
-    [NF_Q4_0] = {"q4_0", 32, 18},   [NF_Q4_1] = {"q4_1", 32, 20},     [NF_Q5_0] = {"q5_0", 32, 22},
-    [NF_Q5_1] = {"q5_1", 32, 24},   [NF_Q8_0] = {"q8_0", 32, 34},     [NF_Q2_K] = {"q2_K", 256, 84},
-    [NF_Q3_K] = {"q3_K", 256, 110}, [NF_Q4_K] = {"q4_K", 256, 144},   [NF_Q5_K] = {"q5_K", 256, 176},
-    [NF_Q6_K] = {"q6_K", 256, 210}, [NF_IQ4_NL] = {"iq4_nl", 32, 18}, [NF_IQ4_XS] = {"iq4_xs", 256, 136},
+static const struct number_format_info formats[NF_CACHE_END] = {
+    [NF_F32] = {"f32", 1, 4},           [NF_F16] = {"f16", 1, 2},           [NF_BF16] = {"bf16", 1, 2},
+    [NF_Q4_0] = {"q4_0", 32, 18},       [NF_Q4_1] = {"q4_1", 32, 20},       [NF_Q5_0] = {"q5_0", 32, 22},
+    [NF_Q5_1] = {"q5_1", 32, 24},       [NF_Q8_0] = {"q8_0", 32, 34},       [NF_Q2_K] = {"q2_K", 256, 84},
+    [NF_Q3_K] = {"q3_K", 256, 110},     [NF_Q4_K] = {"q4_K", 256, 144},     [NF_Q5_K] = {"q5_K", 256, 176},
+    [NF_Q6_K] = {"q6_K", 256, 210},     [NF_IQ4_NL] = {"iq4_nl", 32, 18},   [NF_IQ4_XS] = {"iq4_xs", 256, 136},
+    [NF_FP8_E4M3] = {"fp8_e4m3", 0, 0}, [NF_FP8_E5M2] = {"fp8_e5m2", 0, 0}, [NF_INT8] = {"int8", 0, 0},
+    [NF_INT4] = {"int4", 0, 0},
 };
 
 /* The sixteen levels of IQ4_NL and IQ4_XS. */
@@ -23,7 +25,7 @@ const int8_t number_iq4_levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 
 
 const struct number_format_info *number_format_info(enum number_format format)
 {
-    ASSERT((unsigned)format < NF_COUNT);
+    ASSERT((unsigned)format < NF_CACHE_END && format != NF_COUNT);
     return &formats[format];
 }
 
@@ -31,6 +33,7 @@ uint64_t number_format_bytes(enum number_format format, uint64_t elements)
 {
     const struct number_format_info *info = number_format_info(format);
     uint64_t bytes;
+    ASSERT(info->block_elements);
     if (elements % info->block_elements || !checked_mul(elements / info->block_elements, info->block_bytes, &bytes))
         return 0;
     return bytes;
@@ -237,7 +240,7 @@ void number_format_decode(enum number_format format, const void *source, float *
     };
     const struct number_format_info *info = number_format_info(format);
     const uint8_t *block = source;
-    ASSERT(count % info->block_elements == 0);
+    ASSERT(info->block_elements && count % info->block_elements == 0);
     if (format == NF_F32) {
         memcpy(out, source, count * 4);
         return;

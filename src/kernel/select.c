@@ -9,7 +9,8 @@
     .attend_finish = kernel_attend_finish_##isa
 #define VECTOR_FUNCTIONS(isa)                                                                                  \
     .input_prepare = kernel_input_prepare_##isa, .rms_norm = kernel_rms_norm_##isa, .rope = kernel_rope_##isa, \
-    .silu_mul = kernel_silu_mul_##isa, .gelu_mul = kernel_gelu_mul_##isa, .add = kernel_add_##isa
+    .hadamard = kernel_hadamard_##isa, .silu_mul = kernel_silu_mul_##isa, .gelu_mul = kernel_gelu_mul_##isa,   \
+    .add = kernel_add_##isa
 
 /* In ascending order of speed. */
 static const struct kernel tables[] = {

@@ -39,6 +39,24 @@ SIMD_INLINE simd simd_load_f16_first(const uint16_t *p, uint32_t count)
     memcpy(lanes, p, count * sizeof *p);
     return simd_load_f16(lanes);
 }
+SIMD_INLINE simd simd_load_bf16(const uint16_t *p)
+{
+    __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(words, 16));
+}
+SIMD_INLINE void simd_load_fp8_e5m2(const uint8_t *p, simd *first, simd *second)
+{
+    __m128i pairs = _mm_loadu_si128((const __m128i *)p);
+    *first = _mm256_cvtph_ps(_mm_slli_epi16(pairs, 8));
+    *second = _mm256_cvtph_ps(_mm_and_si128(pairs, _mm_set1_epi16((short)0xFF00)));
+}
+SIMD_INLINE void simd_load_fp8_e4m3(const uint8_t *p, simd *first, simd *second)
+{
+    const __m128i fields = _mm_set1_epi16((short)0xBF80);
+    __m128i pairs = _mm_loadu_si128((const __m128i *)p);
+    *first = _mm256_cvtph_ps(_mm_and_si128(_mm_srai_epi16(_mm_slli_epi16(pairs, 8), 1), fields));
+    *second = _mm256_cvtph_ps(_mm_and_si128(_mm_srai_epi16(pairs, 1), fields));
+}
 SIMD_INLINE void simd_store(float *p, simd a)
 {
     _mm256_storeu_ps(p, a);
@@ -83,9 +101,10 @@ SIMD_INLINE simd simd_fms(simd a, simd b, simd c)
 {
     return _mm256_fmsub_ps(a, b, c);
 }
-SIMD_INLINE simd simd_between(uint32_t begin, uint32_t end, simd inside, simd outside)
+SIMD_INLINE simd simd_where_bits(uint64_t bits, simd inside, simd outside)
 {
-    __m256i mask = _mm256_andnot_si256(simd_first(begin), simd_first(end));
+    const __m256i lanes = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    __m256i mask = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32((int)bits), lanes), lanes);
     return _mm256_blendv_ps(outside, inside, _mm256_castsi256_ps(mask));
 }
 SIMD_INLINE simd simd_where_less(simd x, simd y, simd a, simd b)
@@ -126,6 +145,16 @@ SIMD_INLINE void simd_zip(simd even, simd odd, simd *a, simd *b)
     *a = _mm256_permute2f128_ps(low, high, 0x20);
     *b = _mm256_permute2f128_ps(low, high, 0x31);
 }
+SIMD_INLINE simd simd_butterfly(simd a, uint32_t size)
+{
+    const __m256 ones = _mm256_setr_ps(0, -0.0f, 0, -0.0f, 0, -0.0f, 0, -0.0f);
+    const __m256 twos = _mm256_setr_ps(0, 0, -0.0f, -0.0f, 0, 0, -0.0f, -0.0f);
+    const __m256 fours = _mm256_setr_ps(0, 0, 0, 0, -0.0f, -0.0f, -0.0f, -0.0f);
+    if (size > 1) a = _mm256_add_ps(_mm256_permute_ps(a, 0xB1), _mm256_xor_ps(a, ones));
+    if (size > 2) a = _mm256_add_ps(_mm256_permute_ps(a, 0x4E), _mm256_xor_ps(a, twos));
+    if (size > 4) a = _mm256_add_ps(_mm256_permute2f128_ps(a, a, 0x01), _mm256_xor_ps(a, fours));
+    return a;
+}
 SIMD_INLINE simd simd_round(simd t)
 {
     return _mm256_round_ps(t, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
@@ -161,6 +190,18 @@ SIMD_INLINE simd_int simd_int_shift_left(simd_int a, uint32_t bits)
 {
     return _mm256_slli_epi32(a, (int)bits);
 }
+SIMD_INLINE simd_int simd_int_shift_right(simd_int a, uint32_t bits)
+{
+    return _mm256_srli_epi32(a, (int)bits);
+}
+SIMD_INLINE simd_int simd_int_and(simd_int a, simd_int b)
+{
+    return _mm256_and_si256(a, b);
+}
+SIMD_INLINE simd_int simd_int_or(simd_int a, simd_int b)
+{
+    return _mm256_or_si256(a, b);
+}
 SIMD_INLINE simd_int simd_int_load(const int32_t *p)
 {
     return _mm256_loadu_si256((const __m256i *)p);
@@ -168,6 +209,17 @@ SIMD_INLINE simd_int simd_int_load(const int32_t *p)
 SIMD_INLINE void simd_int_store(int32_t *p, simd_int a)
 {
     _mm256_storeu_si256((__m256i *)p, a);
+}
+SIMD_INLINE simd_int simd_int_load_i8(const uint8_t *p)
+{
+    return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p));
+}
+SIMD_INLINE void simd_int_load_levels(const int8_t *levels, const uint8_t *p, simd_int *low, simd_int *high)
+{
+    const __m128i table = _mm_loadu_si128((const __m128i *)levels), nibble = _mm_set1_epi8(15);
+    const __m128i both = _mm_loadu_si128((const __m128i *)p);
+    *low = _mm256_cvtepi8_epi16(_mm_shuffle_epi8(table, _mm_and_si128(both, nibble)));
+    *high = _mm256_cvtepi8_epi16(_mm_shuffle_epi8(table, _mm_and_si128(_mm_srli_epi16(both, 4), nibble)));
 }
 SIMD_INLINE simd simd_from_int(simd_int a)
 {

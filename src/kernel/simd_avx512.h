@@ -38,6 +38,26 @@ SIMD_INLINE simd simd_load_f16_first(const uint16_t *p, uint32_t count)
 {
     return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(simd_first(count), p));
 }
+SIMD_INLINE simd simd_load_bf16(const uint16_t *p)
+{
+    __m512i words = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(words, 16));
+}
+/* SIMD_LANES pairs of fp8 numbers: the first and the second of each pair. Those of e5m2 are the upper halves of f16 numbers;
+ * those of e4m3, whose bits fit f16's fields, come out as 2^-8 of themselves. */
+SIMD_INLINE void simd_load_fp8_e5m2(const uint8_t *p, simd *first, simd *second)
+{
+    __m256i pairs = _mm256_loadu_si256((const __m256i *)p);
+    *first = _mm512_cvtph_ps(_mm256_slli_epi16(pairs, 8));
+    *second = _mm512_cvtph_ps(_mm256_and_si256(pairs, _mm256_set1_epi16((short)0xFF00)));
+}
+SIMD_INLINE void simd_load_fp8_e4m3(const uint8_t *p, simd *first, simd *second)
+{
+    const __m256i fields = _mm256_set1_epi16((short)0xBF80);
+    __m256i pairs = _mm256_loadu_si256((const __m256i *)p);
+    *first = _mm512_cvtph_ps(_mm256_and_si256(_mm256_srai_epi16(_mm256_slli_epi16(pairs, 8), 1), fields));
+    *second = _mm512_cvtph_ps(_mm256_and_si256(_mm256_srai_epi16(pairs, 1), fields));
+}
 SIMD_INLINE void simd_store(float *p, simd a)
 {
     _mm512_storeu_ps(p, a);
@@ -83,10 +103,10 @@ SIMD_INLINE simd simd_fms(simd a, simd b, simd c) /* a * b - c, rounded once */
 {
     return _mm512_fmsub_ps(a, b, c);
 }
-/* Lane i of `inside` where begin <= i < end, else of `outside`. */
-SIMD_INLINE simd simd_between(uint32_t begin, uint32_t end, simd inside, simd outside)
+/* Lane i of `inside` where bit i of `bits` is set, else of `outside`. */
+SIMD_INLINE simd simd_where_bits(uint64_t bits, simd inside, simd outside)
 {
-    return _mm512_mask_mov_ps(outside, (__mmask16)(simd_first(end) & ~simd_first(begin)), inside);
+    return _mm512_mask_mov_ps(outside, (__mmask16)bits, inside);
 }
 /* Lanes of a where x < y, else of b. */
 SIMD_INLINE simd simd_where_less(simd x, simd y, simd a, simd b)
@@ -124,6 +144,16 @@ SIMD_INLINE void simd_zip(simd even, simd odd, simd *a, simd *b)
     *a = _mm512_permutex2var_ps(even, low, odd);
     *b = _mm512_permutex2var_ps(even, _mm512_add_epi32(low, _mm512_set1_epi32(8)), odd);
 }
+/* (x + y, x - y) of the lanes that are 1 apart, then 2, up to `size` / 2. */
+SIMD_INLINE simd simd_butterfly(simd a, uint32_t size)
+{
+    const simd minus = simd_set(-0.0f);
+    if (size > 1) a = _mm512_add_ps(_mm512_permute_ps(a, 0xB1), _mm512_mask_xor_ps(a, 0xAAAA, a, minus));
+    if (size > 2) a = _mm512_add_ps(_mm512_permute_ps(a, 0x4E), _mm512_mask_xor_ps(a, 0xCCCC, a, minus));
+    if (size > 4) a = _mm512_add_ps(_mm512_shuffle_f32x4(a, a, 0xB1), _mm512_mask_xor_ps(a, 0xF0F0, a, minus));
+    if (size > 8) a = _mm512_add_ps(_mm512_shuffle_f32x4(a, a, 0x4E), _mm512_mask_xor_ps(a, 0xFF00, a, minus));
+    return a;
+}
 /* Nearest whole number, and p * 2^n for whole n: what simd_exp2 is made of. t is within [-160, 160]. */
 SIMD_INLINE simd simd_round(simd t)
 {
@@ -157,6 +187,18 @@ SIMD_INLINE simd_int simd_int_shift_left(simd_int a, uint32_t bits)
 {
     return _mm512_slli_epi32(a, bits);
 }
+SIMD_INLINE simd_int simd_int_shift_right(simd_int a, uint32_t bits) /* of unsigned lanes */
+{
+    return _mm512_srli_epi32(a, bits);
+}
+SIMD_INLINE simd_int simd_int_and(simd_int a, simd_int b)
+{
+    return _mm512_and_si512(a, b);
+}
+SIMD_INLINE simd_int simd_int_or(simd_int a, simd_int b)
+{
+    return _mm512_or_si512(a, b);
+}
 SIMD_INLINE simd_int simd_int_load(const int32_t *p)
 {
     return _mm512_loadu_si512(p);
@@ -164,6 +206,19 @@ SIMD_INLINE simd_int simd_int_load(const int32_t *p)
 SIMD_INLINE void simd_int_store(int32_t *p, simd_int a)
 {
     _mm512_storeu_si512(p, a);
+}
+/* SIMD_LANES pairs of signed bytes, as pairs of 16 bits. */
+SIMD_INLINE simd_int simd_int_load_i8(const uint8_t *p)
+{
+    return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)p));
+}
+/* The same of bytes that are two indices into `levels` [16] each. */
+SIMD_INLINE void simd_int_load_levels(const int8_t *levels, const uint8_t *p, simd_int *low, simd_int *high)
+{
+    const __m256i table = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)levels));
+    const __m256i nibble = _mm256_set1_epi8(15), both = _mm256_loadu_si256((const __m256i *)p);
+    *low = _mm512_cvtepi8_epi16(_mm256_shuffle_epi8(table, _mm256_and_si256(both, nibble)));
+    *high = _mm512_cvtepi8_epi16(_mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(both, 4), nibble)));
 }
 SIMD_INLINE simd simd_from_int(simd_int a)
 {

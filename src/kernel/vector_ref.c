@@ -1,4 +1,4 @@
-/* vector_ref.c - norm, rope, activations and add in plain C: the reference of the other instruction sets. */
+/* vector_ref.c - norm, rope, Hadamard transform, activations and add in plain C: the reference of the other instruction sets. */
 #include "kernel/kernel_internal.h"
 
 #include <math.h>
@@ -19,6 +19,20 @@ void kernel_rope_ref(float *head, const float *cosines, const float *sines, uint
         *a = x * cosines[i] - y * sines[i];
         *b = x * sines[i] + y * cosines[i];
     }
+}
+
+void kernel_hadamard_ref(float *row, uint32_t count)
+{
+    const uint32_t size = count & (~count + 1);
+    for (uint32_t half = 1; half < size; half *= 2)
+        for (uint32_t i = 0; i < count; i++) {
+            if (i & half) continue;
+            float x = row[i], y = row[i + half];
+            row[i] = x + y;
+            row[i + half] = x - y;
+        }
+    const float scale = 1.0f / sqrtf((float)size);
+    for (uint32_t i = 0; i < count && size > 1; i++) row[i] *= scale;
 }
 
 void kernel_silu_mul_ref(const float *gate, const float *up, uint32_t count, float *out)

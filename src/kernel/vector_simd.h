@@ -1,4 +1,4 @@
-/* vector_simd.h - norm, rope, activations and add, written once in the vector operations of simd_*.h. vector_avx2.c and
+/* vector_simd.h - norm, rope, Hadamard transform, activations and add, written once in the vector operations of simd_*.h. vector_avx2.c and
  * vector_avx512.c each include it, with VECTOR_NAME(function) giving the names of their table. Every lane's arithmetic
  * is the same in a whole vector and in a row's partial last one; rms_norm's sum depends on `count` alone. */
 #include "kernel/kernel_internal.h"
@@ -74,6 +74,29 @@ void VECTOR_NAME(rope)(float *head, const float *cosines, const float *sines, ui
         rope_neighbours(head, cosines, sines, dim / 2);
     else
         rope_halves(head, cosines, sines, dim / 2);
+}
+
+/* The butterflies of `ref`, in its order: those within a vector, then those between vectors. */
+void VECTOR_NAME(hadamard)(float *row, uint32_t count)
+{
+    const uint32_t size = count & (~count + 1);
+    if (size < 2) return;
+    const simd scale = simd_set(1.0f / sqrtf((float)size));
+    for (uint32_t i = 0; i < count; i += SIMD_LANES) {
+        const uint32_t lanes = lanes_left(count, i);
+        simd x = simd_load_first(row + i, lanes);
+        x = simd_butterfly(x, size < SIMD_LANES ? size : SIMD_LANES);
+        simd_store_first(row + i, lanes, size <= SIMD_LANES ? simd_mul(x, scale) : x);
+    }
+    for (uint32_t half = SIMD_LANES; half < size; half *= 2) {
+        const simd factor = 2 * half == size ? scale : simd_set(1);
+        for (uint32_t begin = 0; begin < count; begin += 2 * half)
+            for (uint32_t i = begin; i < begin + half; i += SIMD_LANES) {
+                simd x = simd_load(row + i), y = simd_load(row + i + half);
+                simd_store(row + i, simd_mul(simd_add(x, y), factor));
+                simd_store(row + i + half, simd_mul(simd_sub(x, y), factor));
+            }
+    }
 }
 
 /* x / (1 + 2^t): x times the sigmoid of -t ln 2. */

@@ -1,8 +1,8 @@
-/* test_attention.c - kv_write and attention of every instruction set this machine runs: against an attention in double
- * precision, and against themselves, bit for bit, however a prompt is chunked, spans are cut and segments are shared
+/* test_attention.c - attention of every instruction set this machine runs, over rows in every format: against an attention in
+ * double precision over the rows as they are decoded, and against themselves, bit for bit, however a prompt is chunked, spans are cut and segments are shared
  * out.
  *
- * Every slot that was not written holds 0xFF bytes, a NaN in each cache format, and each span is an allocation of
+ * Every slot that was not written holds 0xFF bytes, a NaN in each cache format that has one, and each span is an allocation of
  * its own size: one number read from the wrong place makes the result a NaN, or asan speak. */
 #include "kernel/kernel.h"
 #include "support.h"
@@ -14,14 +14,15 @@ struct shape {
     enum number_format k_format, v_format;
     uint32_t head_dim, value_dim, group, keys, window;
     float softcap;
-    uint32_t span_tokens;
+    uint32_t span_tokens, sinks, offset_dims;
 };
 
 /* One KV head of one sequence with all its queries. */
 struct scene {
     struct shape shape;
-    float *q, *k,
-        *v; /* [keys, group * head_dim], [keys, head_dim], [keys, value_dim]; k and v as the cache rounds them */
+    float *q, *k, *v;               /* [keys, group * head_dim], [keys, head_dim], [keys, value_dim] */
+    float *k_read, *v_read;         /* the same rows, as the cache has them */
+    float *offset_q, *offset_table; /* [keys, group * offset_dims], [keys / 16 + 1, offset_dims] */
     struct kernel_span *spans;
     uint32_t span_count;
 };
@@ -40,11 +41,6 @@ static float *random_rows(uint64_t count, float size)
     assert_non_null(rows);
     for (uint64_t i = 0; i < count; i++) rows[i] = size * (uniform() + uniform());
     return rows;
-}
-
-static void round_rows(enum number_format format, float *rows, uint64_t count)
-{
-    for (uint64_t i = 0; format == NF_F16 && i < count; i++) rows[i] = f16_to_f32(f16_from_f32(rows[i]));
 }
 
 static uint32_t smaller(uint32_t a, uint32_t b)
@@ -69,11 +65,25 @@ static void scene_write(struct scene *scene, const struct kernel *kernel)
     }
 }
 
+static void scene_read(struct scene *scene)
+{
+    const struct shape *s = &scene->shape;
+    for (uint32_t at = 0; at < s->keys; at++) {
+        const struct kernel_span *span = &scene->spans[at / s->span_tokens];
+        kernel_k_row_decode(s->k_format, span->k, at - span->position, s->head_dim,
+                            scene->k_read + (uint64_t)at * s->head_dim);
+        kernel_v_row_decode(s->v_format, span->v, at - span->position, s->value_dim,
+                            scene->v_read + (uint64_t)at * s->value_dim);
+    }
+}
+
+static int unwritten_byte = 0xFF;
+
 static void *unwritten(uint64_t bytes)
 {
     void *memory = aligned_alloc(64, (bytes + 63) / 64 * 64);
     assert_non_null(memory);
-    memset(memory, 0xFF, bytes);
+    memset(memory, unwritten_byte, bytes);
     return memory;
 }
 
@@ -85,8 +95,10 @@ static struct scene scene_open(const struct shape *shape, const struct kernel *k
     scene.q = random_rows((uint64_t)s->keys * s->group * s->head_dim, 6);
     scene.k = random_rows((uint64_t)s->keys * s->head_dim, 1);
     scene.v = random_rows((uint64_t)s->keys * s->value_dim, 1);
-    round_rows(s->k_format, scene.k, (uint64_t)s->keys * s->head_dim);
-    round_rows(s->v_format, scene.v, (uint64_t)s->keys * s->value_dim);
+    scene.k_read = random_rows((uint64_t)s->keys * s->head_dim, 1);
+    scene.v_read = random_rows((uint64_t)s->keys * s->value_dim, 1);
+    scene.offset_q = random_rows((uint64_t)s->keys * s->group * s->offset_dims, 3);
+    scene.offset_table = random_rows((uint64_t)(s->keys / KERNEL_GROUP_TOKENS + 1) * s->offset_dims, 1);
     scene.span_count = (s->keys + s->span_tokens - 1) / s->span_tokens;
     scene.spans = calloc(scene.span_count, sizeof *scene.spans);
     assert_non_null(scene.spans);
@@ -97,6 +109,7 @@ static struct scene scene_open(const struct shape *shape, const struct kernel *k
         scene.spans[i].v = unwritten(groups * kernel_v_group_bytes(s->v_format, s->value_dim));
     }
     scene_write(&scene, kernel);
+    scene_read(&scene);
     return scene;
 }
 
@@ -110,6 +123,10 @@ static void scene_close(struct scene *scene)
     free(scene->q);
     free(scene->k);
     free(scene->v);
+    free(scene->k_read);
+    free(scene->offset_q);
+    free(scene->offset_table);
+    free(scene->v_read);
 }
 
 /* How the segments of a call are shared out. */
@@ -119,43 +136,57 @@ static struct kernel_attend scene_attend(const struct scene *scene, uint32_t pos
 {
     const struct shape *s = &scene->shape;
     uint64_t q_stride = (uint64_t)s->group * s->head_dim, out_stride = (uint64_t)s->group * s->value_dim;
-    return (struct kernel_attend){.k_format = s->k_format,
-                                  .v_format = s->v_format,
-                                  .head_dim = s->head_dim,
-                                  .value_dim = s->value_dim,
-                                  .group = s->group,
-                                  .tokens = tokens,
-                                  .position = position,
-                                  .window = s->window,
-                                  .scale = 1.0f / sqrtf((float)s->head_dim),
-                                  .softcap = s->softcap,
-                                  .q = scene->q + position * q_stride,
-                                  .q_token_stride = q_stride,
-                                  .spans = scene->spans,
-                                  .span_count = scene->span_count,
-                                  .out = out + position * out_stride,
-                                  .out_token_stride = out_stride};
+    return (struct kernel_attend){
+        .k_format = s->k_format,
+        .v_format = s->v_format,
+        .head_dim = s->head_dim,
+        .value_dim = s->value_dim,
+        .group = s->group,
+        .tokens = tokens,
+        .position = position,
+        .window = s->window,
+        .sinks = s->sinks,
+        .offset_q = s->offset_dims ? scene->offset_q + (uint64_t)position * s->group * s->offset_dims : NULL,
+        .offset_q_token_stride = (uint64_t)s->group * s->offset_dims,
+        .offset_table = scene->offset_table,
+        .offset_dims = s->offset_dims,
+        .scale = 1.0f / sqrtf((float)s->head_dim),
+        .softcap = s->softcap,
+        .q = scene->q + position * q_stride,
+        .q_token_stride = q_stride,
+        .spans = scene->spans,
+        .span_count = scene->span_count,
+        .out = out + position * out_stride,
+        .out_token_stride = out_stride};
 }
 
-/* Attention of `tokens` queries from `position` on, into their place of `out` [keys, group * value_dim]. A window
- * leaves out the spans before it, as the cache does. */
+/* The spans that the queries see a key of, as the cache has them: a window leaves out those before it, but the sinks'. */
+static uint32_t scene_spans(const struct scene *scene, uint32_t position, uint32_t tokens, struct kernel_span *out)
+{
+    const struct shape *s = &scene->shape;
+    uint32_t first = s->window && position + 1 > s->window ? position + 1 - s->window : 0, count = 0;
+    for (uint32_t i = 0; i <= (position + tokens - 1) / s->span_tokens; i++)
+        if (scene->spans[i].position < s->sinks || scene->spans[i].position + s->span_tokens > first)
+            out[count++] = scene->spans[i];
+    assert_true(out[count - 1].position + out[count - 1].count >= position + tokens);
+    return count;
+}
+
+/* Attention of `tokens` queries from `position` on, into their place of `out` [keys, group * value_dim]. */
 static void scene_run(const struct scene *scene, const struct kernel *kernel, uint32_t position, uint32_t tokens,
                       enum split split, float *out)
 {
-    const struct shape *s = &scene->shape;
     struct kernel_attend attend = scene_attend(scene, position, tokens, out);
-    uint32_t first = s->window && position + 1 > s->window ? position + 1 - s->window : 0;
-    attend.spans += first / s->span_tokens;
-    attend.span_count = (position + tokens - 1) / s->span_tokens + 1 - first / s->span_tokens;
-    struct kernel_span last = scene->spans[(position + tokens - 1) / s->span_tokens];
-    assert_true(last.position + last.count >= position + tokens);
-
+    struct kernel_span spans[200];
+    assert_true(scene->span_count <= ARRAY_COUNT(spans));
+    attend.span_count = scene_spans(scene, position, tokens, spans);
+    attend.spans = spans;
     uint64_t state_bytes = kernel_attend_state_floats(&attend) * sizeof(float);
     float *state = malloc(state_bytes), *next = malloc(state_bytes);
     float *scratch = aligned_alloc(64, kernel_attend_scratch_floats(&attend) * sizeof(float));
     assert_true(state && next && scratch);
-    memset(state, 0xFF, state_bytes);
-    memset(scratch, 0xFF, kernel_attend_scratch_floats(&attend) * sizeof(float));
+    memset(state, unwritten_byte, state_bytes);
+    memset(scratch, unwritten_byte, kernel_attend_scratch_floats(&attend) * sizeof(float));
     uint32_t segments = (position + tokens - 1) / KERNEL_SEGMENT_TOKENS + 1;
     kernel->attend(&attend, 0, split == WHOLE ? segments : 1, state, scratch);
     for (uint32_t i = 1; split == BY_SEGMENT && i < segments; i++) {
@@ -168,26 +199,40 @@ static void scene_run(const struct scene *scene, const struct kernel *kernel, ui
     free(scratch);
 }
 
+static bool sees(const struct shape *s, uint32_t position, uint32_t key)
+{
+    return key <= position && (!s->window || key + s->window > position || key < s->sinks);
+}
+
+static double score_exact(const struct scene *scene, uint32_t position, uint32_t head, uint32_t key)
+{
+    const struct shape *s = &scene->shape;
+    const float *q = scene->q + ((uint64_t)position * s->group + head) * s->head_dim;
+    double dot = 0;
+    for (uint32_t d = 0; d < s->head_dim; d++) dot += (double)q[d] * scene->k_read[(uint64_t)key * s->head_dim + d];
+    for (uint32_t i = 0; i < s->offset_dims; i++)
+        dot += (double)scene->offset_q[((uint64_t)position * s->group + head) * s->offset_dims + i] *
+               scene->offset_table[(uint64_t)(key / KERNEL_GROUP_TOKENS) * s->offset_dims + i];
+    dot /= sqrt(s->head_dim);
+    return s->softcap > 0 ? s->softcap * tanh(dot / s->softcap) : dot;
+}
+
 /* One query of the scene in double precision. */
 static void attend_exact(const struct scene *scene, uint32_t position, uint32_t head, double *out)
 {
     const struct shape *s = &scene->shape;
-    uint32_t begin = s->window && position + 1 > s->window ? position + 1 - s->window : 0;
-    const float *q = scene->q + ((uint64_t)position * s->group + head) * s->head_dim;
     double *scores = malloc((position + 1) * sizeof *scores), top = -INFINITY, sum = 0;
     assert_non_null(scores);
-    for (uint32_t key = begin; key <= position; key++) {
-        double dot = 0;
-        for (uint32_t d = 0; d < s->head_dim; d++) dot += (double)q[d] * scene->k[(uint64_t)key * s->head_dim + d];
-        dot /= sqrt(s->head_dim);
-        scores[key] = s->softcap > 0 ? s->softcap * tanh(dot / s->softcap) : dot;
+    for (uint32_t key = 0; key <= position; key++) {
+        scores[key] = sees(s, position, key) ? score_exact(scene, position, head, key) : -INFINITY;
         if (scores[key] > top) top = scores[key];
     }
     for (uint32_t d = 0; d < s->value_dim; d++) out[d] = 0;
-    for (uint32_t key = begin; key <= position; key++) {
+    for (uint32_t key = 0; key <= position; key++) {
         double p = exp(scores[key] - top);
         sum += p;
-        for (uint32_t d = 0; d < s->value_dim; d++) out[d] += p * scene->v[(uint64_t)key * s->value_dim + d];
+        for (uint32_t d = 0; d < s->value_dim && p > 0; d++)
+            out[d] += p * scene->v_read[(uint64_t)key * s->value_dim + d];
     }
     for (uint32_t d = 0; d < s->value_dim; d++) out[d] /= sum;
     free(scores);
@@ -216,10 +261,11 @@ static void expect_exact(const struct scene *scene, const struct kernel *kernel,
             for (uint32_t d = 0; d < s->value_dim; d++) {
                 double error = fabs(row[d] - exact[d]);
                 if (!(error <= error_max(s, kernel)))
-                    fail_msg("%s: dim %u/%u group %u window %u softcap %g formats %d/%d: position %u head %u column %u "
+                    fail_msg("%s: dim %u/%u group %u window %u sinks %u softcap %g formats %d/%d: position %u head %u "
+                             "column %u "
                              "is %.9g, not %.9g",
-                             kernel->name, s->head_dim, s->value_dim, s->group, s->window, s->softcap, s->k_format,
-                             s->v_format, position, head, d, row[d], exact[d]);
+                             kernel->name, s->head_dim, s->value_dim, s->group, s->window, s->sinks, s->softcap,
+                             s->k_format, s->v_format, position, head, d, row[d], exact[d]);
                 if (error > worst) worst = error;
             }
         }
@@ -276,14 +322,14 @@ static void test_exact(void **unused)
 {
     (void)unused;
     static const struct shape shapes[] = {
-        {NF_F32, NF_F32, 64, 64, 7, 130, 0, 0, 64},    {NF_F16, NF_F16, 64, 64, 7, 300, 0, 0, 32},
-        {NF_F16, NF_F16, 64, 64, 3, 257, 0, 0, 16},    {NF_F16, NF_F16, 256, 256, 4, 200, 50, 0, 64},
-        {NF_F16, NF_F32, 128, 128, 4, 100, 0, 0, 128}, {NF_F32, NF_F16, 80, 80, 1, 90, 0, 30, 16},
-        {NF_F16, NF_F16, 96, 96, 2, 75, 0, 0, 48},     {NF_F16, NF_F16, 112, 112, 5, 75, 17, 5, 32},
-        {NF_F32, NF_F32, 16, 16, 1, 75, 1, 0, 16},     {NF_F16, NF_F16, 32, 32, 8, 75, 16, 0, 16},
-        {NF_F16, NF_F16, 20, 13, 3, 75, 0, 50, 32},    {NF_F32, NF_F32, 7, 3, 2, 75, 33, 0, 32},
-        {NF_F16, NF_F16, 192, 128, 16, 60, 0, 0, 32},  {NF_F16, NF_F32, 1, 1, 1, 40, 0, 0, 16},
-        {NF_F16, NF_F16, 64, 40, 71, 33, 0, 0, 16},    {NF_F32, NF_F16, 40, 72, 13, 50, 20, 0, 16},
+        {NF_F32, NF_F32, 64, 64, 7, 130, 0, 0, 64, 0, 0},    {NF_F16, NF_F16, 64, 64, 7, 300, 0, 0, 32, 0, 0},
+        {NF_F16, NF_F16, 64, 64, 3, 257, 0, 0, 16, 0, 0},    {NF_F16, NF_F16, 256, 256, 4, 200, 50, 0, 64, 0, 0},
+        {NF_F16, NF_F32, 128, 128, 4, 100, 0, 0, 128, 0, 0}, {NF_F32, NF_F16, 80, 80, 1, 90, 0, 30, 16, 0, 0},
+        {NF_F16, NF_F16, 96, 96, 2, 75, 0, 0, 48, 0, 0},     {NF_F16, NF_F16, 112, 112, 5, 75, 17, 5, 32, 0, 0},
+        {NF_F32, NF_F32, 16, 16, 1, 75, 1, 0, 16, 0, 0},     {NF_F16, NF_F16, 32, 32, 8, 75, 16, 0, 16, 0, 0},
+        {NF_F16, NF_F16, 20, 13, 3, 75, 0, 50, 32, 0, 0},    {NF_F32, NF_F32, 7, 3, 2, 75, 33, 0, 32, 0, 0},
+        {NF_F16, NF_F16, 192, 128, 16, 60, 0, 0, 32, 0, 0},  {NF_F16, NF_F32, 1, 1, 1, 40, 0, 0, 16, 0, 0},
+        {NF_F16, NF_F16, 64, 40, 71, 33, 0, 0, 16, 0, 0},    {NF_F32, NF_F16, 40, 72, 13, 50, 20, 0, 16, 0, 0},
     };
     EACH_TABLE(kernel)
     for (uint32_t i = 0; i < ARRAY_COUNT(shapes); i++) {
@@ -296,13 +342,50 @@ static void test_exact(void **unused)
     }
 }
 
+static const enum number_format cache_formats[] = {NF_F32, NF_F16, NF_BF16, NF_FP8_E4M3, NF_FP8_E5M2, NF_INT8, NF_INT4};
+
+/* Every format of K with every format of V, in shapes that change from one to the next: odd dimensions, windows, sinks. */
+static void test_exact_in_all_formats(void **unused)
+{
+    (void)unused;
+    static const uint32_t dims[][2] = {{64, 64}, {80, 80}, {65, 33}, {96, 112}, {7, 3}, {18, 66}, {3, 128}, {1, 17}};
+    static const uint32_t seen[][3] = {{0, 0, 0},   {1, 0, 0},   {33, 5, 0},
+                                       {50, 17, 0}, {16, 70, 0}, {20, 4, 0}}; /* window, sinks */
+    static const uint32_t groups[] = {7, 1, 3, 16, 2}, offsets[] = {0, 64, 0, 5};
+    uint32_t at = 0;
+    for (uint32_t k = 0; k < ARRAY_COUNT(cache_formats); k++)
+        for (uint32_t v = 0; v < ARRAY_COUNT(cache_formats); v++)
+            for (uint32_t i = 0; i < test_count(2, 24); i++, at++) {
+                const uint32_t *dim = dims[at % ARRAY_COUNT(dims)], *limits = seen[at % ARRAY_COUNT(seen)];
+                const struct shape shape = {cache_formats[k], cache_formats[v], dim[0],         dim[1],
+                                            groups[at % 5],   90 + at % 7,      limits[0],      at % 4 == 3 ? 20 : 0,
+                                            16 + at % 3 * 16, limits[1],        offsets[at % 4]};
+                EACH_TABLE(kernel)
+                {
+                    struct scene scene = scene_open(&shape, kernel);
+                    float *out = out_open(&shape);
+                    scene_run(&scene, kernel, 0, shape.keys, WHOLE, out);
+                    expect_exact(&scene, kernel, out, 1);
+                    free(out);
+                    scene_close(&scene);
+                }
+            }
+}
+
 static void test_long_contexts(void **unused)
 {
     (void)unused;
     static const struct shape shapes[] = {
-        {NF_F16, NF_F16, 16, 16, 2, 2600, 0, 0, 64},     {NF_F32, NF_F32, 16, 24, 3, 2100, 1030, 0, 256},
-        {NF_F16, NF_F16, 64, 64, 7, 1100, 512, 0, 32},   {NF_F32, NF_F16, 32, 32, 1, 3100, 2000, 20, 1024},
-        {NF_F16, NF_F16, 16, 16, 1, 2100, 1024, 0, 128},
+        {NF_F16, NF_F16, 16, 16, 2, 2600, 0, 0, 64, 0, 0},
+        {NF_F32, NF_F32, 16, 24, 3, 2100, 1030, 0, 256, 0, 0},
+        {NF_F16, NF_F16, 64, 64, 7, 1100, 512, 0, 32, 0, 0},
+        {NF_F32, NF_F16, 32, 32, 1, 3100, 2000, 20, 1024, 0, 0},
+        {NF_F16, NF_F16, 16, 16, 1, 2100, 1024, 0, 128, 0, 0},
+        {NF_INT8, NF_INT8, 64, 64, 7, 2100, 0, 0, 64, 0, 64},
+        {NF_INT8, NF_INT4, 20, 33, 2, 2500, 300, 0, 32, 1100, 0},
+        {NF_FP8_E4M3, NF_INT8, 48, 16, 3, 2300, 100, 0, 16, 4, 0},
+        {NF_F32, NF_F32, 16, 20, 2, 2300, 500, 0, 64, 1030, 7},
+        {NF_INT4, NF_BF16, 64, 16, 1, 2100, 1500, 0, 128, 600, 0},
     };
     EACH_TABLE(kernel)
     for (uint32_t i = 0; i < ARRAY_COUNT(shapes); i += CASE_STEP) {
@@ -332,9 +415,16 @@ static void test_chunks_and_spans(void **unused)
 {
     (void)unused;
     static const struct shape shapes[] = {
-        {NF_F16, NF_F16, 64, 64, 7, 170, 0, 0, 256},  {NF_F32, NF_F32, 32, 48, 3, 170, 45, 0, 256},
-        {NF_F16, NF_F16, 16, 16, 1, 170, 16, 9, 256}, {NF_F32, NF_F16, 24, 20, 4, 170, 0, 0, 256},
-        {NF_F16, NF_F32, 16, 16, 13, 170, 1, 0, 256},
+        {NF_F16, NF_F16, 64, 64, 7, 170, 0, 0, 256, 0, 0},
+        {NF_F32, NF_F32, 32, 48, 3, 170, 45, 0, 256, 0, 0},
+        {NF_F16, NF_F16, 16, 16, 1, 170, 16, 9, 256, 0, 0},
+        {NF_F32, NF_F16, 24, 20, 4, 170, 0, 0, 256, 0, 0},
+        {NF_F16, NF_F32, 16, 16, 13, 170, 1, 0, 256, 0, 0},
+        {NF_INT8, NF_INT8, 64, 64, 7, 170, 0, 0, 256, 0, 0},
+        {NF_INT4, NF_INT4, 21, 50, 3, 170, 20, 0, 256, 37, 9},
+        {NF_FP8_E5M2, NF_FP8_E4M3, 16, 16, 2, 170, 40, 0, 256, 3, 0},
+        {NF_F32, NF_F32, 16, 16, 3, 170, 40, 9, 256, 30, 64},
+        {NF_BF16, NF_INT8, 16, 16, 2, 170, 0, 0, 256, 0, 0},
     };
     EACH_TABLE(kernel)
     for (uint32_t i = 0; i < ARRAY_COUNT(shapes); i++) {
@@ -359,7 +449,7 @@ static void test_chunks_and_spans(void **unused)
 static void test_masked_keys_leave_no_trace(void **unused)
 {
     (void)unused;
-    const struct shape shape = {NF_F32, NF_F32, 16, 24, 3, 90, 20, 0, 32};
+    const struct shape shape = {NF_F32, NF_F32, 16, 24, 3, 90, 20, 0, 32, 0, 0};
     EACH_TABLE(kernel)
     {
         struct scene scene = scene_open(&shape, kernel);
@@ -383,10 +473,44 @@ static void test_masked_keys_leave_no_trace(void **unused)
     }
 }
 
+/* Nor has what lies in slots that no token was written to, in the spans between sinks and window, or in the scratch: NaNs and
+ * infinities as elements or scales, the largest numbers, zeros. */
+static void test_unwritten_bytes_leave_no_trace(void **unused)
+{
+    (void)unused;
+    static const int bytes[] = {0xFF, 0x00, 0x7C, 0x7B, 0xFC, 0x80};
+    EACH_TABLE(kernel)
+    for (uint32_t f = 0; f < ARRAY_COUNT(cache_formats); f++)
+        for (uint32_t i = 0; i < 2; i++) {
+            const enum number_format k = cache_formats[f], v = cache_formats[(f + i) % ARRAY_COUNT(cache_formats)];
+            const struct shape shape = {k, v, 20, 18, 3, 150, 40, 0, 16, i * 3, i * 5};
+            float *first = NULL;
+            for (uint32_t b = 0; b < ARRAY_COUNT(bytes); b++) {
+                unwritten_byte = bytes[b];
+                float *out = out_open(&shape);
+                for (uint32_t at = 0; at < shape.keys; at += 21) { /* only rows up to the chunk's last are there */
+                    struct shape part = shape;
+                    part.keys = smaller(at + 21, shape.keys);
+                    struct scene scene = scene_open(&part, kernel);
+                    scene_run(&scene, kernel, at, part.keys - at, WHOLE, out);
+                    scene_close(&scene);
+                }
+                if (first)
+                    expect_same(kernel, first, out, out_count(&shape), "an unwritten byte of", (uint32_t)bytes[b]);
+                if (!first)
+                    first = out;
+                else
+                    free(out);
+            }
+            free(first);
+        }
+    unwritten_byte = 0xFF;
+}
+
 static void test_fold_of_empty_states(void **unused)
 {
     (void)unused;
-    const struct shape shape = {NF_F16, NF_F16, 16, 20, 3, 1100, 40, 0, 64};
+    const struct shape shape = {NF_F16, NF_F16, 16, 20, 3, 1100, 40, 0, 64, 0, 0};
     EACH_TABLE(kernel)
     {
         struct scene scene = scene_open(&shape, kernel);
@@ -421,7 +545,7 @@ static void test_fold_of_empty_states(void **unused)
 static void test_f16_saturates(void **unused)
 {
     (void)unused;
-    const struct shape shape = {NF_F16, NF_F16, 16, 24, 3, 90, 0, 0, 32};
+    const struct shape shape = {NF_F16, NF_F16, 16, 24, 3, 90, 0, 0, 32, 0, 0};
     EACH_TABLE(kernel)
     {
         struct scene large = scene_open(&shape, kernel);
@@ -444,9 +568,14 @@ static void test_f16_saturates(void **unused)
 static void test_write_matches_ref(void **unused)
 {
     (void)unused;
-    static const struct shape shapes[] = {{NF_F16, NF_F16, 64, 64, 1, 100, 0, 0, 48},
-                                          {NF_F32, NF_F16, 20, 13, 1, 70, 0, 0, 32},
-                                          {NF_F16, NF_F32, 5, 33, 1, 35, 0, 0, 16}};
+    static const struct shape shapes[] = {{NF_F16, NF_F16, 64, 64, 1, 100, 0, 0, 48, 0, 0},
+                                          {NF_F32, NF_F16, 20, 13, 1, 70, 0, 0, 32, 0, 0},
+                                          {NF_F16, NF_F32, 5, 33, 1, 35, 0, 0, 16, 0, 0},
+                                          {NF_BF16, NF_BF16, 20, 13, 1, 70, 0, 0, 32, 0, 0},
+                                          {NF_FP8_E4M3, NF_FP8_E5M2, 65, 70, 1, 70, 0, 0, 32, 0, 0},
+                                          {NF_INT8, NF_INT8, 66, 15, 1, 70, 0, 0, 32, 0, 0},
+                                          {NF_INT4, NF_INT4, 64, 64, 1, 70, 0, 0, 32, 0, 0},
+                                          {NF_INT4, NF_INT4, 7, 129, 1, 70, 0, 0, 32, 0, 0}};
     const struct kernel *ref = table(0);
     EACH_TABLE(kernel)
     for (uint32_t i = 0; i < ARRAY_COUNT(shapes); i++) {
@@ -468,6 +597,13 @@ static void test_sizes(void **unused)
     (void)unused;
     assert_int_equal(kernel_k_group_bytes(NF_F32, 64), 16 * 64 * 4);
     assert_int_equal(kernel_v_group_bytes(NF_F16, 80), 16 * 80 * 2);
+    assert_int_equal(kernel_row_bytes(NF_BF16, 65), 130);
+    assert_int_equal(kernel_row_bytes(NF_FP8_E4M3, 65), 67);
+    assert_int_equal(kernel_row_bytes(NF_INT8, 64), 66);
+    assert_int_equal(kernel_row_bytes(NF_INT4, 64), 34);
+    assert_int_equal(kernel_row_bytes(NF_INT4, 65), 35);
+    assert_int_equal(kernel_k_group_bytes(NF_INT8, 64), 16 * 66);
+    assert_int_equal(kernel_v_group_bytes(NF_INT4, 65), 16 * 35);
     struct kernel_attend attend = {.tokens = 5, .group = 7, .head_dim = 80, .value_dim = 64};
     assert_int_equal(kernel_attend_state_floats(&attend), 5 * 7 * 66);
     assert_int_equal(kernel_attend_scratch_floats(&attend) % 16, 0);
@@ -480,9 +616,11 @@ int main(void)
         cmocka_unit_test(test_write_matches_ref),
         cmocka_unit_test(test_f16_saturates),
         cmocka_unit_test(test_exact),
+        cmocka_unit_test(test_exact_in_all_formats),
         cmocka_unit_test(test_long_contexts),
         cmocka_unit_test(test_chunks_and_spans),
         cmocka_unit_test(test_masked_keys_leave_no_trace),
+        cmocka_unit_test(test_unwritten_bytes_leave_no_trace),
         cmocka_unit_test(test_fold_of_empty_states),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -75,6 +75,18 @@ static void test_sizes(void **state)
     }
 }
 
+static void test_names_of_cache_formats(void **state)
+{
+    (void)state;
+    assert_string_equal(number_format_info(NF_FP8_E4M3)->name, "fp8_e4m3");
+    assert_string_equal(number_format_info(NF_FP8_E5M2)->name, "fp8_e5m2");
+    assert_string_equal(number_format_info(NF_INT8)->name, "int8");
+    assert_string_equal(number_format_info(NF_INT4)->name, "int4");
+    for (int f = NF_Q4_0; f < NF_COUNT; f++) assert_false(kernel_cache_format((enum number_format)f));
+    for (int f = NF_F32; f <= NF_BF16; f++) assert_true(kernel_cache_format((enum number_format)f));
+    for (int f = NF_FP8_E4M3; f < NF_CACHE_END; f++) assert_true(kernel_cache_format((enum number_format)f));
+}
+
 static void test_f16_round_trip(void **state)
 {
     (void)state;
@@ -117,6 +129,7 @@ int main(void)
         cmocka_unit_test(test_decodes_as_gguf_does),
         cmocka_unit_test(test_decodes_f32_unaligned),
         cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_names_of_cache_formats),
         cmocka_unit_test(test_f16_round_trip),
         cmocka_unit_test(test_f16_rounds_to_nearest_even),
     };

@@ -1,10 +1,11 @@
-/* test_vector.c - norm, rope, activations and add of every instruction set this machine runs, against double precision
+/* test_vector.c - norm, rope, Hadamard transform, activations and add of every instruction set this machine runs, against double precision
  * within stated bounds; odd counts, with what lies after the last element left alone; a lane's result the same in a
  * whole vector and in a partial one. */
 #include "kernel/kernel.h"
 #include "support.h"
 
 #include <math.h>
+#include <string.h>
 
 #define COUNT_MAX 300u
 #define GUARD 12345.0f
@@ -81,6 +82,32 @@ static void test_rope(void **unused)
         }
 }
 
+/* Every table gives ref's bits; ref is compared with the sum over a block of the signs (-1)^(ones of row & column). */
+static void test_hadamard(void **unused)
+{
+    (void)unused;
+    float row[COUNT_MAX + 1], first[COUNT_MAX + 1], turned[COUNT_MAX + 1];
+    EACH_TABLE(kernel)
+    for (uint32_t count = 1; count <= COUNT_MAX; count++) {
+        const uint32_t size = count & (~count + 1);
+        fill(row, count, 3);
+        memcpy(turned, row, sizeof row);
+        memcpy(first, row, sizeof row);
+        kernel->hadamard(turned, count);
+        table(0)->hadamard(first, count);
+        assert_memory_equal(turned, first, count * sizeof *row);
+        assert_true(turned[count] == GUARD);
+        for (uint32_t i = 0; i < count; i++) {
+            double sum = 0;
+            for (uint32_t j = 0; j < size; j++)
+                sum += (__builtin_popcount(i % size & j) % 2 ? -1.0 : 1.0) * row[i - i % size + j];
+            expect_near(kernel, "hadamard", i, turned[i], sum / sqrt(size), 0, 4e-6);
+        }
+        kernel->hadamard(turned, count);
+        for (uint32_t i = 0; i < count; i++) expect_near(kernel, "hadamard twice", i, turned[i], row[i], 0, 4e-6);
+    }
+}
+
 static double silu(double x)
 {
     return x / (1 + exp(-x));
@@ -155,7 +182,8 @@ static void test_add(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rms_norm),          cmocka_unit_test(test_rope), cmocka_unit_test(test_activations),
+        cmocka_unit_test(test_rms_norm),          cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_hadamard),          cmocka_unit_test(test_activations),
         cmocka_unit_test(test_activation_limits), cmocka_unit_test(test_add),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

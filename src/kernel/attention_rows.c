@@ -1,0 +1,83 @@
+/* attention_rows.c - the cache's rows: their sizes, and each decoded by itself in plain C, element by element. What the vector
+ * code reads is compared with this; `ref` computes with it. attention_internal.h has the layouts. */
+#include "kernel/attention_internal.h"
+
+#include <string.h>
+
+const int8_t cache_int4_levels[16] = {-127, -98, -77, -61, -46, -33, -21, -9, 2, 13, 24, 36, 49, 64, 83, 108};
+
+bool kernel_cache_format(enum number_format format)
+{
+    return format == NF_F32 || format == NF_F16 || format == NF_BF16 || (cache_coded(format) && format < NF_CACHE_END);
+}
+
+uint64_t kernel_row_bytes(enum number_format format, uint32_t dim)
+{
+    ASSERT(kernel_cache_format(format));
+    if (!cache_coded(format)) return number_format_bytes(format, dim);
+    return (format == NF_INT4 ? ((uint64_t)dim + 1) / 2 : dim) + sizeof(uint16_t);
+}
+
+uint64_t kernel_k_group_bytes(enum number_format format, uint32_t head_dim)
+{
+    return KERNEL_GROUP_TOKENS * kernel_row_bytes(format, head_dim);
+}
+
+uint64_t kernel_v_group_bytes(enum number_format format, uint32_t value_dim)
+{
+    return KERNEL_GROUP_TOKENS * kernel_row_bytes(format, value_dim);
+}
+
+static float code_value(enum number_format format, uint8_t code)
+{
+    switch (format) {
+    case NF_FP8_E4M3: /* with f16's exponent it is 2^8 smaller */
+        return 256 * f16_to_f32((uint16_t)((code & 0x80u) << 8 | (code & 0x7Fu) << 7));
+    case NF_FP8_E5M2: /* the upper half of an f16 */
+        return f16_to_f32((uint16_t)(code << 8));
+    case NF_INT8:
+        return (int8_t)code;
+    default:
+        return cache_int4_levels[code & 15];
+    }
+}
+
+static float scale_at(const uint8_t *group, uint32_t token)
+{
+    uint16_t scale;
+    memcpy(&scale, group + token * sizeof scale, sizeof scale);
+    return f16_to_f32(scale);
+}
+
+void kernel_k_row_decode(enum number_format format, const void *k_groups, uint32_t slot, uint32_t head_dim, float *out)
+{
+    const uint64_t bytes = kernel_k_group_bytes(format, head_dim);
+    const uint8_t *group = (const uint8_t *)k_groups + slot / KERNEL_GROUP_TOKENS * bytes;
+    const uint32_t token = slot % KERNEL_GROUP_TOKENS;
+    for (uint32_t d = 0; d < head_dim; d++) {
+        if (cache_coded(format)) {
+            struct cache_place place = cache_k_place(format, head_dim, token, d);
+            uint8_t code = (uint8_t)(group[CACHE_SCALE_BYTES + place.byte] >> place.shift);
+            out[d] = scale_at(group, token) * code_value(format, code);
+        } else {
+            uint64_t element = (uint64_t)d * KERNEL_GROUP_TOKENS + token;
+            number_format_decode(format, group + number_format_bytes(format, element), out + d, 1);
+        }
+    }
+}
+
+void kernel_v_row_decode(enum number_format format, const void *v_groups, uint32_t slot, uint32_t value_dim, float *out)
+{
+    const uint64_t bytes = kernel_v_group_bytes(format, value_dim);
+    const uint8_t *group = (const uint8_t *)v_groups + slot / KERNEL_GROUP_TOKENS * bytes;
+    const uint32_t token = slot % KERNEL_GROUP_TOKENS;
+    if (!cache_coded(format)) {
+        number_format_decode(format, group + number_format_bytes(format, (uint64_t)token * value_dim), out, value_dim);
+        return;
+    }
+    for (uint32_t column = 0; column < value_dim; column++) {
+        struct cache_place place = cache_v_place(format, value_dim, token, column);
+        uint8_t code = (uint8_t)(group[CACHE_SCALE_BYTES + place.byte] >> place.shift);
+        out[column] = scale_at(group, token) * code_value(format, code);
+    }
+}

@@ -1,0 +1,272 @@
+/* attention_write.h - rows to codes and into their places, in C that a compiler makes vectors of: included by the kv_write of
+ * every instruction set, with the same bytes in all of them (no sum's order and no rounding is the compiler's choice).
+ *
+ * A row's scale is an f16 not below what its largest magnitude asks for, and the codes are rounded (to nearest, ties to even)
+ * with that f16 itself. The codes of int4 come from the scale, of 8 sizes and both signs, that misses the row least. */
+#ifndef KERNEL_ATTENTION_WRITE_H
+#define KERNEL_ATTENTION_WRITE_H
+#include "kernel/attention_internal.h"
+
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+#define F16_MAX_BITS 0x7BFFu
+#define STRIP 64u               /* elements encoded at a time; a multiple of 4 */
+#define WRITE_ROUNDER 0x1.8p23f /* x + this has the nearest whole number in its low bits */
+
+static inline uint32_t float_bits(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+static inline float bits_float(uint32_t bits)
+{
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static float row_largest(const float *row, uint32_t count)
+{
+    uint32_t most = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t bits = float_bits(row[i]) & 0x7FFFFFFFu;
+        most = bits > most ? bits : most;
+    }
+    float largest = bits_float(most);
+    return largest <= FLT_MAX ? largest : FLT_MAX;
+}
+
+static inline float clamped(float x, float limit)
+{
+    x = x < limit ? x : limit;
+    return x > -limit ? x : -limit;
+}
+
+/* The least f16 of `largest` / `top` or more. */
+static uint16_t scale_at_least(float largest, float top)
+{
+    if (largest >= top * KERNEL_F16_MAX) return F16_MAX_BITS;
+    uint16_t scale = f16_from_f32(largest / top);
+    return (uint16_t)(scale + (f16_to_f32(scale) * top < largest));
+}
+
+/* ---- elements to codes; `inverse` is 1 / scale ------------------------------------------------------------------------- */
+
+static inline void encode_int8(const float *row, uint32_t count, float inverse, uint8_t *codes)
+{
+    for (uint32_t i = 0; i < count; i++)
+        codes[i] = (uint8_t)float_bits(clamped(row[i] * inverse, CACHE_INT8_TOP) + WRITE_ROUNDER);
+}
+
+/* `fraction` bits, `bias` of the exponent: rounds the f32's bits, or, below the least normal number, adds what has the last
+ * place of a subnormal one as its own. */
+static inline void encode_fp8(const float *row, uint32_t count, float inverse, float top, uint32_t fraction,
+                              uint32_t bias, uint8_t *codes)
+{
+    const uint32_t shift = 23 - fraction, least_normal = (128 - bias) << 23, unit = (128 - bias + 23 - fraction) << 23;
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t bits = float_bits(clamped(row[i] * inverse, top)), size = bits & 0x7FFFFFFFu;
+        uint32_t normal = (size + ((1u << (shift - 1)) - 1) + (size >> shift & 1)) >> shift;
+        uint32_t small = float_bits(bits_float(size) + bits_float(unit)) - unit;
+        codes[i] = (uint8_t)(bits >> 24 & 0x80u) |
+                   (uint8_t)(size < least_normal ? small : normal - ((127 - bias) << fraction));
+    }
+}
+
+/* Eight elements as one vector of the compiler's, which makes what the instruction set has of it. */
+#define WRITE_LANES 8u
+typedef float write_lanes __attribute__((vector_size(WRITE_LANES * sizeof(float))));
+typedef int32_t write_mask __attribute__((vector_size(WRITE_LANES * sizeof(int32_t))));
+
+/* The `count` elements at `row` times `inverse`; `missing` in the lanes that are left. */
+static inline __attribute__((always_inline)) void lanes_load(const float *row, uint32_t count, float inverse,
+                                                             float missing, write_lanes *out)
+{
+    if (count >= WRITE_LANES) {
+        memcpy(out, row, sizeof *out);
+        *out *= inverse;
+        return;
+    }
+    for (uint32_t i = 0; i < WRITE_LANES; i++) (*out)[i] = i < count ? row[i] * inverse : missing;
+}
+
+/* Between the levels. */
+static inline float int4_middle(uint32_t i)
+{
+    return 0.5f * (float)(cache_int4_levels[i] + cache_int4_levels[i + 1]);
+}
+
+static void encode_int4(const float *row, uint32_t count, float inverse, uint8_t *codes)
+{
+    for (uint32_t at = 0; at < count; at += WRITE_LANES) {
+        const uint32_t some = count - at < WRITE_LANES ? count - at : WRITE_LANES;
+        write_lanes x;
+        write_mask code = {0};
+        lanes_load(row + at, some, inverse, 0, &x);
+        for (uint32_t level = 0; level < 15; level++) code -= x > int4_middle(level);
+        for (uint32_t i = 0; i < some; i++) codes[at + i] = (uint8_t)code[i];
+    }
+}
+
+/* The squared error of a row, in units of its scale, summed in a fixed order. */
+static float int4_error(const float *row, uint32_t count, float inverse)
+{
+    const float lowest = cache_int4_levels[0];
+    write_lanes sums = {0};
+    for (uint32_t at = 0; at < count; at += WRITE_LANES) {
+        write_lanes x, nearest = {0};
+        lanes_load(row + at, count - at, inverse, lowest, &x); /* what is missing has no error */
+        nearest += lowest;
+        for (uint32_t level = 0; level < 15; level++) {
+            const int32_t step = (int32_t)float_bits((float)(cache_int4_levels[level + 1] - cache_int4_levels[level]));
+            nearest += (write_lanes)((x > int4_middle(level)) & step);
+        }
+        sums += (x - nearest) * (x - nearest);
+    }
+    for (uint32_t half = WRITE_LANES / 2; half; half /= 2)
+        for (uint32_t i = 0; i < half; i++) sums[i] += sums[i + half];
+    return sums[0];
+}
+
+/* The best scale of a row so far. */
+struct int4_choice {
+    uint16_t scale;
+    float size, error;
+};
+
+/* Tries a scale of `size` times what the largest element asks for, negative for the mirrored levels. */
+static void int4_try(const float *row, uint32_t count, float largest, float size, struct int4_choice *best)
+{
+    uint16_t scale = scale_at_least(largest * fabsf(size), (float)-cache_int4_levels[0]);
+    if (size < 0) scale |= 0x8000u;
+    const float value = f16_to_f32(scale), error = int4_error(row, count, 1.0f / value) * value * value;
+    if (best->scale && !(error < best->error)) return;
+    *best = (struct int4_choice){scale, size, error};
+}
+
+/* Four sizes of both signs, then the two next to the best. */
+static uint16_t int4_scale(const float *row, uint32_t count, float largest)
+{
+    static const float sizes[] = {0.80f, 0.91f, 1.02f, 1.13f};
+    struct int4_choice best = {0};
+    if (largest == 0) return 0;
+    for (uint32_t i = 0; i < ARRAY_COUNT(sizes); i++) {
+        int4_try(row, count, largest, sizes[i], &best);
+        int4_try(row, count, largest, -sizes[i], &best);
+    }
+    const float size = best.size, step = 0.055f;
+    int4_try(row, count, largest, size - step, &best);
+    int4_try(row, count, largest, size + step, &best);
+    return best.scale;
+}
+
+static uint16_t row_scale(enum number_format format, const float *row, uint32_t count)
+{
+    float largest = row_largest(row, count);
+    switch (format) {
+    case NF_FP8_E4M3:
+        return scale_at_least(largest, CACHE_E4M3_TOP);
+    case NF_FP8_E5M2:
+        return scale_at_least(largest, CACHE_E5M2_TOP);
+    case NF_INT8:
+        return scale_at_least(largest, CACHE_INT8_TOP);
+    default:
+        return int4_scale(row, count, largest);
+    }
+}
+
+static void encode(enum number_format format, const float *row, uint32_t count, float inverse, uint8_t *codes)
+{
+    switch (format) {
+    case NF_FP8_E4M3:
+        encode_fp8(row, count, inverse, CACHE_E4M3_TOP, 3, 7, codes);
+        return;
+    case NF_FP8_E5M2:
+        encode_fp8(row, count, inverse, CACHE_E5M2_TOP, 2, 15, codes);
+        return;
+    case NF_INT8:
+        encode_int8(row, count, inverse, codes);
+        return;
+    default:
+        encode_int4(row, count, inverse, codes);
+    }
+}
+
+/* ---- codes into their places ------------------------------------------------------------------------------------- */
+
+/* Elements [d, d + count) of a K row of `dim`, d a multiple of 4, all of them or up to the next multiple of 4. */
+static void k_place(enum number_format format, uint8_t *out, uint32_t token, uint32_t dim, uint32_t d, uint32_t count,
+                    const uint8_t *codes)
+{
+    uint32_t i = 0;
+    if (format != NF_INT4) {
+        for (; i + 2 <= count; i += 2) memcpy(out + (uint64_t)(d + i) * KERNEL_GROUP_TOKENS + token * 2, codes + i, 2);
+        if (i < count) out[(uint64_t)(d + i) * KERNEL_GROUP_TOKENS + token] = codes[i];
+        return;
+    }
+    for (; i < count; i += 4) {
+        uint8_t *unit = out + (uint64_t)(d + i) / 2 * KERNEL_GROUP_TOKENS;
+        const uint8_t next[4] = {codes[i], i + 1 < count ? codes[i + 1] : 0, i + 2 < count ? codes[i + 2] : 0,
+                                 i + 3 < count ? codes[i + 3] : 0};
+        if (dim - d - i < 3) {
+            unit[token] = (uint8_t)(next[0] | next[1] << 4);
+        } else {
+            unit[2 * token] = (uint8_t)(next[0] | next[2] << 4);
+            unit[2 * token + 1] = (uint8_t)(next[1] | next[3] << 4);
+        }
+    }
+}
+
+/* Columns [c, c + count) of a V row of `dim`. A byte of int4 holds another token's code too. */
+static void v_place(enum number_format format, uint8_t *out, uint32_t token, uint32_t dim, uint32_t c, uint32_t count,
+                    const uint8_t *codes)
+{
+    const struct cache_place first = cache_v_place(format, dim, token, c);
+    const uint8_t others = (uint8_t) ~(15u << first.shift);
+    out += first.byte;
+    if (format == NF_INT4)
+        for (uint32_t i = 0; i < count; i++) out[2 * i] = (uint8_t)((out[2 * i] & others) | codes[i] << first.shift);
+    else
+        for (uint32_t i = 0; i < count; i++) out[2 * i] = codes[i];
+}
+
+/* The row of one token, of K or of V, of a coded format. */
+static void row_write(enum number_format format, bool is_k, uint8_t *group, uint32_t token, const float *row,
+                      uint32_t dim)
+{
+    const uint16_t scale = row_scale(format, row, dim);
+    const float inverse = scale ? 1.0f / f16_to_f32(scale) : 0;
+    uint8_t codes[STRIP];
+    memcpy(group + token * sizeof scale, &scale, sizeof scale);
+    for (uint32_t first = 0; first < dim; first += STRIP) {
+        const uint32_t some = dim - first < STRIP ? dim - first : STRIP;
+        encode(format, row + first, some, inverse, codes);
+        (is_k ? k_place : v_place)(format, group + CACHE_SCALE_BYTES, token, dim, first, some, codes);
+    }
+}
+
+/* `count` rows of K or of V, of a coded format, from slot `first_slot` on. */
+static void coded_rows_write(enum number_format format, bool is_k, void *groups, uint32_t first_slot, uint32_t count,
+                             const float *rows, uint64_t stride, uint32_t dim)
+{
+    const uint64_t bytes = KERNEL_GROUP_TOKENS * kernel_row_bytes(format, dim);
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t slot = first_slot + i;
+        row_write(format, is_k, (uint8_t *)groups + slot / KERNEL_GROUP_TOKENS * bytes, slot % KERNEL_GROUP_TOKENS,
+                  rows + i * stride, dim);
+    }
+}
+
+/* An f32 as a bf16, to nearest even, saturated. */
+static inline uint16_t bf16_from_f32(float value)
+{
+    uint32_t bits = float_bits(value), size = bits & 0x7FFFFFFFu;
+    size = size > 0x7F7F0000u ? 0x7F7F0000u : size;
+    return (uint16_t)(((bits & 0x80000000u) | (size + 0x7FFFu + (size >> 16 & 1))) >> 16);
+}
+
+#endif

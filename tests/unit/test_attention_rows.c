@@ -1,0 +1,285 @@
+/* test_attention_rows.c - rows of K and V in every format of the cache: the numbers that codes stand for, how far a written row
+ * may be from what was given, and that neither the order of writing nor what lies around leaves a trace. */
+#include "kernel/kernel.h"
+#include "support.h"
+
+#include <math.h>
+#include <string.h>
+
+#define DIM_MAX 200u
+
+static uint64_t seed = 11;
+
+static float uniform(void) /* [-1, 1) */
+{
+    seed = seed * 6364136223846793005u + 1442695040888963407u;
+    return (float)((double)(seed >> 11) / (double)(1ull << 52) - 1.0);
+}
+
+static float gaussian(void) /* nearly: a sum of twelve uniform numbers of variance 1/3, scaled to 1 */
+{
+    float sum = 0;
+    for (uint32_t i = 0; i < 12; i++) sum += uniform();
+    return sum / 2;
+}
+
+static const char *const tables[] = {"ref", "avx2", "avxvnni", "avx512", "avx512vnni"};
+#define EACH_TABLE(kernel)                                                           \
+    for (uint32_t table_index = 0; table_index < ARRAY_COUNT(tables); table_index++) \
+        for (const struct kernel *kernel = table(table_index); kernel; kernel = NULL)
+
+static const struct kernel *table(uint32_t index)
+{
+    const struct kernel *kernel = NULL;
+    return kernel_select(tables[index], &kernel, NULL) == ST_OK ? kernel : NULL;
+}
+
+static const enum number_format formats[] = {NF_F32, NF_F16, NF_BF16, NF_FP8_E4M3, NF_FP8_E5M2, NF_INT8, NF_INT4};
+
+/* Two groups of K and of V, each an allocation of its own size, of bytes `fill`. */
+struct rows {
+    enum number_format format;
+    uint32_t dim;
+    uint64_t bytes;
+    uint8_t *k, *v;
+};
+
+static struct rows rows_open(enum number_format format, uint32_t dim, int fill)
+{
+    struct rows rows = {.format = format, .dim = dim, .bytes = 2 * kernel_k_group_bytes(format, dim)};
+    assert_int_equal(rows.bytes, 2 * kernel_v_group_bytes(format, dim));
+    rows.k = malloc(rows.bytes);
+    rows.v = malloc(rows.bytes);
+    assert_true(rows.k && rows.v);
+    memset(rows.k, fill, rows.bytes);
+    memset(rows.v, fill, rows.bytes);
+    return rows;
+}
+
+static void rows_close(struct rows *rows)
+{
+    free(rows->k);
+    free(rows->v);
+}
+
+static void rows_write(const struct kernel *kernel, struct rows *rows, uint32_t slot, uint32_t count, const float *from)
+{
+    kernel->kv_write(rows->format, rows->format, rows->k, rows->v, slot, count, from, rows->dim, rows->dim, from,
+                     rows->dim, rows->dim);
+}
+
+/* The row of slot `slot`, which must be the same in K and in V. */
+static void rows_read(const struct rows *rows, uint32_t slot, float *out)
+{
+    float v[DIM_MAX];
+    kernel_k_row_decode(rows->format, rows->k, slot, rows->dim, out);
+    kernel_v_row_decode(rows->format, rows->v, slot, rows->dim, v);
+    assert_memory_equal(out, v, rows->dim * sizeof *v);
+}
+
+static double largest_of(const float *row, uint32_t count)
+{
+    double largest = 0;
+    for (uint32_t i = 0; i < count; i++) largest = fmax(largest, fabs(row[i]));
+    return largest;
+}
+
+/* What an element may be off by; f16 scales are at most 2^-10 above what the largest element asks for, or 2^-24. */
+static double error_max(enum number_format format, double x, double largest)
+{
+    const double more = 1 + 0x1p-10, least = 0x1p-24;
+    switch (format) {
+    case NF_F32:
+        return 0;
+    case NF_F16:
+        return fmax(fabs(x) * 0x1p-11, 0x1p-25);
+    case NF_BF16:
+        return fabs(x) * 0x1p-8;
+    case NF_FP8_E4M3:
+        return fmax(fabs(x) * 0x1p-4, 0x1p-10 * (largest / 448 * more + least)) * (1 + 1e-6);
+    case NF_FP8_E5M2:
+        return fmax(fabs(x) * 0x1p-3, 0x1p-17 * (largest / 1.75 * more + least)) * (1 + 1e-6);
+    case NF_INT8:
+        return 0.5 * (largest / 127 * more + least) * (1 + 1e-6);
+    default: /* half the widest step of the levels, or what a scale of 0.75 of the largest leaves out of it */
+        return 0.38 * largest + 127 * least;
+    }
+}
+
+static void test_round_trip(void **unused)
+{
+    (void)unused;
+    static const uint32_t dims[] = {64, 1, 2, 3, 7, 17, 65, 66, 80, 96, 130, 199};
+    static const float sizes[] = {1, 1e-4f, 300, 1e-7f, 0};
+    float row[DIM_MAX], read[DIM_MAX];
+    EACH_TABLE(kernel)
+    for (uint32_t f = 0; f < ARRAY_COUNT(formats); f++)
+        for (uint32_t i = 0; i < ARRAY_COUNT(dims) * ARRAY_COUNT(sizes); i++) {
+            struct rows rows = rows_open(formats[f], dims[i % ARRAY_COUNT(dims)], 0xFF);
+            for (uint32_t slot = 0; slot < 32; slot += 5) {
+                for (uint32_t d = 0; d < rows.dim; d++) row[d] = gaussian() * sizes[i / ARRAY_COUNT(dims)];
+                rows_write(kernel, &rows, slot, 1, row);
+                rows_read(&rows, slot, read);
+                double largest = largest_of(row, rows.dim);
+                for (uint32_t d = 0; d < rows.dim; d++)
+                    if (!(fabs((double)read[d] - row[d]) <= error_max(rows.format, row[d], largest)))
+                        fail_msg("%s: %s: %.9g of a row of at most %g, dim %u, is read as %.9g", kernel->name,
+                                 number_format_info(rows.format)->name, row[d], largest, rows.dim, read[d]);
+            }
+            rows_close(&rows);
+        }
+}
+
+/* Mean squared errors of Gaussian rows of 64: what the best scale and levels leave. */
+static void test_mean_errors(void **unused)
+{
+    (void)unused;
+    static const double most[] = {0, 1e-7, 4e-6, 9e-4, 4e-3, 5e-5, 7e-3};
+    float row[64], read[64];
+    EACH_TABLE(kernel)
+    for (uint32_t f = 0; f < ARRAY_COUNT(formats); f++) {
+        struct rows rows = rows_open(formats[f], 64, 0);
+        double sum = 0;
+        const uint32_t count = 300;
+        seed = 5;
+        for (uint32_t i = 0; i < count; i++) {
+            for (uint32_t d = 0; d < 64; d++) row[d] = gaussian();
+            rows_write(kernel, &rows, i % 32, 1, row);
+            rows_read(&rows, i % 32, read);
+            for (uint32_t d = 0; d < 64; d++) sum += ((double)read[d] - row[d]) * ((double)read[d] - row[d]);
+        }
+        if (getenv("KVASIR_TEST_VERBOSE"))
+            print_message("%-10s %-8s %.3g\n", kernel->name, number_format_info(formats[f])->name, sum / count / 64);
+        assert_true(sum / count / 64 <= most[f]);
+        rows_close(&rows);
+    }
+}
+
+/* Codes by themselves, with a scale of 1. */
+static void test_codes(void **unused)
+{
+    (void)unused;
+    static const struct {
+        enum number_format format;
+        uint8_t code;
+        float value;
+    } cases[] = {
+        {NF_FP8_E4M3, 0x7E, 448},     {NF_FP8_E4M3, 0xFE, -448},
+        {NF_FP8_E4M3, 0x38, 1},       {NF_FP8_E4M3, 0x39, 1.125f},
+        {NF_FP8_E4M3, 0x08, 0x1p-6f}, {NF_FP8_E4M3, 0x01, 0x1p-9f},
+        {NF_FP8_E4M3, 0x00, 0},       {NF_FP8_E4M3, 0x87, -7 * 0x1p-9f},
+        {NF_FP8_E5M2, 0x7B, 57344},   {NF_FP8_E5M2, 0xBC, -1},
+        {NF_FP8_E5M2, 0x3D, 1.25f},   {NF_FP8_E5M2, 0x01, 0x1p-16f},
+        {NF_INT8, 0x7F, 127},         {NF_INT8, 0x81, -127},
+        {NF_INT8, 0xFF, -1},
+    };
+    for (uint32_t i = 0; i < ARRAY_COUNT(cases); i++) {
+        struct rows rows = rows_open(cases[i].format, 1, 0);
+        float read;
+        for (uint32_t token = 0; token < 16; token++) rows.k[2 * token + 1] = rows.v[2 * token + 1] = 0x3C;
+        memset(rows.k + 32, cases[i].code, 16);
+        memset(rows.v + 32, cases[i].code, 16);
+        for (uint32_t token = 0; token < 16; token++) {
+            rows_read(&rows, token, &read);
+            assert_true(read == cases[i].value);
+        }
+        rows_close(&rows);
+    }
+}
+
+/* Elements of a row whose scale is 1: ties go to the even neighbour, in subnormal numbers too. */
+static void test_rounds_to_nearest_even(void **unused)
+{
+    (void)unused;
+    static const float e4m3[][2] = {{448, 448},
+                                    {1.0625f, 1},
+                                    {1.1875f, 1.25f},
+                                    {-1.06251f, -1.125f},
+                                    {0x1p-10f, 0},
+                                    {3 * 0x1p-10f, 0x1p-8f},
+                                    {0x1.01p-10f, 0x1p-9f},
+                                    {15 * 0x1p-10f, 0x1p-6f},
+                                    {-431.9f, -416},
+                                    {0, 0}};
+    static const float e5m2[][2] = {{1.75f, 1.75f},
+                                    {1.125f, 1},
+                                    {1.375f, 1.5f},
+                                    {-0x1p-17f, 0},
+                                    {3 * 0x1p-17f, 0x1p-15f},
+                                    {0x1.Cp-14f, 0x1.Cp-14f},
+                                    {-0x1.21p-3f, -0x1.4p-3f},
+                                    {7 * 0x1p-17f, 0x1p-14f}};
+    static const float int8[][2] = {{127, 127}, {0.5f, 0}, {1.5f, 2}, {-2.5f, -2}, {-126.6f, -127}, {0.49f, 0}};
+    static const struct {
+        enum number_format format;
+        const float (*pairs)[2];
+        uint32_t count;
+    } cases[] = {{NF_FP8_E4M3, e4m3, ARRAY_COUNT(e4m3)},
+                 {NF_FP8_E5M2, e5m2, ARRAY_COUNT(e5m2)},
+                 {NF_INT8, int8, ARRAY_COUNT(int8)}};
+    EACH_TABLE(kernel)
+    for (uint32_t i = 0; i < ARRAY_COUNT(cases); i++) {
+        struct rows rows = rows_open(cases[i].format, cases[i].count, 0);
+        float row[16], read[16];
+        for (uint32_t d = 0; d < rows.dim; d++) row[d] = cases[i].pairs[d][0];
+        rows_write(kernel, &rows, 19, 1, row);
+        rows_read(&rows, 19, read);
+        for (uint32_t d = 0; d < rows.dim; d++)
+            if (read[d] != cases[i].pairs[d][1])
+                fail_msg("%s: %s: %a is read as %a, not %a", kernel->name, number_format_info(rows.format)->name,
+                         row[d], read[d], cases[i].pairs[d][1]);
+        rows_close(&rows);
+    }
+}
+
+/* What a format cannot hold becomes its largest number; other elements of the row stay numbers. */
+static void test_saturates(void **unused)
+{
+    (void)unused;
+    static const double most[] = {0, 65504, 0x1.FEp127, 448 * 65504.0, 1.75 * 65504, 127 * 65504.0, 127 * 65504.0};
+    EACH_TABLE(kernel)
+    for (uint32_t f = 1; f < ARRAY_COUNT(formats); f++) {
+        struct rows rows = rows_open(formats[f], 5, 0);
+        const float row[5] = {3.4e38f, -3.4e38f, 1, 0, -1};
+        float read[5];
+        rows_write(kernel, &rows, 3, 1, row);
+        rows_read(&rows, 3, read);
+        assert_true(read[0] <= most[f] * (1 + 1e-6) && read[0] > most[f] * 0.8);
+        assert_true(read[1] >= -most[f] * (1 + 1e-6) && read[1] < -most[f] * 0.8);
+        for (uint32_t d = 2; d < 5; d++) assert_true(isfinite(read[d]));
+        rows_close(&rows);
+    }
+}
+
+/* Rows written one at a time, the last first, and over other rows: the bytes of one call. */
+static void test_order_of_writing_leaves_no_trace(void **unused)
+{
+    (void)unused;
+    static const uint32_t dims[] = {64, 5, 30, 67};
+    float *from = malloc(32 * DIM_MAX * sizeof *from);
+    assert_non_null(from);
+    for (uint32_t i = 0; i < 32 * DIM_MAX; i++) from[i] = gaussian();
+    EACH_TABLE(kernel)
+    for (uint32_t f = 0; f < ARRAY_COUNT(formats); f++)
+        for (uint32_t i = 0; i < ARRAY_COUNT(dims); i++) {
+            struct rows once = rows_open(formats[f], dims[i], 0x5A), other = rows_open(formats[f], dims[i], 0x5A);
+            rows_write(kernel, &once, 0, 32, from);
+            rows_write(kernel, &other, 0, 31, from + 1);
+            for (uint32_t slot = 32; slot--;) rows_write(kernel, &other, slot, 1, from + (uint64_t)slot * dims[i]);
+            assert_memory_equal(once.k, other.k, once.bytes);
+            assert_memory_equal(once.v, other.v, once.bytes);
+            rows_close(&once);
+            rows_close(&other);
+        }
+    free(from);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_codes),       cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_mean_errors), cmocka_unit_test(test_rounds_to_nearest_even),
+        cmocka_unit_test(test_saturates),   cmocka_unit_test(test_order_of_writing_leaves_no_trace),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
