@@ -101,14 +101,16 @@ static void panel_times_tokens(const struct matmul_job *job, const struct matmul
     enum matmul_kind kind = slab_kind(job, token_end - token_begin);
     uint32_t tokens_max = job->set->micro[kind].tokens_max, groups = job->weights->columns / GROUP_COLUMNS;
     bool last = place->group + place->groups == groups;
-    struct matmul_call call = {
-        .panel = place->panel, .groups = place->groups, .block_stride = groups, .first = place->group == 0};
+    struct matmul_call call = {.panel = place->panel,
+                               .groups = place->groups,
+                               .block_stride = job->input->block_groups,
+                               .first = place->group == 0};
     if (token_end - token_begin <= FEW_TOKENS) {
         call.prefetch = (uintptr_t)place->tile + place->group * place->group_bytes + PREFETCH_BYTES;
         call.prefetch_lines = (uint32_t)(place->group_bytes + 63) / 64;
     }
     for (uint32_t token = token_begin; token < token_end; token += call.tokens) {
-        uint64_t at = (uint64_t)(token / INPUT_TOKENS) * groups + place->group;
+        uint64_t at = token / INPUT_TOKENS * job->input->block_groups + place->group;
         call.tokens = call_tokens(token, alike_end(job, token, token_end), tokens_max);
         call.lane = token % INPUT_TOKENS;
         call.input = job->input->groups + at;
