@@ -16,20 +16,26 @@ void kernel_input_init(struct kernel_input *input, void *storage, const float *r
                        uint32_t columns)
 {
     uint64_t count = ((uint64_t)tokens + INPUT_TOKENS - 1) / INPUT_TOKENS * (columns / GROUP_COLUMNS);
-    *input =
-        (struct kernel_input){.rows = rows, .stride = stride, .tokens = tokens, .columns = columns, .groups = storage};
+    *input = (struct kernel_input){.rows = rows,
+                                   .stride = stride,
+                                   .tokens = tokens,
+                                   .columns = columns,
+                                   .block_groups = columns / GROUP_COLUMNS,
+                                   .groups = storage};
     input->halves = (struct kernel_input_halves *)(input->groups + count);
 }
 
-void kernel_input_block(const struct kernel_input *input, uint32_t token, uint32_t count, const float *rows,
-                        uint64_t stride, struct kernel_input *out)
+void kernel_input_part(const struct kernel_input *input, uint32_t token, uint32_t count, uint32_t column,
+                       uint32_t columns, const float *rows, uint64_t stride, struct kernel_input *out)
 {
-    ASSERT(token % KERNEL_INPUT_BLOCK == 0 && count <= KERNEL_INPUT_BLOCK && token + count <= input->tokens);
-    uint64_t at = (uint64_t)(token / INPUT_TOKENS) * (input->columns / GROUP_COLUMNS);
+    ASSERT(token % KERNEL_INPUT_BLOCK == 0 && token + count <= input->tokens);
+    ASSERT(column % GROUP_COLUMNS == 0 && column + columns <= input->columns);
+    uint64_t at = token / INPUT_TOKENS * input->block_groups + column / GROUP_COLUMNS;
     *out = *input;
     out->rows = rows;
     out->stride = stride;
     out->tokens = count;
+    out->columns = columns;
     out->groups += at;
     out->halves += at;
 }
@@ -67,7 +73,7 @@ void kernel_input_prepare_ref(const struct kernel_input *input, uint32_t begin, 
     uint32_t groups = input->columns / GROUP_COLUMNS;
     for (uint32_t token = begin; token < end; token++) {
         const float *x = input->rows + token * input->stride;
-        uint64_t at = (uint64_t)(token / INPUT_TOKENS) * groups;
+        uint64_t at = token / INPUT_TOKENS * input->block_groups;
         for (uint32_t g = 0; g < groups; g++, x += GROUP_COLUMNS)
             quantise(x, token % INPUT_TOKENS, input->groups + at + g, input->halves + at + g);
     }

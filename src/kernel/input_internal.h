@@ -21,7 +21,7 @@ static inline void input_quantise_rows(const struct kernel_input *input, uint32_
     uint32_t groups = input->columns / GROUP_COLUMNS;
     for (uint32_t token = begin, tokens; token < end; token += tokens) {
         const float *x = input->rows + token * input->stride;
-        uint64_t at = (uint64_t)(token / INPUT_TOKENS) * groups;
+        uint64_t at = token / INPUT_TOKENS * input->block_groups;
         uint32_t lane = token % INPUT_TOKENS;
         tokens = lane == 0 && end - token >= INPUT_TOKENS ? INPUT_TOKENS : 1;
         for (uint32_t g = 0, count; g < groups; g += count) {

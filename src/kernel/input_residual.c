@@ -5,7 +5,7 @@ void kernel_input_residual(const struct kernel_input *input, uint32_t token, flo
 {
     const float *x = input->rows + token * input->stride;
     uint32_t groups = input->columns / GROUP_COLUMNS, lane = token % INPUT_TOKENS;
-    const struct kernel_input_group *group = input->groups + (uint64_t)(token / INPUT_TOKENS) * groups;
+    const struct kernel_input_group *group = input->groups + token / INPUT_TOKENS * input->block_groups;
     for (uint32_t g = 0; g < groups; g++, group++)
         for (uint32_t i = 0; i < GROUP_COLUMNS; i++, x++, out++)
             *out = *x - group->scales[lane] * (float)group->quants[i / 4][lane][i % 4];

@@ -71,6 +71,8 @@ MUST_CHECK enum status kernel_matrix_pack(const struct kernel *kernel, enum numb
                                           uint32_t rows, uint32_t columns, struct pool *pool,
                                           struct kernel_matrix *out);
 void kernel_matrix_release(struct kernel_matrix *matrix);
+/* Rows [begin, end) as a matrix of their own, which borrows `matrix`'s data (it is not released). begin: a multiple of 16. */
+void kernel_matrix_rows(const struct kernel_matrix *matrix, uint32_t begin, uint32_t end, struct kernel_matrix *out);
 
 /* Activations [tokens, columns] made ready for matmul: f32 rows as given (borrowed), and, for quantised weights, int8
  * with one f32 scale per 32 elements, plus what the formats with an offset or a minimum need (sums of 32 and of 16).
@@ -83,17 +85,19 @@ struct kernel_input {
     const float *rows; /* [tokens, stride], borrowed */
     uint64_t stride;
     uint32_t tokens, columns;
+    uint64_t block_groups;              /* groups from one block of 4 tokens to the next */
     struct kernel_input_group *groups;  /* [ceil(tokens / 4), columns / 32] */
     struct kernel_input_halves *halves; /* the same */
 };
 uint64_t kernel_input_bytes(uint32_t tokens, uint32_t columns);
 void kernel_input_init(struct kernel_input *input, void *storage, const float *rows, uint64_t stride, uint32_t tokens,
                        uint32_t columns);
-/* Tokens [token, token + count) of `input` as an input of its own whose f32 rows are elsewhere: to quantise them without
- * keeping them. token: a multiple of KERNEL_INPUT_BLOCK, which is also the largest count. Borrows `input`'s storage. */
+/* Columns [column, column + columns) of tokens [token, token + count) of `input` as an input of its own whose f32 rows
+ * are elsewhere: to quantise them without keeping them. token: a multiple of KERNEL_INPUT_BLOCK; column: of 32. Borrows
+ * `input`'s storage. */
 #define KERNEL_INPUT_BLOCK 4u
-void kernel_input_block(const struct kernel_input *input, uint32_t token, uint32_t count, const float *rows,
-                        uint64_t stride, struct kernel_input *out);
+void kernel_input_part(const struct kernel_input *input, uint32_t token, uint32_t count, uint32_t column,
+                       uint32_t columns, const float *rows, uint64_t stride, struct kernel_input *out);
 /* Row `token`, quantised, misses its f32 row by this: [columns] into `out`. Quantised as a row of its own and added to the
  * product, it leaves an error some hundred times smaller. columns: a multiple of 32. */
 void kernel_input_residual(const struct kernel_input *input, uint32_t token, float *out);

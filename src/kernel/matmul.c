@@ -1,6 +1,7 @@
 /* matmul.c - walks tiles, panels and tokens for every instruction set (layout and chains: matmul_internal.h).
  *
- * Order: slabs of columns, tiles of 16 rows, panels, tokens. With few tokens the slab is the whole row, so that a
+ * One or two tokens go over whole tiles (`sweep`), where the instruction set has that for the format. Others are in order:
+ * slabs of columns, tiles of 16 rows, panels, tokens. With few tokens the slab is the whole row, so that a
  * tile's bytes are read in one sweep; with many it is one panel, so that the tokens' quants of the slab stay in the
  * second-level cache while the tiles pass. Between panels the chains wait in `out`: an f32 loses nothing there, so the
  * order changes no bits. */
@@ -101,14 +102,16 @@ static void panel_times_tokens(const struct matmul_job *job, const struct matmul
     enum matmul_kind kind = slab_kind(job, token_end - token_begin);
     uint32_t tokens_max = job->set->micro[kind].tokens_max, groups = job->weights->columns / GROUP_COLUMNS;
     bool last = place->group + place->groups == groups;
-    struct matmul_call call = {
-        .panel = place->panel, .groups = place->groups, .block_stride = groups, .first = place->group == 0};
+    struct matmul_call call = {.panel = place->panel,
+                               .groups = place->groups,
+                               .block_stride = job->input->block_groups,
+                               .first = place->group == 0};
     if (token_end - token_begin <= FEW_TOKENS) {
         call.prefetch = (uintptr_t)place->tile + place->group * place->group_bytes + PREFETCH_BYTES;
         call.prefetch_lines = (uint32_t)(place->group_bytes + 63) / 64;
     }
     for (uint32_t token = token_begin; token < token_end; token += call.tokens) {
-        uint64_t at = (uint64_t)(token / INPUT_TOKENS) * groups + place->group;
+        uint64_t at = token / INPUT_TOKENS * job->input->block_groups + place->group;
         call.tokens = call_tokens(token, alike_end(job, token, token_end), tokens_max);
         call.lane = token % INPUT_TOKENS;
         call.input = job->input->groups + at;
@@ -117,6 +120,36 @@ static void panel_times_tokens(const struct matmul_job *job, const struct matmul
         job->set->micro[kind].run(&call);
         call.prefetch_lines = 0;
     }
+}
+
+/* All columns of all tiles of the job, times one or two tokens. */
+static void sweep_tiles(const struct matmul_job *job, uint32_t token, uint32_t tokens)
+{
+    const struct kernel_matrix *weights = job->weights;
+    uint64_t bytes = tile_bytes(weights->format, weights->columns);
+    uint64_t words_at = tile_words_at(weights->format, weights->columns);
+    uint32_t groups = weights->columns / GROUP_COLUMNS;
+    uint64_t at = token / INPUT_TOKENS * job->input->block_groups;
+    struct matmul_call call = {.groups = groups,
+                               .input = job->input->groups + at,
+                               .halves = job->input->halves + at,
+                               .lane = token % INPUT_TOKENS,
+                               .tokens = tokens,
+                               .first = true,
+                               .prefetch_lines = (uint32_t)(bytes / groups + 63) / 64};
+    for (uint32_t row = job->row_begin; row < job->row_end; row += TILE_ROWS) {
+        const uint8_t *tile = (const uint8_t *)weights->data + row / TILE_ROWS * bytes;
+        call.prefetch = (uintptr_t)tile + PREFETCH_BYTES;
+        call.result = result_at(job, token, row, true);
+        job->set->sweep[weights->format]((const uint16_t *)tile, (const uint32_t *)(tile + words_at), &call);
+    }
+}
+
+static bool can_sweep(const struct matmul_job *job, uint32_t token_begin, uint32_t token_end)
+{
+    uint32_t tokens = token_end - token_begin;
+    return job->set->sweep[job->weights->format] && tokens <= SWEEP_TOKENS &&
+           token_begin % INPUT_TOKENS + tokens <= INPUT_TOKENS && alike_end(job, token_begin, token_end) == token_end;
 }
 
 /* Columns [slab_begin, slab_end), in groups of 32, of all tiles of the job. */
@@ -149,6 +182,10 @@ static void slab_times_tokens(const struct matmul_job *job, uint32_t slab_begin,
 
 static void run_quants(const struct matmul_job *job, uint32_t token_begin, uint32_t token_end)
 {
+    if (can_sweep(job, token_begin, token_end)) {
+        sweep_tiles(job, token_begin, token_end - token_begin);
+        return;
+    }
     uint32_t groups = job->weights->columns / GROUP_COLUMNS;
     uint32_t slabs = (token_end - token_begin + SLAB_TOKENS - 1) / SLAB_TOKENS;
     for (uint32_t begin = token_begin, end; begin < token_end; begin = end, slabs--) {

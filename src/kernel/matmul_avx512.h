@@ -33,6 +33,17 @@ struct micro_kind {
     bool minimum;
 };
 
+/* clang-format off */
+#define MICRO_OFFSET_8       ((struct micro_kind){KIND_OFFSET_8, .words = 8, .bits = 4})
+#define MICRO_OFFSET_16      ((struct micro_kind){KIND_OFFSET_16, .words = 8, .bits = 5})
+#define MICRO_OFFSET_128     ((struct micro_kind){KIND_OFFSET_128, .words = 8, .bits = 8})
+#define MICRO_MINIMUM_4      ((struct micro_kind){KIND_MINIMUM_4, .words = 8, .bits = 4, .minimum = true})
+#define MICRO_MINIMUM_5      ((struct micro_kind){KIND_MINIMUM_5, .words = 8, .bits = 5, .minimum = true})
+#define MICRO_HALF_OFFSET_4  ((struct micro_kind){KIND_HALF_OFFSET_4, .words = 4, .bits = 3})
+#define MICRO_HALF_OFFSET_32 ((struct micro_kind){KIND_HALF_OFFSET_32, .words = 4, .bits = 6})
+#define MICRO_HALF_MINIMUM   ((struct micro_kind){KIND_HALF_MINIMUM, .words = 4, .bits = 2, .minimum = true})
+/* clang-format on */
+
 /* A scale group of up to 12 tokens: blocks of input, first lane, which half of the 32 columns (0 where words is 8). */
 struct micro_tokens {
     const struct kernel_input_group *input[TOKENS_MAX / INPUT_TOKENS];
@@ -191,35 +202,116 @@ MICRO_INLINE void micro_any(const struct matmul_call *call, const struct micro_k
 
 static void micro_offset_8(const struct matmul_call *call)
 {
-    micro_any(call, (struct micro_kind){KIND_OFFSET_8, .words = 8, .bits = 4});
+    micro_any(call, MICRO_OFFSET_8);
 }
 static void micro_offset_16(const struct matmul_call *call)
 {
-    micro_any(call, (struct micro_kind){KIND_OFFSET_16, .words = 8, .bits = 5});
+    micro_any(call, MICRO_OFFSET_16);
 }
 static void micro_offset_128(const struct matmul_call *call)
 {
-    micro_any(call, (struct micro_kind){KIND_OFFSET_128, .words = 8, .bits = 8});
+    micro_any(call, MICRO_OFFSET_128);
 }
 static void micro_minimum_4(const struct matmul_call *call)
 {
-    micro_any(call, (struct micro_kind){KIND_MINIMUM_4, .words = 8, .bits = 4, .minimum = true});
+    micro_any(call, MICRO_MINIMUM_4);
 }
 static void micro_minimum_5(const struct matmul_call *call)
 {
-    micro_any(call, (struct micro_kind){KIND_MINIMUM_5, .words = 8, .bits = 5, .minimum = true});
+    micro_any(call, MICRO_MINIMUM_5);
 }
 static void micro_half_offset_4(const struct matmul_call *call)
 {
-    micro_any(call, (struct micro_kind){KIND_HALF_OFFSET_4, .words = 4, .bits = 3});
+    micro_any(call, MICRO_HALF_OFFSET_4);
 }
 static void micro_half_offset_32(const struct matmul_call *call)
 {
-    micro_any(call, (struct micro_kind){KIND_HALF_OFFSET_32, .words = 4, .bits = 6});
+    micro_any(call, MICRO_HALF_OFFSET_32);
 }
 static void micro_half_minimum(const struct matmul_call *call)
 {
-    micro_any(call, (struct micro_kind){KIND_HALF_MINIMUM, .words = 4, .bits = 2, .minimum = true});
+    micro_any(call, MICRO_HALF_MINIMUM);
+}
+
+/* ---- one or two tokens ----------------------------------------------------------------------------------------------
+ */
+
+/* clang finds the loop over the 8 groups of a Q6_K block too long to unroll; it is right without, only slower. */
+#ifdef __clang__
+#pragma clang diagnostic ignored "-Wpass-failed"
+#endif
+
+/* `format`, `kind` and `count` are constants, and so are all indices into the panel of one block: its quants exist in
+ * registers only. */
+MICRO_INLINE void sweep_tokens(const uint16_t *halves, const uint32_t *words, const struct matmul_call *call,
+                               const struct unpack_format format, const struct micro_kind kind, const uint32_t count)
+{
+    const __mmask16 rows = (__mmask16)((1u << call->result.rows) - 1);
+    struct micro_tokens tokens = {.input = {call->input}, .halves = {call->halves}, .count = count, .lane = call->lane};
+    __m512 chains[TOKENS_MAX];
+    UNROLL
+    for (uint32_t t = 0; t < count; t++) chains[t] = _mm512_setzero_ps();
+    for (uint32_t g = 0; g < call->groups; g += format.groups) {
+        struct matmul_panel panel;
+        block_scales(format, halves, words, panel.scales, panel.minima);
+        UNROLL
+        for (uint32_t i = 0; i < format.groups; i++) {
+            prefetch_share(call, g + i);
+            block_group(format, words, i, panel.quants + 8 * i);
+            micro_group(chains, kind, &panel, i, &tokens);
+            tokens.input[0]++, tokens.halves[0]++;
+        }
+        halves += format.halves * TILE_ROWS;
+        words += format.words * TILE_ROWS;
+    }
+    UNROLL
+    for (uint32_t t = 0; t < count; t++) put_chain(&call->result, rows, t, chains[t]);
+}
+
+MICRO_INLINE void sweep_any(const uint16_t *halves, const uint32_t *words, const struct matmul_call *call,
+                            const struct unpack_format format, const struct micro_kind kind)
+{
+    if (call->tokens == 1)
+        sweep_tokens(halves, words, call, format, kind, 1);
+    else
+        sweep_tokens(halves, words, call, format, kind, SWEEP_TOKENS);
+}
+
+static void sweep_q4_0(const uint16_t *halves, const uint32_t *words, const struct matmul_call *call)
+{
+    sweep_any(halves, words, call, UNPACK_Q4_0, MICRO_OFFSET_8);
+}
+static void sweep_q4_1(const uint16_t *halves, const uint32_t *words, const struct matmul_call *call)
+{
+    sweep_any(halves, words, call, UNPACK_Q4_1, MICRO_MINIMUM_4);
+}
+static void sweep_q5_0(const uint16_t *halves, const uint32_t *words, const struct matmul_call *call)
+{
+    sweep_any(halves, words, call, UNPACK_Q5_0, MICRO_OFFSET_16);
+}
+static void sweep_q5_1(const uint16_t *halves, const uint32_t *words, const struct matmul_call *call)
+{
+    sweep_any(halves, words, call, UNPACK_Q5_1, MICRO_MINIMUM_5);
+}
+static void sweep_q8_0(const uint16_t *halves, const uint32_t *words, const struct matmul_call *call)
+{
+    sweep_any(halves, words, call, UNPACK_Q8_0, MICRO_OFFSET_128);
+}
+static void sweep_iq4_nl(const uint16_t *halves, const uint32_t *words, const struct matmul_call *call)
+{
+    sweep_any(halves, words, call, UNPACK_IQ4_NL, MICRO_OFFSET_128);
+}
+static void sweep_q4_k(const uint16_t *halves, const uint32_t *words, const struct matmul_call *call)
+{
+    sweep_any(halves, words, call, UNPACK_Q4_K, MICRO_MINIMUM_4);
+}
+static void sweep_q5_k(const uint16_t *halves, const uint32_t *words, const struct matmul_call *call)
+{
+    sweep_any(halves, words, call, UNPACK_Q5_K, MICRO_MINIMUM_5);
+}
+static void sweep_q6_k(const uint16_t *halves, const uint32_t *words, const struct matmul_call *call)
+{
+    sweep_any(halves, words, call, UNPACK_Q6_K, MICRO_HALF_OFFSET_32);
 }
 
 /* ---- float weights --------------------------------------------------------------------------------------------------
@@ -302,6 +394,18 @@ static const struct matmul_set matmul_set = {
             [KIND_HALF_OFFSET_4] = {micro_half_offset_4, HALF_TOKENS_MAX},
             [KIND_HALF_OFFSET_32] = {micro_half_offset_32, HALF_TOKENS_MAX},
             [KIND_HALF_MINIMUM] = {micro_half_minimum, HALF_TOKENS_MAX},
+        },
+    .sweep =
+        {
+            [NF_Q4_0] = sweep_q4_0,
+            [NF_Q4_1] = sweep_q4_1,
+            [NF_Q5_0] = sweep_q5_0,
+            [NF_Q5_1] = sweep_q5_1,
+            [NF_Q8_0] = sweep_q8_0,
+            [NF_IQ4_NL] = sweep_iq4_nl,
+            [NF_Q4_K] = sweep_q4_k,
+            [NF_Q5_K] = sweep_q5_k,
+            [NF_Q6_K] = sweep_q6_k,
         },
     .float_f32 = float_f32,
     .float_f16 = float_f16,

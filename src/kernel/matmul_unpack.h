@@ -55,40 +55,21 @@ UNPACK_INLINE void scale_by_byte(float *out, const float *scale, const uint32_t 
         *(const unpack_floats *)(scale + l) * TO_FLOATS((IN(bytes) >> (8 * index) & 0xffu) + (uint32_t)bias);
 }
 
-/* ---- formats with 32 columns a block -------------------------------------------------------------------------------
- */
+/* ---- scales of a block, quants of one of its groups ------------------------------------------------------------------
+ * A block's words begin at `w`. */
 
-static void unpack_q4_0(const uint16_t *halves, const uint32_t *words, uint32_t group_begin, uint32_t groups,
-                        struct matmul_panel *panel)
+#define BLOCK_GROUPS 8u /* where blocks have 256 columns */
+
+UNPACK_INLINE void group_nibbles(const uint32_t *w, uint32_t (*quants)[TILE_ROWS])
 {
-    for (uint32_t g = 0; g < groups; g++) {
-        const uint32_t *w = words + (uint64_t)(group_begin + g) * 4 * TILE_ROWS;
-        unpack_halves(panel->scales[g], halves + (uint64_t)(group_begin + g) * TILE_ROWS);
-        UNROLL
-        for (uint32_t j = 0; j < 4; j++) {
-            low_nibbles(panel->quants[g * 8 + j], w + j * TILE_ROWS);
-            high_nibbles(panel->quants[g * 8 + 4 + j], w + j * TILE_ROWS);
-        }
+    UNROLL
+    for (uint32_t j = 0; j < 4; j++) {
+        low_nibbles(quants[j], w + j * TILE_ROWS);
+        high_nibbles(quants[4 + j], w + j * TILE_ROWS);
     }
 }
 
-static void unpack_q4_1(const uint16_t *halves, const uint32_t *words, uint32_t group_begin, uint32_t groups,
-                        struct matmul_panel *panel)
-{
-    for (uint32_t g = 0; g < groups; g++) {
-        const uint32_t *w = words + (uint64_t)(group_begin + g) * 4 * TILE_ROWS;
-        const uint16_t *h = halves + (uint64_t)(group_begin + g) * 2 * TILE_ROWS;
-        unpack_halves(panel->scales[g], h);
-        unpack_halves(panel->minima[g], h + TILE_ROWS);
-        UNROLL
-        for (uint32_t j = 0; j < 4; j++) {
-            low_nibbles(panel->quants[g * 8 + j], w + j * TILE_ROWS);
-            high_nibbles(panel->quants[g * 8 + 4 + j], w + j * TILE_ROWS);
-        }
-    }
-}
-
-UNPACK_INLINE void unpack_five_bits(const uint32_t *w, uint32_t (*quants)[TILE_ROWS])
+UNPACK_INLINE void group_five_bits(const uint32_t *w, uint32_t (*quants)[TILE_ROWS])
 {
     UNROLL
     for (uint32_t j = 0; j < 4; j++) {
@@ -97,36 +78,10 @@ UNPACK_INLINE void unpack_five_bits(const uint32_t *w, uint32_t (*quants)[TILE_R
     }
 }
 
-static void unpack_q5_0(const uint16_t *halves, const uint32_t *words, uint32_t group_begin, uint32_t groups,
-                        struct matmul_panel *panel)
+UNPACK_INLINE void group_bytes(const uint32_t *w, uint32_t (*quants)[TILE_ROWS])
 {
-    for (uint32_t g = 0; g < groups; g++) {
-        unpack_halves(panel->scales[g], halves + (uint64_t)(group_begin + g) * TILE_ROWS);
-        unpack_five_bits(words + (uint64_t)(group_begin + g) * 5 * TILE_ROWS, panel->quants + g * 8);
-    }
-}
-
-static void unpack_q5_1(const uint16_t *halves, const uint32_t *words, uint32_t group_begin, uint32_t groups,
-                        struct matmul_panel *panel)
-{
-    for (uint32_t g = 0; g < groups; g++) {
-        const uint16_t *h = halves + (uint64_t)(group_begin + g) * 2 * TILE_ROWS;
-        unpack_halves(panel->scales[g], h);
-        unpack_halves(panel->minima[g], h + TILE_ROWS);
-        unpack_five_bits(words + (uint64_t)(group_begin + g) * 5 * TILE_ROWS, panel->quants + g * 8);
-    }
-}
-
-static void unpack_q8_0(const uint16_t *halves, const uint32_t *words, uint32_t group_begin, uint32_t groups,
-                        struct matmul_panel *panel)
-{
-    for (uint32_t g = 0; g < groups; g++) {
-        const uint32_t *w = words + (uint64_t)(group_begin + g) * 8 * TILE_ROWS;
-        unpack_halves(panel->scales[g], halves + (uint64_t)(group_begin + g) * TILE_ROWS);
-        UNROLL
-        for (uint32_t j = 0; j < 8; j++)
-            LANES WORDS(panel->quants[g * 8 + j]) = IN(w + j * TILE_ROWS) ^ UNPACK_FLIP * 0x01010101u;
-    }
+    UNROLL
+    for (uint32_t j = 0; j < 8; j++) LANES WORDS(quants[j]) = IN(w + j * TILE_ROWS) ^ UNPACK_FLIP * 0x01010101u;
 }
 
 UNPACK_INLINE void unpack_iq4(const uint32_t *w, uint32_t (*quants)[TILE_ROWS])
@@ -140,20 +95,6 @@ UNPACK_INLINE void unpack_iq4(const uint32_t *w, uint32_t (*quants)[TILE_ROWS])
         unpack_levels(quants[4 + j], nibbles);
     }
 }
-
-static void unpack_iq4_nl(const uint16_t *halves, const uint32_t *words, uint32_t group_begin, uint32_t groups,
-                          struct matmul_panel *panel)
-{
-    for (uint32_t g = 0; g < groups; g++) {
-        unpack_halves(panel->scales[g], halves + (uint64_t)(group_begin + g) * TILE_ROWS);
-        unpack_iq4(words + (uint64_t)(group_begin + g) * 4 * TILE_ROWS, panel->quants + g * 8);
-    }
-}
-
-/* ---- formats with 256 columns a block ------------------------------------------------------------------------------
- */
-
-#define BLOCK_GROUPS 8u
 
 /* Q4_K's and Q5_K's d, dmin and 12 bytes of 6-bit scales and minima, to 8 rows of each. The minima are subtracted. */
 UNPACK_INLINE void unpack_scales_k4(const uint16_t *halves, const uint32_t *w, float (*scales)[TILE_ROWS],
@@ -179,79 +120,175 @@ UNPACK_INLINE void unpack_scales_k4(const uint16_t *halves, const uint32_t *w, f
     }
 }
 
-static void unpack_q4_k(const uint16_t *halves, const uint32_t *words, uint32_t group_begin, uint32_t groups,
-                        struct matmul_panel *panel)
+/* Quants of group `i` of a block, whose words begin at `w`. */
+UNPACK_INLINE void group_q4_k(const uint32_t *w, const uint32_t i, uint32_t (*quants)[TILE_ROWS])
 {
-    for (uint32_t g = 0; g < groups; g += BLOCK_GROUPS) {
-        uint64_t block = (group_begin + g) / BLOCK_GROUPS;
-        const uint32_t *w = words + block * 35 * TILE_ROWS;
-        unpack_scales_k4(halves + block * 2 * TILE_ROWS, w, panel->scales + g, panel->minima + g);
-        w += 3 * TILE_ROWS;
-        UNROLL
-        for (uint32_t pair = 0; pair < 4; pair++) {
-            uint32_t(*q)[TILE_ROWS] = panel->quants + (g + 2 * pair) * 8;
-            UNROLL
-            for (uint32_t j = 0; j < 8; j++, w += TILE_ROWS) {
-                low_nibbles(q[j], w);
-                high_nibbles(q[8 + j], w);
-            }
-        }
-    }
+    w += (3 + 8 * (i / 2)) * TILE_ROWS;
+    UNROLL
+    for (uint32_t j = 0; j < 8; j++, w += TILE_ROWS)
+        if (i % 2)
+            high_nibbles(quants[j], w);
+        else
+            low_nibbles(quants[j], w);
 }
 
-static void unpack_q5_k(const uint16_t *halves, const uint32_t *words, uint32_t group_begin, uint32_t groups,
-                        struct matmul_panel *panel)
+UNPACK_INLINE void group_q5_k(const uint32_t *w, const uint32_t i, uint32_t (*quants)[TILE_ROWS])
 {
-    for (uint32_t g = 0; g < groups; g += BLOCK_GROUPS) {
-        uint64_t block = (group_begin + g) / BLOCK_GROUPS;
-        const uint32_t *w = words + block * 43 * TILE_ROWS, *fifth = w + 3 * TILE_ROWS;
-        unpack_scales_k4(halves + block * 2 * TILE_ROWS, w, panel->scales + g, panel->minima + g);
-        w += 11 * TILE_ROWS;
-        UNROLL
-        for (uint32_t pair = 0; pair < 4; pair++) {
-            uint32_t(*q)[TILE_ROWS] = panel->quants + (g + 2 * pair) * 8;
-            UNROLL
-            for (uint32_t j = 0; j < 8; j++, w += TILE_ROWS) {
-                low_and_fifth(q[j], w, fifth + j * TILE_ROWS, 2 * pair);
-                high_and_fifth(q[8 + j], w, fifth + j * TILE_ROWS, 2 * pair + 1);
-            }
-        }
-    }
+    const uint32_t *fifth = w + 3 * TILE_ROWS;
+    w += (11 + 8 * (i / 2)) * TILE_ROWS;
+    UNROLL
+    for (uint32_t j = 0; j < 8; j++, w += TILE_ROWS, fifth += TILE_ROWS)
+        if (i % 2)
+            high_and_fifth(quants[j], w, fifth, i);
+        else
+            low_and_fifth(quants[j], w, fifth, i);
 }
 
 /* Q6_K words: 32 of low nibbles, 16 of high bit pairs, 4 of signed scales. */
+UNPACK_INLINE void scales_q6_k(const uint16_t *halves, const uint32_t *w, float (*scales)[TILE_ROWS])
+{
+    _Alignas(64) float d[TILE_ROWS];
+    unpack_halves(d, halves);
+    UNROLL
+    for (uint32_t s = 0; s < 16; s++) {
+        const uint32_t *bytes = w + (48 + s / 4) * TILE_ROWS;
+        LANES FLOATS(scales[s]) = FLOATS(d) * TO_FLOATS((unpack_ints)(IN(bytes) << (24 - 8 * (s % 4))) >> 24);
+    }
+}
+
+UNPACK_INLINE void group_q6_k(const uint32_t *w, const uint32_t i, uint32_t (*quants)[TILE_ROWS])
+{
+    const uint32_t *low = w + (16 * (i / 4) + 8 * (i % 2)) * TILE_ROWS, *high = w + (32 + 8 * (i / 4)) * TILE_ROWS;
+    UNROLL
+    for (uint32_t j = 0; j < 8; j++, low += TILE_ROWS, high += TILE_ROWS) LANES
+        {
+            const unpack_words pairs = i % 4 < 2 ? IN(high) << (4 - 2 * (i % 4)) : IN(high) >> (2 * (i % 4) - 4);
+            WORDS(quants[j]) = ((i % 4 < 2 ? IN(low) : IN(low) >> 4) & NIBBLES) | (pairs & 0x30303030u);
+        }
+}
+
+/* What the functions below unpack; constants, so that nothing of it is left. */
+struct unpack_format {
+    enum number_format format;
+    uint32_t groups, halves, words; /* of a block; halves and words of 16 lanes */
+    uint32_t scales;                /* of a group */
+};
+
+UNPACK_INLINE void block_scales(const struct unpack_format f, const uint16_t *halves, const uint32_t *w,
+                                float (*scales)[TILE_ROWS], float (*minima)[TILE_ROWS])
+{
+    if (f.format == NF_Q6_K) {
+        scales_q6_k(halves, w, scales);
+    } else if (f.groups == BLOCK_GROUPS) {
+        unpack_scales_k4(halves, w, scales, minima);
+    } else {
+        unpack_halves(scales[0], halves);
+        if (f.halves == 2) unpack_halves(minima[0], halves + TILE_ROWS);
+    }
+}
+
+UNPACK_INLINE void block_group(const struct unpack_format f, const uint32_t *w, const uint32_t i,
+                               uint32_t (*quants)[TILE_ROWS])
+{
+    switch (f.format) {
+    case NF_Q6_K:
+        group_q6_k(w, i, quants);
+        break;
+    case NF_Q5_K:
+        group_q5_k(w, i, quants);
+        break;
+    case NF_Q4_K:
+        group_q4_k(w, i, quants);
+        break;
+    case NF_IQ4_NL:
+        unpack_iq4(w, quants);
+        break;
+    case NF_Q8_0:
+        group_bytes(w, quants);
+        break;
+    case NF_Q5_0:
+    case NF_Q5_1:
+        group_five_bits(w, quants);
+        break;
+    default:
+        group_nibbles(w, quants);
+        break;
+    }
+}
+
+UNPACK_INLINE void unpack_blocks(const struct unpack_format f, const uint16_t *halves, const uint32_t *words,
+                                 uint32_t group_begin, uint32_t groups, struct matmul_panel *panel)
+{
+    halves += (uint64_t)group_begin / f.groups * f.halves * TILE_ROWS;
+    words += (uint64_t)group_begin / f.groups * f.words * TILE_ROWS;
+    for (uint32_t g = 0; g < groups; g += f.groups) {
+        block_scales(f, halves, words, panel->scales + f.scales * g, panel->minima + g);
+        UNROLL
+        for (uint32_t i = 0; i < f.groups; i++) block_group(f, words, i, panel->quants + (g + i) * 8);
+        halves += f.halves * TILE_ROWS;
+        words += f.words * TILE_ROWS;
+    }
+}
+
+/* clang-format off */
+#define UNPACK_Q4_0     ((struct unpack_format){NF_Q4_0,   .groups = 1, .halves = 1, .words =  4, .scales = 1})
+#define UNPACK_Q4_1     ((struct unpack_format){NF_Q4_1,   .groups = 1, .halves = 2, .words =  4, .scales = 1})
+#define UNPACK_Q5_0     ((struct unpack_format){NF_Q5_0,   .groups = 1, .halves = 1, .words =  5, .scales = 1})
+#define UNPACK_Q5_1     ((struct unpack_format){NF_Q5_1,   .groups = 1, .halves = 2, .words =  5, .scales = 1})
+#define UNPACK_Q8_0     ((struct unpack_format){NF_Q8_0,   .groups = 1, .halves = 1, .words =  8, .scales = 1})
+#define UNPACK_IQ4_NL   ((struct unpack_format){NF_IQ4_NL, .groups = 1, .halves = 1, .words =  4, .scales = 1})
+#define UNPACK_Q4_K     ((struct unpack_format){NF_Q4_K,   .groups = 8, .halves = 2, .words = 35, .scales = 1})
+#define UNPACK_Q5_K     ((struct unpack_format){NF_Q5_K,   .groups = 8, .halves = 2, .words = 43, .scales = 1})
+#define UNPACK_Q6_K     ((struct unpack_format){NF_Q6_K,   .groups = 8, .halves = 1, .words = 52, .scales = 2})
+/* clang-format on */
+
+static void unpack_q4_0(const uint16_t *halves, const uint32_t *words, uint32_t group_begin, uint32_t groups,
+                        struct matmul_panel *panel)
+{
+    unpack_blocks(UNPACK_Q4_0, halves, words, group_begin, groups, panel);
+}
+static void unpack_q4_1(const uint16_t *halves, const uint32_t *words, uint32_t group_begin, uint32_t groups,
+                        struct matmul_panel *panel)
+{
+    unpack_blocks(UNPACK_Q4_1, halves, words, group_begin, groups, panel);
+}
+static void unpack_q5_0(const uint16_t *halves, const uint32_t *words, uint32_t group_begin, uint32_t groups,
+                        struct matmul_panel *panel)
+{
+    unpack_blocks(UNPACK_Q5_0, halves, words, group_begin, groups, panel);
+}
+static void unpack_q5_1(const uint16_t *halves, const uint32_t *words, uint32_t group_begin, uint32_t groups,
+                        struct matmul_panel *panel)
+{
+    unpack_blocks(UNPACK_Q5_1, halves, words, group_begin, groups, panel);
+}
+static void unpack_q8_0(const uint16_t *halves, const uint32_t *words, uint32_t group_begin, uint32_t groups,
+                        struct matmul_panel *panel)
+{
+    unpack_blocks(UNPACK_Q8_0, halves, words, group_begin, groups, panel);
+}
+static void unpack_iq4_nl(const uint16_t *halves, const uint32_t *words, uint32_t group_begin, uint32_t groups,
+                          struct matmul_panel *panel)
+{
+    unpack_blocks(UNPACK_IQ4_NL, halves, words, group_begin, groups, panel);
+}
+static void unpack_q4_k(const uint16_t *halves, const uint32_t *words, uint32_t group_begin, uint32_t groups,
+                        struct matmul_panel *panel)
+{
+    unpack_blocks(UNPACK_Q4_K, halves, words, group_begin, groups, panel);
+}
+static void unpack_q5_k(const uint16_t *halves, const uint32_t *words, uint32_t group_begin, uint32_t groups,
+                        struct matmul_panel *panel)
+{
+    unpack_blocks(UNPACK_Q5_K, halves, words, group_begin, groups, panel);
+}
 static void unpack_q6_k(const uint16_t *halves, const uint32_t *words, uint32_t group_begin, uint32_t groups,
                         struct matmul_panel *panel)
 {
-    _Alignas(64) float d[TILE_ROWS];
-    for (uint32_t g = 0; g < groups; g += BLOCK_GROUPS) {
-        uint64_t block = (group_begin + g) / BLOCK_GROUPS;
-        const uint32_t *w = words + block * 52 * TILE_ROWS;
-        unpack_halves(d, halves + block * TILE_ROWS);
-        UNROLL
-        for (uint32_t s = 0; s < 16; s++) {
-            const uint32_t *bytes = w + (48 + s / 4) * TILE_ROWS;
-            LANES FLOATS(panel->scales[2 * g + s]) =
-                FLOATS(d) * TO_FLOATS((unpack_ints)(IN(bytes) << (24 - 8 * (s % 4))) >> 24);
-        }
-        UNROLL
-        for (uint32_t half = 0; half < 2; half++) {
-            uint32_t(*q)[TILE_ROWS] = panel->quants + (g + 4 * half) * 8;
-            UNROLL
-            for (uint32_t j = 0; j < 8; j++) {
-                const uint32_t *a = w + (16 * half + j) * TILE_ROWS, *b = a + 8 * TILE_ROWS;
-                const uint32_t *high = w + (32 + 8 * half + j) * TILE_ROWS;
-                LANES
-                {
-                    WORDS(q[j]) = (IN(a) & NIBBLES) | (IN(high) << 4 & 0x30303030u);
-                    WORDS(q[8 + j]) = (IN(b) & NIBBLES) | (IN(high) << 2 & 0x30303030u);
-                    WORDS(q[16 + j]) = (IN(a) >> 4 & NIBBLES) | (IN(high) & 0x30303030u);
-                    WORDS(q[24 + j]) = (IN(b) >> 4 & NIBBLES) | (IN(high) >> 2 & 0x30303030u);
-                }
-            }
-        }
-    }
+    unpack_blocks(UNPACK_Q6_K, halves, words, group_begin, groups, panel);
 }
+
+/* ---- formats that are unpacked by the panel only ------------------------------------------------------------------- */
 
 /* Q3_K words: 8 of third bits, 16 of bit pairs, 3 of 6-bit scales less 32. */
 static void unpack_q3_k(const uint16_t *halves, const uint32_t *words, uint32_t group_begin, uint32_t groups,

@@ -234,3 +234,13 @@ void kernel_matrix_release(struct kernel_matrix *matrix)
     mem_unmap(matrix->data, (size_t)matrix->bytes);
     *matrix = (struct kernel_matrix){0};
 }
+
+void kernel_matrix_rows(const struct kernel_matrix *matrix, uint32_t begin, uint32_t end, struct kernel_matrix *out)
+{
+    ASSERT(begin % TILE_ROWS == 0 && begin <= end && end <= matrix->rows);
+    uint64_t bytes = tile_bytes(matrix->format, matrix->columns);
+    *out = *matrix;
+    out->rows = end - begin;
+    out->data = (uint8_t *)matrix->data + begin / TILE_ROWS * bytes;
+    out->bytes = (end - begin + TILE_ROWS - 1) / TILE_ROWS * bytes;
+}

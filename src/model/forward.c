@@ -18,14 +18,6 @@ static const float *prepare_row(const struct model_run *run, uint32_t token, boo
     const struct model_config *c = &model->config;
     const struct preparation *p = &run->preparation;
     const float *source = p->source + (uint64_t)token * p->columns;
-    if (p->up) {
-        const float *up = p->up + (uint64_t)token * p->columns;
-        if (c->row->activation == ACTIVATION_GELU)
-            kernel->gelu_mul(source, up, p->columns, out);
-        else
-            kernel->silu_mul(source, up, p->columns, out);
-        return out;
-    }
     if (p->residual_norm) {
         kernel->rms_norm(run->projected + (uint64_t)token * c->embedding, p->residual_norm, c->norm_eps, c->embedding,
                          out);
@@ -46,13 +38,15 @@ static bool has_weights(const struct model_run *run, bool quantised)
     return false;
 }
 
-/* What quantising row `token` of `input` lost, as row `residual` of `to`. */
+/* What quantising row `token` of `input`, which is columns from `column` on of `to`, lost, as row `row` of `to`. */
 static void quantise_residual(const struct model_run *run, const struct kernel_input *input, uint32_t token,
-                              const struct kernel_input *to, uint32_t residual)
+                              const struct kernel_input *to, uint32_t column, uint32_t row, float *residual)
 {
-    float *rows = (float *)(uintptr_t)to->rows; /* the run's own memory: residual rows follow the tokens' */
-    kernel_input_residual(input, token, rows + residual * to->stride);
-    run->model->kernel->input_prepare(to, residual, residual + 1);
+    uint32_t lane = row % KERNEL_INPUT_BLOCK;
+    struct kernel_input part;
+    kernel_input_residual(input, token, residual);
+    kernel_input_part(to, row - lane, lane + 1, column, input->columns, residual, 0, &part);
+    run->model->kernel->input_prepare(&part, lane, lane + 1);
 }
 
 /* Where only quants are wanted, a block of four tokens is prepared in the worker's own rows, which stay in its cache:
@@ -73,10 +67,11 @@ static void prepare_task(struct model_run *run, uint32_t index, uint32_t workers
         for (uint32_t i = 1; i < count; i++) prepare_row(run, t + i, true, rows + (uint64_t)i * columns);
         if (!quantise) continue;
         struct kernel_input block;
-        kernel_input_block(&run->input, t, count, first, columns, &block);
+        kernel_input_part(&run->input, t, count, 0, columns, first, columns, &block);
         kernel->input_prepare(&block, 0, count);
         for (; next < run->precise_count && run->precise[next] < t + count; next++)
-            quantise_residual(run, &block, run->precise[next] - t, &run->input, run->tokens + next);
+            quantise_residual(run, &block, run->precise[next] - t, &run->input, 0, run->tokens + next,
+                              run->workers[index].residual);
     }
 }
 
@@ -101,7 +96,7 @@ static void multiply_rows(const struct model_run *run, const struct product *pro
 }
 
 /* This worker's share of the rows of all products, which are counted one after the other in tiles of 16. */
-static void multiply(const struct model_run *run, const struct kernel_input *input, uint32_t worker, uint32_t workers)
+static void multiply(struct model_run *run, const struct kernel_input *input, uint32_t worker, uint32_t workers)
 {
     uint64_t tiles = 0, begin, end;
     for (uint32_t i = 0; i < run->product_count; i++) tiles += (run->products[i].linear->weights.rows + 15) / 16;
@@ -117,42 +112,110 @@ static void multiply(const struct model_run *run, const struct kernel_input *inp
     }
 }
 
-static void multiply_task(struct model_run *run, uint32_t worker, uint32_t workers)
+/* ---- feed-forward ------------------------------------------------------------------------------------------------ */
+
+/* activation(gate) * up of tokens [token, token + count) and columns from `column` on, into `fed`: as quants, unless its
+ * product wants the f32 rows. `next` of the precise rows are behind. */
+static uint32_t activate(struct model_run *run, struct worker *worker, uint32_t token, uint32_t count, uint32_t column,
+                         uint32_t columns, uint32_t next)
 {
-    multiply(run, &run->input, worker, workers);
+    const struct kernel *kernel = run->model->kernel;
+    const struct model_config *c = &run->model->config;
+    bool keep = !weights_quantised(&run->model->layers[run->layer].down.weights);
+    uint64_t stride = keep ? c->feed_forward : columns;
+    float *rows = keep ? run->activated + token * stride + column : worker->gate + token * stride;
+    for (uint32_t i = 0; i < count; i++) {
+        uint64_t at = (uint64_t)(token + i) * columns;
+        (c->row->activation == ACTIVATION_GELU ? kernel->gelu_mul : kernel->silu_mul)(
+            worker->gate + at, worker->up + at, columns, rows + i * stride);
+    }
+    if (keep) return next;
+    struct kernel_input part;
+    kernel_input_part(&run->fed, token, count, column, columns, rows, stride, &part);
+    kernel->input_prepare(&part, 0, count);
+    for (; next < run->precise_count && run->precise[next] < token + count; next++)
+        quantise_residual(run, &part, run->precise[next] - token, &run->fed, column, run->tokens + next,
+                          worker->residual);
+    return next;
 }
 
-static void prepare_and_multiply_task(struct model_run *run, uint32_t index, uint32_t workers)
+/* Columns [begin, end) of a linear layer for all tokens: [tokens and residuals, end - begin] into `out`. */
+static void multiply_columns(const struct model_run *run, const struct linear *linear, const struct kernel_input *input,
+                             uint32_t begin, uint32_t end, float *out)
+{
+    struct linear part = {.bias = linear->bias ? linear->bias + begin : NULL};
+    kernel_matrix_rows(&linear->weights, begin, end, &part.weights);
+    struct product product = {.linear = &part, .out = out, .stride = end - begin};
+    multiply_rows(run, &product, input, 0, end - begin);
+}
+
+/* This worker's share of the columns of activation(gate) * up. */
+static void feed(struct model_run *run, const struct kernel_input *input, uint32_t index, uint32_t workers)
+{
+    struct worker *worker = &run->workers[index];
+    const struct layer *layer = &run->model->layers[run->layer];
+    uint64_t begin, end;
+    uint64_t most = run->feed_floats / (run->tokens + run->precise_count) / FEED_COLUMNS * FEED_COLUMNS;
+    pool_share(run->model->config.feed_forward, FEED_COLUMNS, index, workers, &begin, &end);
+    for (uint64_t columns; begin < end; begin += columns) {
+        columns = end - begin < most ? end - begin : most;
+        multiply_columns(run, &layer->gate, input, (uint32_t)begin, (uint32_t)(begin + columns), worker->gate);
+        multiply_columns(run, &layer->up, input, (uint32_t)begin, (uint32_t)(begin + columns), worker->up);
+        for (uint32_t token = 0, count, next = 0; token < run->tokens; token += count) {
+            count = run->tokens - token < KERNEL_INPUT_BLOCK ? run->tokens - token : KERNEL_INPUT_BLOCK;
+            next = activate(run, worker, token, count, (uint32_t)begin, (uint32_t)columns, next);
+        }
+    }
+}
+
+/* ---- phases ------------------------------------------------------------------------------------------------------ */
+
+static void consume_task(struct model_run *run, uint32_t worker, uint32_t workers)
+{
+    run->consume(run, &run->input, worker, workers);
+}
+
+static void multiply_fed_task(struct model_run *run, uint32_t worker, uint32_t workers)
+{
+    multiply(run, &run->fed, worker, workers);
+}
+
+static void prepare_and_consume_task(struct model_run *run, uint32_t index, uint32_t workers)
 {
     struct worker *worker = &run->workers[index];
     uint32_t columns = run->preparation.columns;
     const float *row = prepare_row(run, 0, index == 0, worker->rows);
-    if (run->precise_count && row != worker->rows) row = memcpy(worker->rows, row, columns * sizeof *row);
     struct kernel_input input;
     kernel_input_init(&input, worker->input_storage, row, columns, 1 + run->precise_count, columns);
     if (has_weights(run, true)) {
         run->model->kernel->input_prepare(&input, 0, 1);
-        if (run->precise_count) quantise_residual(run, &input, 0, &input, 1);
+        if (run->precise_count) quantise_residual(run, &input, 0, &input, 0, 1, worker->residual);
     }
-    multiply(run, &input, index, workers);
+    run->consume(run, &input, index, workers);
 }
 
-/* products[i] = linear[i] . prepare(row), for every token. */
-static void project(struct model_run *run, struct preparation preparation, const struct product *products,
-                    uint32_t count)
+static void choose_products(struct model_run *run, const struct product *products, uint32_t count)
 {
-    run->preparation = preparation;
     memcpy(run->products, products, count * sizeof *products);
     run->product_count = count;
+}
+
+/* Has prepare(row) of every token consumed: products[i] = linear[i] . prepare(row), or what feed() does with them. */
+static void project(struct model_run *run, struct preparation preparation, const struct product *products,
+                    uint32_t count, run_consume_fn *consume)
+{
+    run->preparation = preparation;
+    run->consume = consume;
+    choose_products(run, products, count);
     if (run->tokens == 1) {
-        run_phase(run, prepare_and_multiply_task);
+        run_phase(run, prepare_and_consume_task);
     } else {
-        bool as_it_is = !preparation.norm && !preparation.up && !preparation.residual_norm;
+        bool as_it_is = !preparation.norm && !preparation.residual_norm;
         const float *rows = as_it_is ? preparation.source : run->prepared;
         kernel_input_init(&run->input, run->input_storage, rows, preparation.columns, run->tokens + run->precise_count,
                           preparation.columns);
         run_phase(run, prepare_task);
-        run_phase(run, multiply_task);
+        run_phase(run, consume_task);
     }
     if (preparation.residual_norm) {
         float *x = run->x;
@@ -213,25 +276,29 @@ static void run_layer(struct model_run *run, const float *residual_norm)
         run,
         (struct preparation){
             .source = run->x, .columns = c->embedding, .norm = layer->attention_norm, .residual_norm = residual_norm},
-        qkv, 3);
+        qkv, 3, multiply);
     attend_layer(run);
     bool post = c->row->post_norms;
     struct product output = {
         .linear = &layer->output, .out = post ? run->projected : run->x, .stride = c->embedding, .add = !post};
-    project(run, (struct preparation){.source = run->attended, .columns = c->heads * c->value_dim}, &output, 1);
+    project(run, (struct preparation){.source = run->attended, .columns = c->heads * c->value_dim}, &output, 1,
+            multiply);
     const struct product gate_up[] = {
-        {.linear = &layer->gate, .out = run->gate, .stride = c->feed_forward},
-        {.linear = &layer->up, .out = run->up, .stride = c->feed_forward},
+        {.linear = &layer->gate},
+        {.linear = &layer->up},
     };
+    kernel_input_init(&run->fed, run->fed_storage, run->activated, c->feed_forward, run->tokens + run->precise_count,
+                      c->feed_forward);
     project(run,
             (struct preparation){.source = run->x,
                                  .columns = c->embedding,
                                  .norm = layer->feed_forward_norm,
                                  .residual_norm = layer->post_attention_norm},
-            gate_up, 2);
+            gate_up, 2, feed);
     struct product down = {
         .linear = &layer->down, .out = post ? run->projected : run->x, .stride = c->embedding, .add = !post};
-    project(run, (struct preparation){.source = run->gate, .columns = c->feed_forward, .up = run->up}, &down, 1);
+    choose_products(run, &down, 1);
+    run_phase(run, multiply_fed_task);
 }
 
 /* The rows of tokens at the beginning of their sequences. */
@@ -298,6 +365,6 @@ void model_forward(struct model_run *run, const struct model_entry *entries, uin
     project(run,
             (struct preparation){
                 .source = run->x, .columns = c->embedding, .norm = model->output_norm, .residual_norm = residual_norm},
-            &output, 1);
+            &output, 1, multiply);
     if (c->final_softcap > 0) run_phase(run, softcap_task);
 }

@@ -33,6 +33,13 @@ static uint32_t most(uint32_t a, uint32_t b)
     return a > b ? a : b;
 }
 
+/* Room for the least columns of all tokens, or what is good for the cache. */
+static uint64_t feed_floats(const struct model_run *run)
+{
+    uint64_t least = 2 * (uint64_t)run->tokens_max * FEED_COLUMNS;
+    return least > FEED_FLOATS ? least : FEED_FLOATS;
+}
+
 static void take_workers(struct model_run *run, uint32_t workers, bool *failed)
 {
     uint64_t spans = (uint64_t)run->context / KERNEL_GROUP_TOKENS + 2; /* no block is smaller than a group */
@@ -42,15 +49,20 @@ static void take_workers(struct model_run *run, uint32_t workers, bool *failed)
     if (!run->workers) *failed = true;
     /* One page-aligned block each, so that no two workers write to one cache line. */
     uint64_t row_bytes = round_up(KERNEL_INPUT_BLOCK * run->widest * sizeof(float), 64),
+             residual_bytes = round_up(run->widest * sizeof(float), 64), feed_bytes = run->feed_floats * sizeof(float),
              state_bytes = round_up(state * sizeof(float), 64);
     uint64_t scratch_bytes = round_up(scratch * sizeof(float), 64);
-    uint64_t bytes =
-        round_up(row_bytes + state_bytes + scratch_bytes + input + spans * sizeof(struct kernel_span), 4096);
+    uint64_t bytes = round_up(row_bytes + residual_bytes + 2 * feed_bytes + state_bytes + scratch_bytes + input +
+                                  spans * sizeof(struct kernel_span),
+                              4096);
     unsigned char *memory = take(run, workers, bytes, failed);
     for (uint32_t i = 0; !*failed && i < workers; i++) {
         unsigned char *own = memory + i * bytes;
         run->workers[i].rows = (float *)(void *)own;
-        run->workers[i].state = (float *)(void *)(own += row_bytes);
+        run->workers[i].residual = (float *)(void *)(own += row_bytes);
+        run->workers[i].gate = (float *)(void *)(own += residual_bytes);
+        run->workers[i].up = (float *)(void *)(own += feed_bytes);
+        run->workers[i].state = (float *)(void *)(own += feed_bytes);
         run->workers[i].scratch = (float *)(void *)(own += state_bytes);
         run->workers[i].input_storage = own += scratch_bytes;
         run->workers[i].spans = (struct kernel_span *)(void *)(own + input);
@@ -74,22 +86,23 @@ enum status model_run_open(const struct model *model, struct pool *pool, uint32_
     run->segments_max = (context - 1) / KERNEL_SEGMENT_TOKENS + 1;
     run->widest = most(most(c->embedding, c->feed_forward), c->heads * c->value_dim);
     uint64_t n = 2 * (uint64_t)tokens_max, half = c->rope_dimensions / 2;
+    run->feed_floats = feed_floats(run);
     bool failed = false;
     run->x = take(run, n * c->embedding, sizeof(float), &failed);
     run->x_next = take(run, n * c->embedding, sizeof(float), &failed);
     run->projected = take(run, n * c->embedding, sizeof(float), &failed);
-    run->prepared = take(run, n * run->widest, sizeof(float), &failed);
+    run->prepared = take(run, (uint64_t)tokens_max * c->embedding, sizeof(float), &failed);
     run->q = take(run, n * c->heads * c->head_dim, sizeof(float), &failed);
     run->k = take(run, n * c->kv_heads * c->head_dim, sizeof(float), &failed);
     run->v = take(run, n * c->kv_heads * c->value_dim, sizeof(float), &failed);
-    run->attended = take(run, n * c->heads * c->value_dim, sizeof(float), &failed);
-    run->gate = take(run, n * c->feed_forward, sizeof(float), &failed);
-    run->up = take(run, n * c->feed_forward, sizeof(float), &failed);
+    run->attended = take(run, (uint64_t)tokens_max * c->heads * c->value_dim, sizeof(float), &failed);
+    run->activated = take(run, (uint64_t)tokens_max * c->feed_forward, sizeof(float), &failed);
     for (int kind = 0; kind < 2; kind++) {
         run->cosines[kind] = take(run, n * half, sizeof(float), &failed);
         run->sines[kind] = take(run, n * half, sizeof(float), &failed);
     }
     run->input_storage = take(run, kernel_input_bytes(2 * tokens_max, run->widest), 1, &failed);
+    run->fed_storage = take(run, kernel_input_bytes(2 * tokens_max, c->feed_forward), 1, &failed);
     run->states = take(run, (uint64_t)tokens_max * c->kv_heads * run->segments_max,
                        attend_state_floats(run, 1) * sizeof(float), &failed);
     run->logits = take(run, 2 * (uint64_t)logits_max * c->vocabulary, sizeof(float), &failed);

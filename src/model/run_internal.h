@@ -13,10 +13,17 @@
  * the rows that give logits. Both are told by position alone: a token's numbers do not depend on its company. */
 #define PRECISE_TOKENS 16u
 
+/* The feed-forward's gate and up are multiplied for a few columns of all tokens at a time, so many that each takes about
+ * FEED_FLOATS: they stay in the second-level cache until the activation has joined them. */
+#define FEED_COLUMNS 32u /* unit of a worker's share: a quantisation group */
+#define FEED_FLOATS (576u * 64u)
+
 /* What one worker needs for itself. */
 struct worker {
-    float *rows;         /* [KERNEL_INPUT_BLOCK, widest] prepared rows; a single token has its residual there too */
-    void *input_storage; /* kernel_input of two rows */
+    float *rows;               /* [KERNEL_INPUT_BLOCK, widest] prepared rows */
+    float *residual;           /* [widest] what quantising one of them lost */
+    float *gate, *up;          /* [feed_floats] some columns of gate and up for all tokens */
+    void *input_storage;       /* kernel_input of two rows */
     struct kernel_span *spans; /* [kv_spans_max] */
     float *state, *scratch;    /* softmax state of a tile; the kernels' scratch */
 };
@@ -34,7 +41,6 @@ struct preparation {
     const float *source; /* [tokens, columns] */
     uint32_t columns;
     const float *norm;          /* rms norm with these weights, or NULL: as it is */
-    const float *up;            /* activation(source) * up, or NULL */
     const float *residual_norm; /* first: x_next = x + rms_norm(projected, this); source is then x_next. Or NULL */
 };
 
@@ -47,18 +53,25 @@ struct product {
 };
 #define PRODUCTS_MAX 3
 
+struct model_run;
+/* A worker's share of what is done with a prepared input. */
+typedef void run_consume_fn(struct model_run *run, const struct kernel_input *input, uint32_t worker, uint32_t workers);
+
 struct model_run {
     const struct model *model;
     struct pool *pool;
     uint32_t tokens_max, logits_max, context, widest, segments_max;
 
-    /* [2 * tokens_max, …], address space that becomes memory as it is used; residual rows follow the tokens' */
-    float *x, *x_next, *projected, *prepared, *q, *k, *v, *attended, *gate, *up;
-    float *cosines[2], *sines[2]; /* [tokens_max, rope_dimensions / 2] for full and sliding layers */
-    void *input_storage;
-    float *states;     /* [tokens_max, kv_heads, segments_max] states of one token's group */
-    float *logits;     /* [2 * logits_max, vocabulary] */
-    uint32_t *precise; /* [tokens_max] rows of this pass that are multiplied precisely */
+    /* Address space that becomes memory as it is used. What products write is [2 * tokens_max, ...]: the products of
+     * residual rows follow the tokens'. */
+    float *x, *x_next, *projected, *q, *k, *v;
+    float *prepared, *attended, *activated; /* [tokens_max, ...] */
+    float *cosines[2], *sines[2];           /* [tokens_max, rope_dimensions / 2] for full and sliding layers */
+    void *input_storage, *fed_storage;      /* of 2 * tokens_max rows */
+    uint64_t feed_floats;                   /* of a worker's gate, and of its up */
+    float *states;                          /* [tokens_max, kv_heads, segments_max] states of one token's group */
+    float *logits;                          /* [2 * logits_max, vocabulary] */
+    uint32_t *precise;                      /* [tokens_max] rows of this pass that are multiplied precisely */
     struct tile *tiles;
     struct worker *workers;
     struct run_block {
@@ -71,7 +84,9 @@ struct model_run {
     const struct model_entry *entries;
     uint32_t entry_count, tokens, precise_count, tile_count, split_segments, layer;
     struct kernel_input input; /* of all tokens, where there are several */
+    struct kernel_input fed;   /* what the feed-forward's last product reads */
     struct preparation preparation;
+    run_consume_fn *consume;
     struct product products[PRODUCTS_MAX];
     uint32_t product_count;
     void (*task)(struct model_run *, uint32_t, uint32_t);

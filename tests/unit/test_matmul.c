@@ -249,6 +249,53 @@ static void test_splits_change_no_bits(void **state)
     }
 }
 
+/* Columns of some tokens, quantised as an input of their own, are those of the whole; rows of a matrix, multiplied as a
+ * matrix of their own, too. */
+static void test_parts_change_no_bits(void **state)
+{
+    (void)state;
+    random_seed(&dice, 7);
+    struct fixture f;
+    fixture_init(&f, NF_Q4_K, ROWS_MOST, 1024, 23);
+    for (const char *const *name = kernel_names(); *name; name++) {
+        const struct kernel *kernel = table_or_null(*name);
+        if (!kernel) continue;
+        float *whole = product(kernel, &f), *parts = malloc(f.tokens * ROWS_MOST * sizeof(float));
+        struct prepared p;
+        prepare(kernel, &f, &p);
+        memset(p.storage, 0x55, kernel_input_bytes(f.tokens, f.columns));
+        for (uint32_t column = 0, columns; column < f.columns; column += columns) {
+            columns = 32 * (1 + (uint32_t)random_below(&dice, 7));
+            if (columns > f.columns - column) columns = f.columns - column;
+            for (uint32_t token = 0; token < f.tokens; token += 12) {
+                uint32_t count = f.tokens - token < 12 ? f.tokens - token : 12;
+                struct kernel_input part;
+                kernel_input_part(&p.input, token, count, column, columns, f.x + token * f.stride + column, f.stride,
+                                  &part);
+                kernel->input_prepare(&part, 0, count);
+            }
+        }
+        for (uint32_t row = 0, rows; row < f.rows; row += rows) {
+            rows = 16 * (1 + (uint32_t)random_below(&dice, 3));
+            if (rows > f.rows - row) rows = f.rows - row;
+            struct kernel_matrix part;
+            kernel_matrix_rows(&p.matrix, row, row + rows, &part);
+            for (uint32_t token = 0; token < f.tokens; token += 12) {
+                uint32_t count = f.tokens - token < 12 ? f.tokens - token : 12;
+                struct kernel_input tokens;
+                kernel_input_part(&p.input, token, count, 0, f.columns, f.x, f.stride, &tokens);
+                kernel->matmul(&part, &tokens, 0, count, 0, rows,
+                               &(struct kernel_output){.out = parts + token * f.rows + row, .stride = f.rows});
+            }
+        }
+        check_same(&f, parts, whole, *name);
+        prepared_release(&p);
+        free(whole);
+        free(parts);
+    }
+    fixture_release(&f);
+}
+
 /* Bias and sum are added to finished chains: the bits of the plain product plus the bias, plus what the sum held. Tokens
  * from `output.tokens` on get neither. Nothing beside the rows asked for is touched. */
 static void test_bias_and_sum(void **state)
@@ -491,6 +538,7 @@ int main(void)
         cmocka_unit_test(test_every_format_in_every_table),
         cmocka_unit_test(test_every_token_count),
         cmocka_unit_test(test_splits_change_no_bits),
+        cmocka_unit_test(test_parts_change_no_bits),
         cmocka_unit_test(test_bias_and_sum),
         cmocka_unit_test(test_hostile_scales),
         cmocka_unit_test(test_extreme_values),
