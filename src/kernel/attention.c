@@ -9,17 +9,17 @@ uint64_t kernel_attend_state_floats(const struct kernel_attend *attend)
     return (uint64_t)attend->tokens * attend->group * (2 + (uint64_t)attend->value_dim);
 }
 
-/* The queries' part of the offsets of `tiles` tiles, and one tile's offsets for `groups` groups. */
-static uint64_t offset_scratch(const struct kernel_attend *attend, uint64_t tiles, uint32_t groups)
+/* Of each row its query of the offsets and its offsets of a segment. `rows`: a multiple of 4. */
+static uint64_t offset_scratch(const struct kernel_attend *attend, uint64_t rows)
 {
-    return attend->offset_dims ? ATTEND_OFFSET_ROWS * (tiles * attend->offset_dims + groups) : 0;
+    return attend->offset_dims ? rows * (round_up(attend->offset_dims, 16) + ATTEND_SEGMENT_GROUPS) : 0;
 }
 
 /* What a tile of attention_simd.h needs: its queries, scores and weighted values, each a whole number of cache lines. */
 static uint64_t float_scratch(const struct kernel_attend *attend)
 {
     uint64_t row = round_up(attend->head_dim, 16) + ATTEND_SCORE_STRIDE + round_up(attend->value_dim, 16);
-    return ATTEND_TILE_ROWS * row + offset_scratch(attend, 1, ATTEND_SEGMENT_GROUPS);
+    return ATTEND_TILE_ROWS * row + offset_scratch(attend, ATTEND_TILE_ROWS);
 }
 
 /* What a call of attention_fixed.h needs: a chunk's K and V, a tile's scores and weights, all rows' queries and sums. */
@@ -28,8 +28,7 @@ static uint64_t fixed_scratch(const struct kernel_attend *attend)
     uint64_t rows = round_up((uint64_t)attend->tokens * attend->group, 16), pairs = (attend->head_dim + 1) / 2;
     uint64_t columns = round_up(attend->value_dim, 16), keys = CHUNK_KEYS;
     uint64_t chunk = keys * (4 + pairs) + keys / 2 * columns, tile = ATTEND_TILE_ROWS * (keys + keys / 2);
-    uint64_t tiles = (rows + ATTEND_TILE_ROWS - 1) / ATTEND_TILE_ROWS;
-    return chunk + tile + rows * (3 + columns + pairs) + offset_scratch(attend, tiles, keys / KERNEL_GROUP_TOKENS);
+    return chunk + tile + rows * (3 + columns + pairs) + offset_scratch(attend, rows);
 }
 
 uint64_t kernel_attend_scratch_floats(const struct kernel_attend *attend)

@@ -48,8 +48,8 @@ struct fixed_call {
     float *v_factor; /* [CHUNK_KEYS] f; 1 for elements */
     float *scores;   /* [ATTEND_TILE_ROWS][CHUNK_KEYS] */
     int16_t *p;      /* [ATTEND_TILE_ROWS][CHUNK_KEYS] */
-    float *offset_q; /* [tiles][offset_dims][ATTEND_OFFSET_ROWS], times the scale of scores; or NULL */
-    float *offsets;  /* [CHUNK_GROUPS][ATTEND_OFFSET_ROWS] of a tile */
+    float *offset_q; /* tiles like q, each part [offset_dims][rows], times the scale of scores; or NULL */
+    float *offsets;  /* [rows][ATTEND_SEGMENT_GROUPS] of a segment */
 };
 
 #include "kernel/attention_convert.h"
@@ -96,8 +96,7 @@ struct fixed_tile {
     const struct fixed_call *call;
     uint32_t row, rows, group_begin,
         group_end;                   /* first row; groups of the chunk that any row sees, and those between */
-    const float *offset_q;           /* its part of the call's, or NULL */
-    const float *offset_table;       /* from the chunk's first group on */
+    uint32_t first_group;            /* of the chunk, in its segment */
     uint64_t seen[ATTEND_TILE_ROWS]; /* bit i: whether each row sees key i of the chunk */
 };
 
@@ -166,7 +165,7 @@ SIMD_INLINE simd fixed_exp2(simd t)
 }
 
 /* Scores in vectors [begin, end) of a row to weights; the largest score, and the sum of the weights. `offsets`: what is added
- * to the scores of each group, ATTEND_OFFSET_ROWS apart, or NULL. */
+ * to the scores of each of its groups, or NULL. */
 SIMD_INLINE float softmax_vectors(const struct fixed_call *call, const uint32_t begin, const uint32_t end,
                                   const bool edges, const uint64_t seen, const float *offsets, const float *scores,
                                   int16_t *weights, float *top)
@@ -176,7 +175,7 @@ SIMD_INLINE float softmax_vectors(const struct fixed_call *call, const uint32_t 
 #pragma GCC unroll 8
     for (uint32_t i = begin; i < end; i++) {
         const uint32_t lane = i * SIMD_LANES;
-        const uint32_t group = lane / KERNEL_GROUP_TOKENS * ATTEND_OFFSET_ROWS;
+        const uint32_t group = lane / KERNEL_GROUP_TOKENS;
         simd score = simd_load(scores + lane), n = simd_load(call->v_power + lane),
              scale = simd_load(call->k_scale + lane);
         if (softcap > 0) {
@@ -207,7 +206,9 @@ static float fixed_softmax(const struct fixed_tile *tile, uint32_t r, float *top
 {
     const uint64_t seen = tile->seen[r];
     const float *scores = tile->call->scores + r * CHUNK_KEYS;
-    const float *offsets = tile->offset_q ? tile->call->offsets + r : NULL;
+    const float *offsets = NULL;
+    if (tile->call->offset_q)
+        offsets = tile->call->offsets + (uint64_t)(tile->row + r) * ATTEND_SEGMENT_GROUPS + tile->first_group;
     int16_t *weights = tile->call->p + r * CHUNK_KEYS;
     if (!~seen) return softmax_vectors(tile->call, 0, CHUNK_VECTORS, false, seen, offsets, scores, weights, top);
     return softmax_vectors(tile->call, tile->group_begin * GROUP_VECTORS, tile->group_end * GROUP_VECTORS, true, seen,
@@ -271,9 +272,6 @@ static void fixed_tile_attend(const struct fixed_tile *tile)
     const struct fixed_call *call = tile->call;
     _Alignas(64) float top[16] = {0}, sum[16] = {0}, keep[16], take[16], maximum[16] = {0};
     fixed_scores(tile);
-    if (tile->offset_q)
-        offsets_of_groups(call->attend->offset_dims, tile->offset_q, tile->offset_table, tile->group_begin,
-                          tile->group_end, call->offsets);
     for (uint32_t r = 0; r < tile->rows; r++) sum[r] = fixed_softmax(tile, r, &top[r]);
     memcpy(maximum, call->maximum + tile->row, tile->rows * sizeof *maximum);
     for (uint32_t i = 0; i < 16; i += SIMD_LANES) {
@@ -339,6 +337,17 @@ static void fixed_ahead(struct segment *segment, const struct attend_groups *nex
     }
 }
 
+static void fixed_offsets(const struct fixed_call *call, const struct attend_groups *groups, uint32_t segment)
+{
+    const struct kernel_attend *a = call->attend;
+    uint32_t tiles = (call->rows + ATTEND_TILE_ROWS - 1) / ATTEND_TILE_ROWS;
+    for (uint32_t t = 0; t < tiles; t++) {
+        uint32_t row = part_begin(call->rows, tiles, t), rows = part_begin(call->rows, tiles, t + 1) - row;
+        tile_offsets(rows, a->offset_dims, call->offset_q + (uint64_t)row * a->offset_dims, offset_segment(a, segment),
+                     groups->range, call->offsets + (uint64_t)row * ATTEND_SEGMENT_GROUPS);
+    }
+}
+
 static void fixed_segment(struct fixed_call *call, struct segment *segment, const struct attend_groups *next,
                           uint32_t index, float *state)
 {
@@ -349,18 +358,15 @@ static void fixed_segment(struct fixed_call *call, struct segment *segment, cons
         call->maximum[row] = NOTHING;
         call->sum[row] = 0;
     }
+    if (call->offset_q) fixed_offsets(call, &segment->groups, index);
     memset(call->values, 0, (uint64_t)call->rows * call->columns * sizeof *call->values);
     for (uint32_t chunk = 0; chunk < KERNEL_SEGMENT_TOKENS / CHUNK_KEYS; chunk++) {
         uint32_t groups = segment->groups.seen >> chunk * CHUNK_GROUPS & ((1u << CHUNK_GROUPS) - 1);
         if (!groups) continue;
         convert_chunk(call, segment, chunk, groups);
         for (uint32_t t = 0; t < tiles; t++) {
-            struct fixed_tile tile = {.call = call, .row = part_begin(call->rows, tiles, t)};
-            if (call->offset_q) {
-                uint64_t group = (uint64_t)index * ATTEND_SEGMENT_GROUPS + chunk * CHUNK_GROUPS;
-                tile.offset_q = call->offset_q + (uint64_t)t * a->offset_dims * ATTEND_OFFSET_ROWS;
-                tile.offset_table = a->offset_table + group * a->offset_dims;
-            }
+            struct fixed_tile tile = {
+                .call = call, .row = part_begin(call->rows, tiles, t), .first_group = chunk * CHUNK_GROUPS};
             tile.rows = part_begin(call->rows, tiles, t + 1) - tile.row;
             if (fixed_seen(&tile, index, chunk * CHUNK_KEYS)) fixed_tile_attend(&tile);
         }
@@ -378,8 +384,7 @@ static void fixed_queries(const struct fixed_call *call)
         uint32_t row = part_begin(call->rows, tiles, t), tile_rows = part_begin(call->rows, tiles, t + 1) - row;
         uint32_t parts = (tile_rows + SIMD_TILE_ROWS - 1) / SIMD_TILE_ROWS;
         if (call->offset_q)
-            offset_queries(call->attend, row, tile_rows,
-                           call->offset_q + (uint64_t)t * call->attend->offset_dims * ATTEND_OFFSET_ROWS);
+            offset_queries(call->attend, row, tile_rows, call->offset_q + (uint64_t)row * call->attend->offset_dims);
         for (uint32_t part = 0; part < parts; part++) {
             uint32_t first = part_begin(tile_rows, parts, part), rows = part_begin(tile_rows, parts, part + 1) - first;
             int32_t *out = call->q + (uint64_t)(row + first) * call->q_pairs;
@@ -413,7 +418,7 @@ static void fixed_open(struct fixed_call *call, const struct kernel_attend *atte
     call->q = (int32_t *)(void *)(call->values + rows * columns);
     if (attend->offset_q) {
         call->offsets = (float *)(void *)(call->q + rows * call->q_pairs);
-        call->offset_q = call->offsets + CHUNK_GROUPS * ATTEND_OFFSET_ROWS;
+        call->offset_q = call->offsets + rows * ATTEND_SEGMENT_GROUPS;
     }
     /* Groups between the sinks and the window are not converted: what they hold is multiplied by 0, so it has to be finite. */
     memset(call->v_scale, 0, 2 * CHUNK_KEYS * sizeof *call->v_scale);

@@ -20,8 +20,6 @@
 #define ATTEND_SEGMENT_GROUPS (KERNEL_SEGMENT_TOKENS / KERNEL_GROUP_TOKENS)
 /* Query rows (token, head) that go through a segment together: their scores stay in the nearer caches. */
 #define ATTEND_TILE_ROWS 12u
-/* Rows of a tile as lanes of whole vectors, whatever their length: for the offsets of scores. */
-#define ATTEND_OFFSET_ROWS 16u
 /* Floats from one row's scores to the next: a segment, and a line more so that the rows of a tile do not fall into the
  * same cache set. */
 #define ATTEND_SCORE_STRIDE (KERNEL_SEGMENT_TOKENS + 16u)

@@ -58,10 +58,10 @@ static float score(const struct query *query, const struct attend_groups *groups
     kernel_k_row_decode(a->k_format, groups->k[key / KERNEL_GROUP_TOKENS], key % KERNEL_GROUP_TOKENS, a->head_dim, row);
     for (uint32_t d = 0; d < a->head_dim; d++) dot += q[d] * row[d];
     if (a->offset_q) {
-        uint64_t group = (uint64_t)query->segment * ATTEND_SEGMENT_GROUPS + key / KERNEL_GROUP_TOKENS;
-        const float *table = a->offset_table + group * a->offset_dims;
+        const float *table = a->offset_table + (uint64_t)query->segment * a->offset_dims * ATTEND_SEGMENT_GROUPS;
+        table += key / KERNEL_GROUP_TOKENS;
         q = a->offset_q + query->token * a->offset_q_token_stride + (uint64_t)query->head * a->offset_dims;
-        for (uint32_t i = 0; i < a->offset_dims; i++) dot += q[i] * table[i];
+        for (uint32_t i = 0; i < a->offset_dims; i++) dot += q[i] * table[i * ATTEND_SEGMENT_GROUPS];
     }
     dot *= a->scale;
     return a->softcap > 0 ? a->softcap * tanhf(dot / a->softcap) : dot;

@@ -257,54 +257,75 @@ static float score_scale(const struct kernel_attend *a)
     return (float)(a->softcap > 0 ? (double)a->scale / a->softcap : a->scale * SIMD_LOG2_E);
 }
 
-/* Rows [row, row + rows) of the offsets' queries, times the scale, as [offset_dims][ATTEND_OFFSET_ROWS]: lanes are rows. */
+/* The offsets' queries of a tile's rows times the scale, in parts like the queries themselves: each [offset_dims][rows]. */
 static void offset_queries(const struct kernel_attend *a, uint32_t row, uint32_t rows, float *out)
 {
     const float scale = score_scale(a);
-    for (uint32_t r = 0; r < ATTEND_OFFSET_ROWS; r++) {
-        const uint32_t at = row + (r < rows ? r : 0), head = at % a->group;
-        const float *q = a->offset_q + at / a->group * a->offset_q_token_stride + (uint64_t)head * a->offset_dims;
-        for (uint32_t i = 0; i < a->offset_dims; i++) out[i * ATTEND_OFFSET_ROWS + r] = q[i] * scale;
+    uint32_t parts = (rows + SIMD_TILE_ROWS - 1) / SIMD_TILE_ROWS;
+    for (uint32_t part = 0; part < parts; part++) {
+        uint32_t begin = part_begin(rows, parts, part), some = part_begin(rows, parts, part + 1) - begin;
+        for (uint32_t r = 0; r < some; r++) {
+            const uint32_t at = row + begin + r, head = at % a->group;
+            const float *q = a->offset_q + at / a->group * a->offset_q_token_stride + (uint64_t)head * a->offset_dims;
+            for (uint32_t i = 0; i < a->offset_dims; i++) out[i * some + r] = q[i] * scale;
+        }
+        out += (uint64_t)some * a->offset_dims;
     }
 }
 
-/* Of groups [0, groups): one chain of multiply-adds for each group and row, i ascending. */
-SIMD_INLINE void offset_tile(const uint32_t groups, uint32_t dims, const float *q, const float *table, float *out)
+/* One chain of multiply-adds for each row and group, i ascending. Lanes are groups. */
+SIMD_INLINE void offset_tile(const uint32_t rows, const uint32_t vectors, uint32_t dims, const float *q,
+                             const float *table, float *out)
 {
-    const uint32_t vectors = ATTEND_OFFSET_ROWS / SIMD_LANES;
-    simd acc[4][ATTEND_OFFSET_ROWS / SIMD_LANES];
-#pragma GCC unroll 4
-    for (uint32_t g = 0; g < groups; g++)
+    simd acc[SIMD_TILE_ROWS][2];
+#pragma GCC unroll 12
+    for (uint32_t r = 0; r < rows; r++)
 #pragma GCC unroll 2
-        for (uint32_t j = 0; j < vectors; j++) acc[g][j] = simd_set(0);
-    for (uint32_t i = 0; i < dims; i++, q += ATTEND_OFFSET_ROWS) {
+        for (uint32_t j = 0; j < vectors; j++) acc[r][j] = simd_set(0);
+    for (uint32_t i = 0; i < dims; i++, q += rows, table += ATTEND_SEGMENT_GROUPS) {
+        simd group[2];
 #pragma GCC unroll 2
-        for (uint32_t j = 0; j < vectors; j++) {
-            simd query = simd_load(q + j * SIMD_LANES);
-#pragma GCC unroll 4
-            for (uint32_t g = 0; g < groups; g++)
-                acc[g][j] = simd_fma(query, simd_set(table[(uint64_t)g * dims + i]), acc[g][j]);
+        for (uint32_t j = 0; j < vectors; j++) group[j] = simd_load(table + j * SIMD_LANES);
+#pragma GCC unroll 12
+        for (uint32_t r = 0; r < rows; r++) {
+            simd query = simd_set(q[r]);
+#pragma GCC unroll 2
+            for (uint32_t j = 0; j < vectors; j++) acc[r][j] = simd_fma(query, group[j], acc[r][j]);
         }
     }
-#pragma GCC unroll 4
-    for (uint32_t g = 0; g < groups; g++)
+#pragma GCC unroll 12
+    for (uint32_t r = 0; r < rows; r++)
 #pragma GCC unroll 2
-        for (uint32_t j = 0; j < vectors; j++) simd_store(out + g * ATTEND_OFFSET_ROWS + j * SIMD_LANES, acc[g][j]);
+        for (uint32_t j = 0; j < vectors; j++) simd_store(out + r * ATTEND_SEGMENT_GROUPS + j * SIMD_LANES, acc[r][j]);
 }
 
-/* What is added to the scores of a tile's rows in groups [begin, end), counted from the table's first: out [end][rows]. */
-static void offsets_of_groups(uint32_t dims, const float *q, const float *table, uint32_t begin, uint32_t end,
-                              float *out)
+#define OFFSET_CASE(rows, vectors) offset_tile(rows, vectors, dims, q, table + g, out + g)
+
+/* What is added to the scores of a tile's `all` rows, [ATTEND_SEGMENT_GROUPS] each, in the groups that hold keys of `range`, and
+ * maybe some more; `table` is the segment's. */
+static void tile_offsets(uint32_t all, uint32_t dims, const float *q, const float *table, struct attend_range range,
+                         float *out)
 {
-    for (uint32_t g = begin; g < end;) {
-        if (end - g >= 4) {
-            offset_tile(4, dims, q, table + (uint64_t)g * dims, out + g * ATTEND_OFFSET_ROWS);
-            g += 4;
-        } else {
-            offset_tile(1, dims, q, table + (uint64_t)g * dims, out + g * ATTEND_OFFSET_ROWS);
-            g++;
-        }
+    uint32_t parts = (all + SIMD_TILE_ROWS - 1) / SIMD_TILE_ROWS;
+    uint32_t first = range.begin / KERNEL_GROUP_TOKENS / SIMD_LANES * SIMD_LANES;
+    for (uint32_t part = 0; part < parts; part++) {
+        uint32_t rows = part_begin(all, parts, part + 1) - part_begin(all, parts, part);
+        for (uint32_t g = first; g * KERNEL_GROUP_TOKENS < range.end;)
+            if (ATTEND_SEGMENT_GROUPS - g >= 2 * SIMD_LANES && (g + SIMD_LANES) * KERNEL_GROUP_TOKENS < range.end) {
+                ROWS_SWITCH(rows, OFFSET_CASE, 2)
+                g += 2 * SIMD_LANES;
+            } else {
+                ROWS_SWITCH(rows, OFFSET_CASE, 1)
+                g += SIMD_LANES;
+            }
+        q += (uint64_t)rows * dims;
+        out += rows * ATTEND_SEGMENT_GROUPS;
     }
+}
+
+static const float *offset_segment(const struct kernel_attend *a, uint32_t segment)
+{
+    return a->offset_table + (uint64_t)segment * a->offset_dims * ATTEND_SEGMENT_GROUPS;
 }
 
 /* ---- softmax ----------------------------------------------------------------------------------------------------- */
@@ -319,7 +340,7 @@ static float softmax_row(const struct kernel_attend *a, const float *offsets, fl
     uint32_t begin = range.begin / SIMD_LANES * SIMD_LANES, end = (uint32_t)round_up(range.end, SIMD_LANES);
     simd none = simd_set(-INFINITY);
     for (uint32_t i = begin; offsets && i < end; i += SIMD_LANES) {
-        simd offset = simd_set(offsets[i / KERNEL_GROUP_TOKENS * ATTEND_OFFSET_ROWS]);
+        simd offset = simd_set(offsets[i / KERNEL_GROUP_TOKENS]);
         simd_store(scores + i, simd_add(simd_load(scores + i), offset));
     }
     if (a->softcap > 0)
@@ -530,7 +551,7 @@ static void tile_queries(const struct tile *tile)
     }
 }
 
-static void tile_attend(const struct tile *tile, float *state)
+static void tile_attend(const struct tile *tile, uint32_t segment, float *state)
 {
     const struct kernel_attend *a = tile->attend;
     uint64_t value_stride = round_up(a->value_dim, 16), state_stride = 2 + (uint64_t)a->value_dim;
@@ -539,15 +560,15 @@ static void tile_attend(const struct tile *tile, float *state)
     tile_scores(tile);
     if (a->offset_q) {
         offset_queries(a, tile->row, tile->rows, tile->offset_q);
-        offsets_of_groups(a->offset_dims, tile->offset_q, tile->offset_table, tile->group_begin, tile->group_end,
-                          tile->offsets);
+        tile_offsets(tile->rows, a->offset_dims, tile->offset_q, offset_segment(a, segment),
+                     tile->segment->groups.range, tile->offsets);
     }
     for (uint32_t row = 0; row < tile->rows; row++) {
         maximum[row] = -INFINITY;
         sum[row] = 0;
         struct attend_range range = attend_hull(&tile->keys[row]);
         if (range.begin < range.end)
-            sum[row] = softmax_row(a, a->offset_q ? tile->offsets + row : NULL,
+            sum[row] = softmax_row(a, a->offset_q ? tile->offsets + row * ATTEND_SEGMENT_GROUPS : NULL,
                                    tile->scores + row * ATTEND_SCORE_STRIDE, &tile->keys[row], &maximum[row]);
     }
     memset(tile->values, 0, tile->rows * value_stride * sizeof(float));
@@ -593,15 +614,14 @@ static void float_segment(const struct kernel_attend *attend, struct segment *se
     tile.values = tile.scores + ATTEND_TILE_ROWS * ATTEND_SCORE_STRIDE;
     if (attend->offset_q) {
         tile.offsets = tile.values + ATTEND_TILE_ROWS * round_up(attend->value_dim, 16);
-        tile.offset_q = tile.offsets + ATTEND_SEGMENT_GROUPS * ATTEND_OFFSET_ROWS;
-        tile.offset_table = attend->offset_table + (uint64_t)index * ATTEND_SEGMENT_GROUPS * attend->offset_dims;
+        tile.offset_q = tile.offsets + ATTEND_TILE_ROWS * ATTEND_SEGMENT_GROUPS;
     }
     uint64_t rows = (uint64_t)attend->tokens * attend->group, tiles = (rows + ATTEND_TILE_ROWS - 1) / ATTEND_TILE_ROWS;
     segment_ahead(attend, segment, next);
     for (uint64_t t = 0; t < tiles; t++) {
         tile.row = (uint32_t)(rows * t / tiles);
         tile.rows = (uint32_t)(rows * (t + 1) / tiles) - tile.row;
-        if (tile_ranges(&tile, index)) tile_attend(&tile, state);
+        if (tile_ranges(&tile, index)) tile_attend(&tile, index, state);
     }
 }
 

@@ -163,11 +163,14 @@ struct kernel_attend {
     float softcap;     /* 0 = none; else softcap * tanh(s / softcap) */
     const float *q;    /* head h of token i: q + i * q_token_stride + h * head_dim (h < group) */
     uint64_t q_token_stride;
-    /* For K that was stored less a vector known for each key group: a key's q.k has sum_i offset_q[i] * offset_table[i] added,
-     * before the scale. offset_q NULL: none. offset_dims must be set for kernel_attend_scratch_floats. */
+    /* For K that was stored less a vector known for each key group: the q.k of a key in group g (position / 16) has
+     * sum_i offset_q[i] * t(g, i) added, before the scale. offset_q NULL: none. offset_dims must be set for
+     * kernel_attend_scratch_floats. */
     const float *offset_q; /* head h of token i: offset_q + i * offset_q_token_stride + h * offset_dims */
     uint64_t offset_q_token_stride;
-    const float *offset_table; /* [position / 16][offset_dims], up to the last visible key's group */
+    /* t(g, i) = offset_table[(g / 64 * offset_dims + i) * 64 + g % 64]: whole segments of 64 groups, lanes are groups; numbers
+     * of groups that no query sees are read but not used. */
+    const float *offset_table;
     uint32_t offset_dims;
     /* Ascending; every group that holds a key which some query sees. With sinks there may be a gap before the window. */
     const struct kernel_span *spans;

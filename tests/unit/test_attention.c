@@ -22,7 +22,7 @@ struct scene {
     struct shape shape;
     float *q, *k, *v;               /* [keys, group * head_dim], [keys, head_dim], [keys, value_dim] */
     float *k_read, *v_read;         /* the same rows, as the cache has them */
-    float *offset_q, *offset_table; /* [keys, group * offset_dims], [keys / 16 + 1, offset_dims] */
+    float *offset_q, *offset_table; /* [keys, group * offset_dims], [keys / 1024 + 1, offset_dims, 64] */
     struct kernel_span *spans;
     uint32_t span_count;
 };
@@ -98,7 +98,7 @@ static struct scene scene_open(const struct shape *shape, const struct kernel *k
     scene.k_read = random_rows((uint64_t)s->keys * s->head_dim, 1);
     scene.v_read = random_rows((uint64_t)s->keys * s->value_dim, 1);
     scene.offset_q = random_rows((uint64_t)s->keys * s->group * s->offset_dims, 3);
-    scene.offset_table = random_rows((uint64_t)(s->keys / KERNEL_GROUP_TOKENS + 1) * s->offset_dims, 1);
+    scene.offset_table = random_rows((uint64_t)(s->keys / KERNEL_SEGMENT_TOKENS + 1) * s->offset_dims * 64, 1);
     scene.span_count = (s->keys + s->span_tokens - 1) / s->span_tokens;
     scene.spans = calloc(scene.span_count, sizeof *scene.spans);
     assert_non_null(scene.spans);
@@ -212,7 +212,7 @@ static double score_exact(const struct scene *scene, uint32_t position, uint32_t
     for (uint32_t d = 0; d < s->head_dim; d++) dot += (double)q[d] * scene->k_read[(uint64_t)key * s->head_dim + d];
     for (uint32_t i = 0; i < s->offset_dims; i++)
         dot += (double)scene->offset_q[((uint64_t)position * s->group + head) * s->offset_dims + i] *
-               scene->offset_table[(uint64_t)(key / KERNEL_GROUP_TOKENS) * s->offset_dims + i];
+               scene->offset_table[((uint64_t)(key / 1024) * s->offset_dims + i) * 64 + key / 16 % 64];
     dot /= sqrt(s->head_dim);
     return s->softcap > 0 ? s->softcap * tanh(dot / s->softcap) : dot;
 }
