@@ -25,7 +25,10 @@
 static const struct {
     const char *name;
     enum number_format format;
-} kv_formats[] = {{"auto", NF_F16}, {"f16", NF_F16}, {"f32", NF_F32}};
+} kv_formats[] = {{"auto", NF_F16},     {"f16", NF_F16},           {"f32", NF_F32},           {"bf16", NF_BF16},
+                  {"fp8", NF_FP8_E4M3}, {"fp8_e4m3", NF_FP8_E4M3}, {"fp8_e5m2", NF_FP8_E5M2}, {"int8", NF_INT8},
+                  {"q8_0", NF_INT8}, /* llama.cpp's names of 8 and 4 bits */
+                  {"int4", NF_INT4},    {"q4_0", NF_INT4}};
 
 static bool format_named(const char *name, size_t bytes, enum number_format *out)
 {
@@ -54,7 +57,10 @@ enum status engine_kv_formats(const char *text, enum number_format *k, enum numb
         if (*at == ',') at++;
     }
     if (ok) return ST_OK;
-    return error_set(error, ST_INVALID, "KV cache format '%.60s': must be auto, f16, f32, or k=FORMAT,v=FORMAT", text);
+    return error_set(
+        error, ST_INVALID,
+        "KV cache format '%.60s': must be auto, f32, f16, bf16, fp8_e4m3, fp8_e5m2, int8, int4, or k=FORMAT,v=FORMAT",
+        text);
 }
 
 /* ---- sizes ------------------------------------------------------------------------------------------------------- */

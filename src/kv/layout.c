@@ -37,12 +37,6 @@ static struct kv_reach reach_of(const struct kv_layer *layer, uint32_t head)
 
 /* ---- whether a configuration can be had -------------------------------------------------------------------------- */
 
-/* The formats that the kernels' rows come in; a later one is one more here. */
-static bool format_stored(enum number_format format)
-{
-    return format == NF_F32 || format == NF_F16;
-}
-
 static enum status reach_check(uint32_t layer, const struct kv_reach *reach, struct error *error)
 {
     const struct kind *kind = kind_of(reach->kind);
@@ -76,7 +70,7 @@ static enum status layer_check(const struct kv_config *config, uint32_t index, s
     const struct kv_reach reach = {layer->kind, layer->window, layer->sinks};
     enum status status = reach_check(index, &reach, error);
     if (status != ST_OK || kind_of(layer->kind)->rows == ROWS_NONE) return status;
-    if (!format_stored(layer->k_format) || !format_stored(layer->v_format))
+    if (!kernel_cache_format(layer->k_format) || !kernel_cache_format(layer->v_format))
         return error_set(error, ST_UNSUPPORTED, "layer %u: the KV cache cannot hold this number format", index);
     if (!layer->kv_heads || !layer->head_dim || !layer->value_dim)
         return error_set(error, ST_INVALID, "layer %u: a KV cache layer without heads or dimensions", index);

@@ -1,5 +1,5 @@
-/* attend.c - one layer's attention for a batch: bias, norm and rotation of q and k, K and V into the cache, queries
- * against the cache.
+/* attend.c - one layer's attention for a batch: rows.c makes q, k and v ready and writes the cache, here queries are held
+ * against it.
  *
  * Work is cut into units that do not depend on the number of threads: (tile of tokens, KV head), and, where a single
  * token looks back over more than one segment, (tile, KV head, segment), whose states are folded in ascending order. So
@@ -7,18 +7,23 @@
 #include "run_internal.h"
 #include <string.h>
 
-/* The kernels' view of one tile and KV head; `window` as the layer has it. */
+/* The kernels' view of one tile and KV head; reach and formats as the cache has them. */
 static void describe(const struct model_run *run, const struct tile *tile, uint32_t head, struct kernel_attend *out)
 {
     const struct model_config *c = &run->model->config;
+    const struct kv_seq *seq = run->entries[tile->entry].seq;
+    const struct kv_reach reach = kv_seq_reach(seq, run->layer, head);
     uint32_t group = c->heads / c->kv_heads;
+    struct row_treatment treatment;
+    rows_treatment(run, seq, &treatment);
     *out = (struct kernel_attend){
         .head_dim = c->head_dim,
         .value_dim = c->value_dim,
         .group = group,
         .tokens = tile->count,
         .position = tile->position,
-        .window = run->model->shapes[run->layer].window,
+        .window = reach.window,
+        .sinks = reach.sinks,
         .scale = c->attention_scale,
         .softcap = c->attention_softcap,
         .q = run->q + (uint64_t)tile->row * c->heads * c->head_dim + (uint64_t)head * group * c->head_dim,
@@ -26,13 +31,22 @@ static void describe(const struct model_run *run, const struct tile *tile, uint3
         .out = run->attended + (uint64_t)tile->row * c->heads * c->value_dim + (uint64_t)head * group * c->value_dim,
         .out_token_stride = (uint64_t)c->heads * c->value_dim,
     };
+    kv_seq_formats(seq, run->layer, &out->k_format, &out->v_format);
+    out->offset_dims = rows_offset_dims(c);
+    if (!treatment.offset) return;
+    out->offset_q = run->offset_q + ((uint64_t)tile->row * c->heads + (uint64_t)head * group) * out->offset_dims;
+    out->offset_q_token_stride = (uint64_t)c->heads * out->offset_dims;
+    out->offset_table = run->offset_table[c->sliding[run->layer]];
 }
 
 static struct kernel_attend shape_of(const struct model_run *run, uint32_t tokens)
 {
     const struct model_config *c = &run->model->config;
-    return (struct kernel_attend){
-        .head_dim = c->head_dim, .value_dim = c->value_dim, .group = c->heads / c->kv_heads, .tokens = tokens};
+    return (struct kernel_attend){.head_dim = c->head_dim,
+                                  .value_dim = c->value_dim,
+                                  .group = c->heads / c->kv_heads,
+                                  .tokens = tokens,
+                                  .offset_dims = rows_offset_dims(c)};
 }
 
 uint64_t attend_state_floats(const struct model_run *run, uint32_t tokens)
@@ -47,12 +61,17 @@ uint64_t attend_scratch_floats(const struct model_run *run)
     return round_up(kernel_attend_scratch_floats(&attend), 16);
 }
 
-/* A single token that sees several segments is split over them. Only position and layer kind count, so full and sliding
- * layers differ, and each layer asks. */
+/* The first segment in which a query of the tile sees a key, of any head of the layer. */
 static uint32_t first_segment(const struct model_run *run, const struct tile *tile)
 {
-    uint32_t window = run->model->shapes[run->layer].window;
-    return window && tile->position >= window ? (tile->position - window + 1) / KERNEL_SEGMENT_TOKENS : 0;
+    uint32_t first = UINT32_MAX;
+    for (uint32_t head = 0; head < run->model->config.kv_heads; head++) {
+        const struct kv_reach reach = kv_seq_reach(run->entries[tile->entry].seq, run->layer, head);
+        bool passed = reach.window && !reach.sinks && tile->position >= reach.window;
+        uint32_t begin = passed ? (tile->position - reach.window + 1) / KERNEL_SEGMENT_TOKENS : 0;
+        if (begin < first) first = begin;
+    }
+    return first;
 }
 
 static uint32_t end_segment(const struct tile *tile)
@@ -75,44 +94,6 @@ void attend_tiles(struct model_run *run)
     }
 }
 
-/* ---- rotate and write -------------------------------------------------------------------------------------------- */
-
-static void rotate_head(const struct model_run *run, float *head, const float *norm, uint32_t row)
-{
-    const struct model *model = run->model;
-    const struct model_config *c = &model->config;
-    uint32_t kind = c->sliding[run->layer], half = c->rope_dimensions / 2;
-    if (norm) model->kernel->rms_norm(head, norm, c->norm_eps, c->head_dim, head);
-    model->kernel->rope(head, run->cosines[kind] + (uint64_t)row * half, run->sines[kind] + (uint64_t)row * half,
-                        c->rope_dimensions, c->rope_neighbours);
-}
-
-/* Of one tile and KV head: its queries and its key are rotated, its K and V rows written. */
-static void rotate_and_write(const struct model_run *run, const struct tile *tile, uint32_t head)
-{
-    const struct model_config *c = &run->model->config;
-    const struct layer *layer = &run->model->layers[run->layer];
-    uint32_t group = c->heads / c->kv_heads;
-    uint64_t q_stride = (uint64_t)c->heads * c->head_dim, k_stride = (uint64_t)c->kv_heads * c->head_dim;
-    uint64_t v_stride = (uint64_t)c->kv_heads * c->value_dim;
-    for (uint32_t i = 0; i < tile->count; i++) {
-        uint32_t row = tile->row + i;
-        for (uint32_t h = head * group; h < (head + 1) * group; h++)
-            rotate_head(run, run->q + row * q_stride + (uint64_t)h * c->head_dim, layer->q_norm, row);
-        rotate_head(run, run->k + row * k_stride + (uint64_t)head * c->head_dim, layer->k_norm, row);
-    }
-    kv_seq_write(run->entries[tile->entry].seq, run->layer, head, head + 1, tile->position, tile->count,
-                 run->k + tile->row * k_stride, k_stride, run->v + tile->row * v_stride, v_stride);
-}
-
-static void write_task(struct model_run *run, uint32_t worker, uint32_t workers)
-{
-    uint64_t begin, end, heads = run->model->config.kv_heads;
-    pool_share(run->tile_count * heads, 1, worker, workers, &begin, &end);
-    for (uint64_t unit = begin; unit < end; unit++)
-        rotate_and_write(run, &run->tiles[unit / heads], (uint32_t)(unit % heads));
-}
-
 /* ---- attend ------------------------------------------------------------------------------------------------------ */
 
 /* Segments [begin, end) of one tile and head into `state`. */
@@ -123,11 +104,11 @@ static void attend_unit(struct model_run *run, const struct tile *tile, uint32_t
     describe(run, tile, head, attend);
     uint32_t from = begin * KERNEL_SEGMENT_TOKENS, to = tile->position + tile->count;
     if (end * KERNEL_SEGMENT_TOKENS < to) to = end * KERNEL_SEGMENT_TOKENS;
-    if (attend->window && tile->position >= attend->window && tile->position - attend->window + 1 > from)
+    if (attend->window && !attend->sinks && tile->position >= attend->window &&
+        tile->position - attend->window + 1 > from)
         from = tile->position - attend->window + 1;
     attend->spans = worker->spans;
-    attend->span_count = kv_seq_spans(seq, run->layer, head, from, to, worker->spans);
-    kv_seq_formats(seq, run->layer, &attend->k_format, &attend->v_format);
+    attend->span_count = from < to ? kv_seq_spans(seq, run->layer, head, from, to, worker->spans) : 0;
     run->model->kernel->attend(attend, begin, end, state, worker->scratch);
 }
 
@@ -149,6 +130,7 @@ static void tile_task(struct model_run *run, uint32_t index, uint32_t workers)
         attend_unit(run, tile, (uint32_t)(unit % heads), first_segment(run, tile), end_segment(tile), worker->state,
                     worker, &attend);
         kernel->attend_finish(&attend, worker->state);
+        rows_finish(run, tile, (uint32_t)(unit % heads));
     }
 }
 
@@ -189,6 +171,7 @@ static void fold_task(struct model_run *run, uint32_t index, uint32_t workers)
         float *state = split_state(run, tile, head, 0);
         for (uint32_t s = 1; s < segments; s++) kernel->attend_fold(&attend, state, split_state(run, tile, head, s));
         kernel->attend_finish(&attend, state);
+        rows_finish(run, tile, head);
     }
 }
 
@@ -210,7 +193,7 @@ static bool plan_split(struct model_run *run)
 
 void attend_layer(struct model_run *run)
 {
-    run_phase(run, write_task);
+    run_phase(run, rows_write_task);
     run->next_unit = 0;
     if (plan_split(run)) {
         run_phase(run, segment_task);

@@ -306,7 +306,8 @@ static void choose_precise(struct model_run *run)
 {
     run->precise_count = 0;
     for (uint32_t e = 0, row = 0; e < run->entry_count; row += run->entries[e++].count)
-        for (uint32_t i = 0; i < run->entries[e].count && kv_seq_count(run->entries[e].seq) + i < PRECISE_TOKENS; i++)
+        for (uint32_t i = 0; i < run->entries[e].count && kv_seq_count(run->entries[e].seq) + i < run->precise_tokens;
+             i++)
             run->precise[run->precise_count++] = row + i;
 }
 
@@ -349,6 +350,7 @@ void model_forward(struct model_run *run, const struct model_entry *entries, uin
     ASSERT(run->tokens > 0 && run->tokens <= run->tokens_max);
     choose_precise(run);
     attend_tiles(run);
+    rows_begin(run);
     run_phase(run, embed_task);
     const float *residual_norm = NULL; /* of the layer before: its output still waits in `projected` */
     for (run->layer = 0; run->layer < c->layers; run->layer++) {

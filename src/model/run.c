@@ -83,6 +83,7 @@ enum status model_run_open(const struct model *model, struct pool *pool, uint32_
     run->tokens_max = tokens_max;
     run->logits_max = logits_max;
     run->context = context;
+    run->precise_tokens = PRECISE_TOKENS;
     run->segments_max = (context - 1) / KERNEL_SEGMENT_TOKENS + 1;
     run->widest = most(most(c->embedding, c->feed_forward), c->heads * c->value_dim);
     uint64_t n = 2 * (uint64_t)tokens_max, half = c->rope_dimensions / 2;
@@ -107,6 +108,12 @@ enum status model_run_open(const struct model *model, struct pool *pool, uint32_
                        attend_state_floats(run, 1) * sizeof(float), &failed);
     run->logits = take(run, 2 * (uint64_t)logits_max * c->vocabulary, sizeof(float), &failed);
     run->precise = take(run, tokens_max, sizeof *run->precise, &failed);
+    run->bias = take(run, (uint64_t)tokens_max * c->kv_heads * c->head_dim, sizeof(float), &failed);
+    run->offset_q = take(run, (uint64_t)tokens_max * c->heads * rows_offset_dims(c), sizeof(float), &failed);
+    for (int kind = 0; kind < 2; kind++)
+        run->offset_table[kind] =
+            take(run, (uint64_t)run->segments_max * rows_offset_dims(c) * (KERNEL_SEGMENT_TOKENS / KERNEL_GROUP_TOKENS),
+                 sizeof(float), &failed);
     run->tiles = take(run, tokens_max, sizeof *run->tiles, &failed); /* at worst every token is an entry of its own */
     take_workers(run, pool_workers(pool), &failed);
     if (failed) {
@@ -116,6 +123,11 @@ enum status model_run_open(const struct model *model, struct pool *pool, uint32_
     }
     *out = run;
     return ST_OK;
+}
+
+void model_run_precise(struct model_run *run)
+{
+    run->precise_tokens = UINT32_MAX;
 }
 
 void model_run_close(struct model_run *run)

@@ -61,6 +61,7 @@ struct model_run {
     const struct model *model;
     struct pool *pool;
     uint32_t tokens_max, logits_max, context, widest, segments_max;
+    uint32_t precise_tokens; /* of each sequence: PRECISE_TOKENS, or all */
 
     /* Address space that becomes memory as it is used. What products write is [2 * tokens_max, ...]: the products of
      * residual rows follow the tokens'. */
@@ -72,12 +73,18 @@ struct model_run {
     float *states;                          /* [tokens_max, kv_heads, segments_max] states of one token's group */
     float *logits;                          /* [2 * logits_max, vocabulary] */
     uint32_t *precise;                      /* [tokens_max] rows of this pass that are multiplied precisely */
+    float *bias;     /* [tokens_max, kv_heads, head_dim] the bias that a tile's keys are stored less */
+    float *offset_q; /* [tokens_max, heads, rows_offset_dims] */
+    /* [segments_max][rows_offset_dims][64] for full and sliding layers, as struct kernel_attend has it; of the first
+     * offset_groups groups */
+    float *offset_table[2];
+    uint32_t offset_groups[2];
     struct tile *tiles;
     struct worker *workers;
     struct run_block {
         void *memory;
         uint64_t bytes;
-    } blocks[24]; /* what the pointers above lie in */
+    } blocks[32]; /* what the pointers above lie in */
     uint32_t block_count;
 
     /* the pass that runs now */
@@ -95,6 +102,20 @@ struct model_run {
 };
 
 void run_phase(struct model_run *run, void (*task)(struct model_run *run, uint32_t worker, uint32_t workers));
+
+/* ---- rows.c ---- */
+
+/* What is done to the rows of the layer at hand beside norm and rope: a Hadamard transform of q and k, and of v; keys stored
+ * less their bias. */
+struct row_treatment {
+    bool turn_k, turn_v, offset;
+};
+void rows_treatment(const struct model_run *run, const struct kv_seq *seq, struct row_treatment *out);
+uint32_t rows_offset_dims(const struct model_config *config);
+void rows_begin(struct model_run *run); /* tables for the positions of a pass; once a pass */
+void rows_write_task(struct model_run *run, uint32_t worker,
+                     uint32_t workers); /* q, k, v of run->layer: ready, written */
+void rows_finish(const struct model_run *run, const struct tile *tile, uint32_t head); /* turns `attended` back */
 
 /* ---- attend.c ---- */
 uint64_t attend_state_floats(const struct model_run *run, uint32_t tokens);

@@ -1,0 +1,185 @@
+/* rows.c - queries, keys and values of one layer made ready and written to the cache: norm and rotation, and what small
+ * number formats need so that little is lost.
+ *
+ * int8 and int4 have one scale a row, so a few large elements cost all others their precision. Two remedies, both of which
+ * leave attention's result as it is:
+ *
+ * - Rows are turned by a Hadamard transform H, orthonormal and its own inverse, which spreads large elements over all (Ashkboos
+ *   et al., "QuaRot", arXiv:2404.00456): q.k = (Hq).(Hk), and the weighted sum of Hv is H times that of v.
+ * - Some families (Qwen2) add a bias b to their keys that is many times larger than what tells keys apart. At position p it
+ *   comes as R(p) b, rotated by rope. Stored is k - R(p0) b, p0 being the first position of the key's group of 16: known from
+ *   weights and position alone, so it takes no bytes and no later token changes it. A query adds back, to all scores of a group,
+ *       q . R(p0) b = sum over pairs i of (q1 b1 + q2 b2) cos(p0 f_i) + (q2 b1 - q1 b2) sin(p0 f_i),
+ *   a product of a vector of the query's (offset_q) and one of the group's (offset_table): struct kernel_attend. */
+#include "run_internal.h"
+#include <math.h>
+#include <string.h>
+
+#define TABLE_LANES (KERNEL_SEGMENT_TOKENS / KERNEL_GROUP_TOKENS)
+
+static bool small_format(enum number_format format)
+{
+    return format == NF_INT8 || format == NF_INT4;
+}
+
+/* ---- offsets ----------------------------------------------------------------------------------------------------- */
+
+/* Cosines, sines, and a one for the elements that rope leaves alone. */
+uint32_t rows_offset_dims(const struct model_config *c)
+{
+    return c->rope_dimensions + (c->rope_dimensions < c->head_dim);
+}
+
+void rows_treatment(const struct model_run *run, const struct kv_seq *seq, struct row_treatment *out)
+{
+    enum number_format k, v;
+    kv_seq_formats(seq, run->layer, &k, &v);
+    *out = (struct row_treatment){.turn_k = small_format(k),
+                                  .turn_v = small_format(v),
+                                  .offset = small_format(k) && run->model->layers[run->layer].k.bias != NULL};
+}
+
+/* The table of one kind of layers, up to the group of position `last`. */
+static void extend_table(struct model_run *run, uint32_t kind, uint32_t last)
+{
+    const struct model_config *c = &run->model->config;
+    uint32_t half = c->rope_dimensions / 2, dims = rows_offset_dims(c);
+    for (uint32_t *g = &run->offset_groups[kind]; *g <= last / KERNEL_GROUP_TOKENS; ++*g) {
+        float *column = run->offset_table[kind] + (uint64_t)(*g / TABLE_LANES) * dims * TABLE_LANES + *g % TABLE_LANES;
+        for (uint32_t i = 0; i < half; i++) {
+            float angle = (float)(*g * KERNEL_GROUP_TOKENS) * c->rope_frequencies[kind][i];
+            column[(uint64_t)i * TABLE_LANES] = cosf(angle);
+            column[(uint64_t)(half + i) * TABLE_LANES] = sinf(angle);
+        }
+        if (dims > 2 * half) column[(uint64_t)2 * half * TABLE_LANES] = 1;
+    }
+}
+
+void rows_begin(struct model_run *run)
+{
+    const struct model_config *c = &run->model->config;
+    for (uint32_t e = 0; e < run->entry_count; e++) {
+        uint32_t last = kv_seq_count(run->entries[e].seq) + run->entries[e].count - 1;
+        for (run->layer = 0; run->layer < c->layers; run->layer++) {
+            struct row_treatment treatment;
+            rows_treatment(run, run->entries[e].seq, &treatment);
+            if (treatment.offset) extend_table(run, c->sliding[run->layer], last);
+        }
+    }
+}
+
+/* Elements a and b of pair i of a head. */
+static void pair_at(const struct model_config *c, uint32_t i, uint32_t *a, uint32_t *b)
+{
+    *a = c->rope_neighbours ? 2 * i : i;
+    *b = c->rope_neighbours ? 2 * i + 1 : i + c->rope_dimensions / 2;
+}
+
+/* R(first position of the group) bias, [head_dim]. */
+static void group_bias(const struct model_run *run, const float *bias, uint32_t group, float *out)
+{
+    const struct model_config *c = &run->model->config;
+    uint32_t kind = c->sliding[run->layer], half = c->rope_dimensions / 2, dims = rows_offset_dims(c);
+    const float *column =
+        run->offset_table[kind] + (uint64_t)(group / TABLE_LANES) * dims * TABLE_LANES + group % TABLE_LANES;
+    memcpy(out, bias, c->head_dim * sizeof *out);
+    for (uint32_t i = 0; i < half; i++) {
+        uint32_t a, b;
+        pair_at(c, i, &a, &b);
+        float cosine = column[(uint64_t)i * TABLE_LANES], sine = column[(uint64_t)(half + i) * TABLE_LANES];
+        out[a] = bias[a] * cosine - bias[b] * sine;
+        out[b] = bias[b] * cosine + bias[a] * sine;
+    }
+}
+
+/* What query `q` has with the bias of its KV head, as coefficients of the table: [rows_offset_dims]. */
+static void query_offset(const struct model_config *c, const float *bias, const float *q, float *out)
+{
+    uint32_t half = c->rope_dimensions / 2;
+    for (uint32_t i = 0; i < half; i++) {
+        uint32_t a, b;
+        pair_at(c, i, &a, &b);
+        out[i] = q[a] * bias[a] + q[b] * bias[b];
+        out[half + i] = q[b] * bias[a] - q[a] * bias[b];
+    }
+    if (c->rope_dimensions == c->head_dim) return;
+    float rest = 0;
+    for (uint32_t d = c->rope_dimensions; d < c->head_dim; d++) rest += q[d] * bias[d];
+    out[2 * half] = rest;
+}
+
+/* ---- one tile and KV head ---------------------------------------------------------------------------------------- */
+
+static void rotate_head(const struct model_run *run, float *head, const float *norm, uint32_t row)
+{
+    const struct model *model = run->model;
+    const struct model_config *c = &model->config;
+    uint32_t kind = c->sliding[run->layer], half = c->rope_dimensions / 2;
+    if (norm) model->kernel->rms_norm(head, norm, c->norm_eps, c->head_dim, head);
+    model->kernel->rope(head, run->cosines[kind] + (uint64_t)row * half, run->sines[kind] + (uint64_t)row * half,
+                        c->rope_dimensions, c->rope_neighbours);
+}
+
+static void ready_queries(const struct model_run *run, uint32_t row, uint32_t head,
+                          const struct row_treatment *treatment)
+{
+    const struct model_config *c = &run->model->config;
+    const struct layer *layer = &run->model->layers[run->layer];
+    uint32_t group = c->heads / c->kv_heads, dims = rows_offset_dims(c);
+    for (uint32_t h = head * group; h < (head + 1) * group; h++) {
+        float *q = run->q + ((uint64_t)row * c->heads + h) * c->head_dim;
+        rotate_head(run, q, layer->q_norm, row);
+        if (treatment->offset)
+            query_offset(c, layer->k.bias + (uint64_t)head * c->head_dim, q,
+                         run->offset_q + ((uint64_t)row * c->heads + h) * dims);
+        if (treatment->turn_k) run->model->kernel->hadamard(q, c->head_dim);
+    }
+}
+
+/* Of one tile and KV head: its queries and its key are rotated, its K and V rows written. */
+static void ready_and_write(const struct model_run *run, const struct tile *tile, uint32_t head)
+{
+    const struct model_config *c = &run->model->config;
+    const struct layer *layer = &run->model->layers[run->layer];
+    const struct kernel *kernel = run->model->kernel;
+    struct kv_seq *seq = run->entries[tile->entry].seq;
+    uint64_t k_stride = (uint64_t)c->kv_heads * c->head_dim, v_stride = (uint64_t)c->kv_heads * c->value_dim;
+    float *bias = run->bias + ((uint64_t)tile->row * c->kv_heads + head) * c->head_dim;
+    struct row_treatment treatment;
+    rows_treatment(run, seq, &treatment);
+    for (uint32_t i = 0; i < tile->count; i++) {
+        uint32_t row = tile->row + i, position = tile->position + i;
+        float *k = run->k + row * k_stride + (uint64_t)head * c->head_dim;
+        ready_queries(run, row, head, &treatment);
+        rotate_head(run, k, layer->k_norm, row);
+        if (treatment.offset) {
+            if (i == 0 || position % KERNEL_GROUP_TOKENS == 0)
+                group_bias(run, layer->k.bias + (uint64_t)head * c->head_dim, position / KERNEL_GROUP_TOKENS, bias);
+            for (uint32_t d = 0; d < c->head_dim; d++) k[d] -= bias[d];
+        }
+        if (treatment.turn_k) kernel->hadamard(k, c->head_dim);
+        if (treatment.turn_v) kernel->hadamard(run->v + row * v_stride + (uint64_t)head * c->value_dim, c->value_dim);
+    }
+    kv_seq_write(seq, run->layer, head, head + 1, tile->position, tile->count, run->k + tile->row * k_stride, k_stride,
+                 run->v + tile->row * v_stride, v_stride);
+}
+
+void rows_write_task(struct model_run *run, uint32_t worker, uint32_t workers)
+{
+    uint64_t begin, end, heads = run->model->config.kv_heads;
+    pool_share(run->tile_count * heads, 1, worker, workers, &begin, &end);
+    for (uint64_t unit = begin; unit < end; unit++)
+        ready_and_write(run, &run->tiles[unit / heads], (uint32_t)(unit % heads));
+}
+
+void rows_finish(const struct model_run *run, const struct tile *tile, uint32_t head)
+{
+    const struct model_config *c = &run->model->config;
+    struct row_treatment treatment;
+    rows_treatment(run, run->entries[tile->entry].seq, &treatment);
+    if (!treatment.turn_v) return;
+    uint32_t group = c->heads / c->kv_heads;
+    for (uint32_t row = tile->row; row < tile->row + tile->count; row++)
+        for (uint32_t h = head * group; h < (head + 1) * group; h++)
+            run->model->kernel->hadamard(run->attended + ((uint64_t)row * c->heads + h) * c->value_dim, c->value_dim);
+}
