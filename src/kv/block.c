@@ -4,7 +4,10 @@
  * holds any more waits in its group's probation list, or, when a second sequence has used it, in the protected list,
  * whose bytes are bounded: the oldest beyond the bound go back to probation. The oldest on probation goes first, of any
  * group; protected ones only when probation is empty. So a prompt that is read once, however long, cannot push out
- * prefixes that are shared. Tables are let go from their end, so that blocks go before those they depend on. */
+ * prefixes that are shared. Tables are let go from their end, so that blocks go before those they depend on.
+ *
+ * What a window has passed waits in a list of its own, and goes before anything else: only who branches off there wants
+ * it, and on hybrid models it is most of what is computed. Where sequences are seen to part it is protected instead. */
 #include "kv_internal.h"
 
 static void cached_unlink(struct kv_cache *cache, struct kv_group *group, uint32_t block)
@@ -20,7 +23,7 @@ static void cached_unlink(struct kv_cache *cache, struct kv_group *group, uint32
     else
         group->blocks[b->next].previous = b->previous;
     lru->count--;
-    if (b->segment == PROTECTED) cache->bytes_protected -= group->block_bytes;
+    cache->bytes_cached[b->segment] -= group->block_bytes;
 }
 
 static void cached_link(struct kv_cache *cache, struct kv_group *group, uint32_t block)
@@ -36,7 +39,7 @@ static void cached_link(struct kv_cache *cache, struct kv_group *group, uint32_t
         group->blocks[lru->newest].next = block;
     lru->newest = block;
     lru->count++;
-    if (b->segment == PROTECTED) cache->bytes_protected += group->block_bytes;
+    cache->bytes_cached[b->segment] += group->block_bytes;
 }
 
 /* The group whose oldest block of this segment went unused the longest, or NULL. */
@@ -55,7 +58,7 @@ static struct kv_group *oldest_group(struct kv_cache *cache, enum segment segmen
 
 static void bound_protected(struct kv_cache *cache)
 {
-    while (cache->bytes_protected > cache->bytes_protected_max) {
+    while (cache->bytes_cached[PROTECTED] > cache->bytes_protected_max) {
         struct kv_group *group = oldest_group(cache, PROTECTED);
         uint32_t block = group->cached[PROTECTED].oldest;
         cached_unlink(cache, group, block);
@@ -91,7 +94,7 @@ static void block_evict(struct kv_cache *cache, struct kv_group *group, uint32_t
 
 static bool evict_oldest(struct kv_cache *cache)
 {
-    for (enum segment segment = PROBATION; segment < SEGMENTS; segment++) {
+    for (enum segment segment = 0; segment < SEGMENTS; segment++) {
         struct kv_group *group = oldest_group(cache, segment);
         if (!group) continue;
         block_evict(cache, group, group->cached[segment].oldest);
@@ -141,5 +144,22 @@ void block_release(struct kv_cache *cache, struct kv_group *group, uint32_t bloc
     }
     b->state = BLOCK_CACHED;
     cached_link(cache, group, block);
+    bound_protected(cache);
+}
+
+void block_pass(struct kv_cache *cache, struct kv_group *group, uint32_t block)
+{
+    struct kv_block *b = &group->blocks[block];
+    if (b->refs == 1 && b->segment == PROBATION) b->segment = PASSED;
+    block_release(cache, group, block);
+}
+
+void block_protect(struct kv_cache *cache, struct kv_group *group, uint32_t block)
+{
+    struct kv_block *b = &group->blocks[block];
+    bool moves = b->state == BLOCK_CACHED && b->segment != PROTECTED;
+    if (moves) cached_unlink(cache, group, block);
+    b->segment = PROTECTED;
+    if (moves) cached_link(cache, group, block);
     bound_protected(cache);
 }

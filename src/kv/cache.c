@@ -9,7 +9,7 @@ static enum status groups_open(struct kv_cache *cache, struct error *error)
         if (cache->bytes_max < group->block_bytes)
             return error_set(error, ST_LIMIT, "a KV cache of %llu bytes is less than one block (%llu bytes)",
                              (unsigned long long)cache->bytes_max, (unsigned long long)group->block_bytes);
-        for (enum segment segment = PROBATION; segment < SEGMENTS; segment++)
+        for (enum segment segment = 0; segment < SEGMENTS; segment++)
             group->cached[segment] = (struct kv_lru){BLOCK_NONE, BLOCK_NONE, 0};
         if (pool_init(cache, group) != ST_OK)
             return error_set(error, ST_NOMEM,
@@ -110,7 +110,7 @@ void kv_stats(const struct kv_cache *cache, struct kv_stats *out)
 {
     *out = (struct kv_stats){.bytes_max = cache->bytes_max,
                              .bytes_mapped = cache->bytes_mapped,
-                             .bytes_protected = cache->bytes_protected,
+                             .bytes_protected = cache->bytes_cached[PROTECTED],
                              .bytes_metadata = prefix_bytes(&cache->tree),
                              .prefix_queried_tokens = cache->queried_tokens,
                              .prefix_hit_tokens = cache->hit_tokens,
@@ -119,7 +119,8 @@ void kv_stats(const struct kv_cache *cache, struct kv_stats *out)
                              .block_tokens = cache->block_tokens};
     for (uint32_t g = 0; g < cache->group_count; g++) {
         const struct kv_group *group = &cache->groups[g];
-        uint64_t cached = (uint64_t)group->cached[PROBATION].count + group->cached[PROTECTED].count;
+        uint64_t cached = 0;
+        for (enum segment segment = 0; segment < SEGMENTS; segment++) cached += group->cached[segment].count;
         out->blocks_used += group->held_count;
         out->blocks_cached += cached;
         out->bytes_used += group->held_count * group->block_bytes;

@@ -64,7 +64,7 @@ static enum status check_blocks(const struct kv_cache *cache, uint32_t g, const 
                                 uint64_t *mapped, struct error *error)
 {
     const struct kv_group *group = &cache->groups[g];
-    uint32_t held = 0, cached = 0, touched = group->slabs_touched * group->slab_blocks;
+    uint32_t held = 0, cached = 0, listed = 0, touched = group->slabs_touched * group->slab_blocks;
     if (touched > group->blocks_max) touched = group->blocks_max;
     for (uint32_t b = 0; b < touched; b++) {
         enum status status = check_block(cache, g, b, refs[b], error);
@@ -73,9 +73,10 @@ static enum status check_blocks(const struct kv_cache *cache, uint32_t g, const 
         cached += group->blocks[b].state == BLOCK_CACHED;
         *mapped += group->blocks[b].warm * group->block_bytes;
     }
-    if (held != group->held_count || cached != group->cached[PROBATION].count + group->cached[PROTECTED].count)
-        BROKEN("4: group %u: %u held and %u cached blocks are counted as %u and %u + %u", g, held, cached,
-               group->held_count, group->cached[PROBATION].count, group->cached[PROTECTED].count);
+    for (enum segment segment = 0; segment < SEGMENTS; segment++) listed += group->cached[segment].count;
+    if (held != group->held_count || cached != listed)
+        BROKEN("4: group %u: %u held and %u cached blocks are counted as %u and %u", g, held, cached, group->held_count,
+               listed);
     *taken += (uint64_t)(held + cached) * group->block_bytes;
     return ST_OK;
 }
@@ -99,7 +100,7 @@ static enum status check_lru(const struct kv_cache *cache, uint32_t g, enum segm
     }
     if (listed != lru->count || lru->newest != previous)
         BROKEN("5: group %u: %u blocks on an LRU list of %u", g, listed, lru->count);
-    if (segment == PROTECTED) *bytes += listed * group->block_bytes;
+    bytes[segment] += listed * group->block_bytes;
     return ST_OK;
 }
 
@@ -144,15 +145,17 @@ static enum status check_slabs(const struct kv_group *group, uint32_t g, struct 
 /* ---- all --------------------------------------------------------------------------------------------------------- */
 
 /* 11: what is counted, and the budget. */
-static enum status check_bytes(const struct kv_cache *cache, uint64_t taken, uint64_t mapped, uint64_t protected_bytes,
-                               struct error *error)
+static enum status check_bytes(const struct kv_cache *cache, uint64_t taken, uint64_t mapped,
+                               const uint64_t cached[SEGMENTS], struct error *error)
 {
     const struct {
         const char *name;
         uint64_t bytes, counted, most;
     } sums[] = {{"taken", taken, cache->bytes_taken, cache->bytes_max},
                 {"mapped", mapped, cache->bytes_mapped, cache->bytes_max},
-                {"protected", protected_bytes, cache->bytes_protected, cache->bytes_protected_max}};
+                {"protected", cached[PROTECTED], cache->bytes_cached[PROTECTED], cache->bytes_protected_max},
+                {"on probation", cached[PROBATION], cache->bytes_cached[PROBATION], cache->bytes_max},
+                {"passed", cached[PASSED], cache->bytes_cached[PASSED], cache->bytes_max}};
     for (size_t i = 0; i < ARRAY_COUNT(sums); i++)
         if (sums[i].bytes != sums[i].counted || sums[i].bytes > sums[i].most)
             BROKEN("11: %llu bytes %s, counted as %llu, at most %llu", (unsigned long long)sums[i].bytes, sums[i].name,
@@ -167,7 +170,7 @@ static enum status check_bytes(const struct kv_cache *cache, uint64_t taken, uin
 
 enum status kv_check(const struct kv_cache *cache, struct error *error)
 {
-    uint64_t taken = 0, mapped = 0, protected_bytes = 0;
+    uint64_t taken = 0, mapped = 0, cached[SEGMENTS] = {0};
     enum status status = ST_OK;
     for (uint32_t g = 0; g < cache->group_count && status == ST_OK; g++) {
         uint32_t *refs = mem_zero(cache->groups[g].blocks_max, sizeof *refs);
@@ -175,11 +178,11 @@ enum status kv_check(const struct kv_cache *cache, struct error *error)
         status = check_tables(cache, g, refs, error);
         if (status == ST_OK) status = check_blocks(cache, g, refs, &taken, &mapped, error);
         mem_free(refs);
-        for (enum segment segment = PROBATION; segment < SEGMENTS && status == ST_OK; segment++)
-            status = check_lru(cache, g, segment, &protected_bytes, error);
+        for (enum segment segment = 0; segment < SEGMENTS && status == ST_OK; segment++)
+            status = check_lru(cache, g, segment, cached, error);
         if (status == ST_OK) status = check_slabs(&cache->groups[g], g, error);
     }
-    if (status == ST_OK) status = check_bytes(cache, taken, mapped, protected_bytes, error);
+    if (status == ST_OK) status = check_bytes(cache, taken, mapped, cached, error);
     if (status != ST_OK || !cache->share_prefixes) return status;
     uint32_t *stands = mem_zero(check_nodes(cache), sizeof *stands);
     if (!stands) return error_set(error, ST_NOMEM, "not enough memory to check the KV cache");

@@ -55,7 +55,7 @@ struct kv_config {
     uint32_t layer_count;
     uint32_t block_tokens;       /* a multiple of 16, 16…128 */
     uint64_t bytes_max;          /* of block memory */
-    uint64_t bytes_pinned_max;   /* of these, for prefixes pinned by name */
+    uint64_t bytes_pinned_max;   /* of these, for prefixes pinned by name; one sequence must fit beside them */
     uint32_t protected_percent;  /* of bytes_max, for cached blocks that a second sequence has used; 0 = plain LRU */
     const struct kernel *kernel; /* borrowed: lays rows out inside a block */
     bool share_prefixes;         /* publish blocks, serve hits */

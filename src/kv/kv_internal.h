@@ -62,7 +62,7 @@ struct kv_slab {
 };
 
 enum block_state { BLOCK_FREE, BLOCK_HELD, BLOCK_CACHED };
-enum segment { PROBATION, PROTECTED, SEGMENTS };
+enum segment { PASSED, PROBATION, PROTECTED, SEGMENTS }; /* of cached blocks, first to go first: block.c */
 
 struct kv_block {
     enum block_state state;
@@ -107,6 +107,8 @@ uint32_t block_take(struct kv_cache *cache,
                     struct kv_group *group); /* held, refs 1; BLOCK_NONE: all else is held too */
 void block_hold(struct kv_cache *cache, struct kv_group *group, uint32_t block);    /* one more table */
 void block_release(struct kv_cache *cache, struct kv_group *group, uint32_t block); /* one table less */
+void block_protect(struct kv_cache *cache, struct kv_group *group, uint32_t block); /* a second sequence uses it */
+void block_pass(struct kv_cache *cache, struct kv_group *group, uint32_t block);    /* the same, behind a window */
 
 /* ---- prefix.c: the tree of published blocks ---------------------------------------------------------------------- */
 
@@ -171,9 +173,9 @@ struct kv_cache {
     uint32_t group_count;
     uint32_t block_tokens;
     uint64_t bytes_max, bytes_pinned_max, bytes_protected_max;
-    uint64_t bytes_taken;     /* held and cached blocks of all groups */
-    uint64_t bytes_mapped;    /* warm blocks of all groups: taken, or free and not given back */
-    uint64_t bytes_protected; /* cached blocks of the protected segments */
+    uint64_t bytes_taken;  /* held and cached blocks of all groups */
+    uint64_t bytes_mapped; /* warm blocks of all groups: taken, or free and not given back */
+    uint64_t bytes_cached[SEGMENTS];
     const struct kernel *kernel;
     bool share_prefixes, one_layer_at_a_time;
     unsigned char provenance[KV_KEY_BYTES];

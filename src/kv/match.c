@@ -49,10 +49,18 @@ static bool served(const struct kv_cache *cache, const struct walk *walk, uint32
     return true;
 }
 
+/* Whether the boundary is a place where sequences part, or one that was simply left off and is continued, as in a chat.
+ * Only there are a window's rows worth protecting: others will branch off too. */
+static bool parts(const struct kv_cache *cache, uint32_t last, uint32_t child, uint32_t part)
+{
+    return part ? part < prefix_node(cache, child)->token_count : prefix_node(cache, last)->first_child != NODE_NONE;
+}
+
 /* Shares the path's first `depth` blocks and, where there is one, the first `part` tokens of `child`. */
 static void share(struct kv_seq *seq, const struct walk *walk, uint32_t depth, uint32_t child, uint32_t part)
 {
     struct kv_cache *cache = seq->cache;
+    bool branch = parts(cache, depth ? walk->path[depth - 1] : seq->node, child, part);
     seq->count = seq->reserved = depth * cache->block_tokens + part;
     for (uint32_t g = 0; g < cache->group_count; g++) {
         struct kv_group *group = &cache->groups[g];
@@ -65,7 +73,10 @@ static void share(struct kv_seq *seq, const struct walk *walk, uint32_t depth, u
             if (b >= hole.begin && b < hole.end) continue;
             table->blocks[b] = prefix_rows(prefix_node(cache, b < depth ? walk->path[b] : child))[g];
             block_hold(cache, group, table->blocks[b]);
-            group->blocks[table->blocks[b]].segment = PROTECTED; /* a second sequence uses it */
+            if (branch || group->kind->keeps_all)
+                block_protect(cache, group, table->blocks[b]);
+            else if (group->blocks[table->blocks[b]].segment == PASSED)
+                group->blocks[table->blocks[b]].segment = PROBATION;
         }
     }
     if (part) memcpy(seq->tail, prefix_tokens(cache, prefix_node(cache, child)), part * sizeof *seq->tail);

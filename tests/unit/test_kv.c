@@ -104,18 +104,50 @@ static void test_chat_computes_what_is_new(void **state)
     }
 }
 
-/* The second user of a system prompt hits all of it, though the first one's windows are long past it. */
+/* The second user of a system prompt hits all of it, though the first one's windows are long past it; and from then on
+ * long texts, read once, take it from nobody. Where others came between the first two, the second one shows where they
+ * part, and the third hits all whole blocks. */
 static void test_system_prompt_is_shared(void **state)
 {
     (void)state;
     static struct fake_seq s;
-    struct kv_config config = config_of(hybrid, ARRAY_COUNT(hybrid), 32);
-    struct kv_cache *cache = open_cache(&config);
-    for (uint32_t user = 0; user < 5; user++) {
-        say(&s, 0, 0, 333);
-        say(&s, 1 + user, 333, 600);
-        assert_int_equal(request(&s, cache, &config, 350, 600), user ? 333 : 0);
+    for (uint32_t crowded = 0; crowded < 2; crowded++) {
+        struct kv_config config = config_of(hybrid, ARRAY_COUNT(hybrid), 32);
+        config.bytes_max = kv_bytes_needed(&config, 960, 48) + kv_bytes_needed(&config, 600, 48);
+        struct kv_cache *cache = open_cache(&config);
+        for (uint32_t user = 0; user < 8; user++) {
+            say(&s, 0, 0, 333);
+            say(&s, 1 + user, 333, 600);
+            uint32_t cached = request(&s, cache, &config, 350, 600);
+            assert_true(user < 1 + crowded || cached >= 320);
+            if (!crowded) assert_int_equal(cached, user ? 333 : 0);
+            for (uint32_t text = 0; user + crowded && text < 2; text++) {
+                uint32_t count = user ? 960 : 150; /* enough to push out what the first one's windows have passed */
+                say(&s, 100 + 2 * user + text, 0, count);
+                assert_int_equal(request(&s, cache, &config, count, count), 0);
+            }
+        }
+        stats_of(cache);
+        kv_close(cache);
     }
+}
+
+/* Chats that take turns, in a budget that has room for no more than what their next turns need: what windows have passed, most of what a
+ * hybrid model computes, pushes out nothing that the next turn wants. */
+static void test_chats_in_turn(void **state)
+{
+    (void)state;
+    static struct fake_seq s;
+    struct kv_config config = config_of(hybrid, ARRAY_COUNT(hybrid), 32);
+    config.bytes_max = 4 * kv_bytes_needed(&config, 900, 48) * 92 / 100;
+    struct kv_cache *cache = open_cache(&config);
+    for (uint32_t turn = 0; turn < 12; turn++)
+        for (uint32_t chat = 0; chat < 4; chat++) {
+            uint32_t before = turn ? 160 + turn * 60 : 0;
+            say(&s, 1 + chat, 0, 900);
+            assert_int_equal(request(&s, cache, &config, 160 + turn * 60 + 30, 220 + turn * 60), before);
+        }
+    stats_of(cache);
     kv_close(cache);
 }
 
@@ -341,6 +373,31 @@ static void test_reach(void **state)
     kv_close(cache);
 }
 
+/* Without a cache layers of one shape overwrite each other, but not one that another still reads. */
+static void test_one_layer_at_a_time(void **state)
+{
+    (void)state;
+    static const struct kv_layer layers[] = {{.kind = KV_FULL, .kv_heads = 1, ROWS(2, 2)},
+                                             {.kind = KV_SLIDING, .window = 40, .kv_heads = 1, ROWS(2, 2)},
+                                             {.kind = KV_SLIDING, .window = 50, .kv_heads = 1, ROWS(2, 2)},
+                                             {.kind = KV_FULL, .kv_heads = 1, ROWS(2, 2)},
+                                             {.kind = KV_SHARED, .source = 1, .kv_heads = 1, ROWS(2, 2)}};
+    static struct fake_seq s;
+    struct kv_config config = config_of(layers, ARRAY_COUNT(layers), 16);
+    config.one_layer_at_a_time = true;
+    assert_int_equal(kv_bytes_needed(&config, 320, 320), 2 * 320 * kv_layer_bytes_per_token(&layers[0]));
+    config.bytes_max = kv_bytes_needed(&config, 320, 320);
+    struct kv_cache *cache = open_cache(&config);
+    say(&s, 0, 0, 320);
+    for (uint32_t count = 300; count <= 320; count += 20) {
+        assert_int_equal(open_fake(&s, cache, count), 0);
+        assert_int_equal(kv_seq_reserve(s.seq, count), ST_OK);
+        fake_pass(&s, cache, &config, count);
+        kv_seq_close(s.seq);
+    }
+    kv_close(cache);
+}
+
 static void test_bad_configurations_are_refused(void **state)
 {
     (void)state;
@@ -434,7 +491,7 @@ static void test_pinned_prefixes_stay(void **state)
     static struct fake_seq s;
     struct kv_config config = config_of(hybrid, ARRAY_COUNT(hybrid), 32);
     uint64_t one = kv_bytes_needed(&config, 1000, 48);
-    config.bytes_pinned_max = kv_bytes_needed(&config, 250, 250);
+    config.bytes_pinned_max = kv_bytes_needed(&config, 250, 1);
     config.bytes_max = one + config.bytes_pinned_max;
     struct kv_cache *cache = open_cache(&config);
     uint32_t pinned;
@@ -551,6 +608,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_chat_computes_what_is_new),
         cmocka_unit_test(test_system_prompt_is_shared),
+        cmocka_unit_test(test_chats_in_turn),
         cmocka_unit_test(test_nothing_is_kept_twice),
         cmocka_unit_test(test_salt_and_provenance),
         cmocka_unit_test(test_forks_share_until_they_write),
@@ -559,6 +617,7 @@ int main(void)
         cmocka_unit_test(test_alone_in_the_budget),
         cmocka_unit_test(test_needed_bytes_suffice),
         cmocka_unit_test(test_reach),
+        cmocka_unit_test(test_one_layer_at_a_time),
         cmocka_unit_test(test_bad_configurations_are_refused),
         cmocka_unit_test(test_long_prompts_do_not_flush_prefixes),
         cmocka_unit_test(test_pinned_prefixes_stay),
