@@ -6,12 +6,9 @@
  * group; protected ones only when probation is empty. So a prompt that is read once, however long, cannot push out
  * prefixes that are shared. Tables are let go from their end, so that blocks go before those they depend on.
  *
- * What a window has passed waits in a list of its own: only who branches off there wants it, and on hybrid models it is
- * most of what is computed. Beyond a small share of the budget it goes before anything else; within, it is as good as
- * probation. */
+ * What a window has passed waits in a list of its own, and goes before anything else: only who branches off there wants
+ * it, and on hybrid models it is most of what is computed. Where sequences are seen to part it is protected instead. */
 #include "kv_internal.h"
-
-#define PASSED_PERCENT 10u /* of bytes_max, for blocks behind windows that are kept like others */
 
 static void cached_unlink(struct kv_cache *cache, struct kv_group *group, uint32_t block)
 {
@@ -95,23 +92,15 @@ static void block_evict(struct kv_cache *cache, struct kv_group *group, uint32_t
     prefix_prune(cache, id);
 }
 
-static uint64_t oldest_time(const struct kv_group *group, enum segment segment)
-{
-    return group ? group->blocks[group->cached[segment].oldest].released_at : UINT64_MAX;
-}
-
 static bool evict_oldest(struct kv_cache *cache)
 {
-    struct kv_group *passed = oldest_group(cache, PASSED), *probation = oldest_group(cache, PROBATION);
-    if (passed && (cache->bytes_cached[PASSED] > cache->bytes_max / 100 * PASSED_PERCENT ||
-                   oldest_time(passed, PASSED) < oldest_time(probation, PROBATION))) {
-        block_evict(cache, passed, passed->cached[PASSED].oldest);
+    for (enum segment segment = 0; segment < SEGMENTS; segment++) {
+        struct kv_group *group = oldest_group(cache, segment);
+        if (!group) continue;
+        block_evict(cache, group, group->cached[segment].oldest);
         return true;
     }
-    enum segment segment = probation ? PROBATION : PROTECTED;
-    struct kv_group *group = oldest_group(cache, segment);
-    if (group) block_evict(cache, group, group->cached[segment].oldest);
-    return group != NULL;
+    return false;
 }
 
 uint32_t block_take(struct kv_cache *cache, struct kv_group *group)
@@ -163,4 +152,14 @@ void block_pass(struct kv_cache *cache, struct kv_group *group, uint32_t block)
     struct kv_block *b = &group->blocks[block];
     if (b->refs == 1 && b->segment == PROBATION) b->segment = PASSED;
     block_release(cache, group, block);
+}
+
+void block_protect(struct kv_cache *cache, struct kv_group *group, uint32_t block)
+{
+    struct kv_block *b = &group->blocks[block];
+    bool moves = b->state == BLOCK_CACHED && b->segment != PROTECTED;
+    if (moves) cached_unlink(cache, group, block);
+    b->segment = PROTECTED;
+    if (moves) cached_link(cache, group, block);
+    bound_protected(cache);
 }

@@ -62,7 +62,7 @@ struct kv_slab {
 };
 
 enum block_state { BLOCK_FREE, BLOCK_HELD, BLOCK_CACHED };
-enum segment { PASSED, PROBATION, PROTECTED, SEGMENTS }; /* of cached blocks: block.c */
+enum segment { PASSED, PROBATION, PROTECTED, SEGMENTS }; /* of cached blocks, first to go first: block.c */
 
 struct kv_block {
     enum block_state state;
@@ -107,6 +107,7 @@ uint32_t block_take(struct kv_cache *cache,
                     struct kv_group *group); /* held, refs 1; BLOCK_NONE: all else is held too */
 void block_hold(struct kv_cache *cache, struct kv_group *group, uint32_t block);    /* one more table */
 void block_release(struct kv_cache *cache, struct kv_group *group, uint32_t block); /* one table less */
+void block_protect(struct kv_cache *cache, struct kv_group *group, uint32_t block); /* a second sequence uses it */
 void block_pass(struct kv_cache *cache, struct kv_group *group, uint32_t block);    /* the same, behind a window */
 
 /* ---- prefix.c: the tree of published blocks ---------------------------------------------------------------------- */

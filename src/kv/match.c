@@ -49,21 +49,11 @@ static bool served(const struct kv_cache *cache, const struct walk *walk, uint32
     return true;
 }
 
-/* Whether the boundary is a place where sequences part, or one that was simply left off and is continued, as in a chat. */
+/* Whether the boundary is a place where sequences part, or one that was simply left off and is continued, as in a chat.
+ * Only there are a window's rows worth protecting: others will branch off too. */
 static bool parts(const struct kv_cache *cache, uint32_t last, uint32_t child, uint32_t part)
 {
     return part ? part < prefix_node(cache, child)->token_count : prefix_node(cache, last)->first_child != NODE_NONE;
-}
-
-/* A second sequence uses the block: it is protected from now on. A window's rows are only worth it where others will
- * branch off too. */
-static void use(struct kv_group *group, uint32_t block, bool branch)
-{
-    enum segment *segment = &group->blocks[block].segment;
-    if (branch || group->kind->keeps_all)
-        *segment = PROTECTED;
-    else if (*segment == PASSED)
-        *segment = PROBATION;
 }
 
 /* Shares the path's first `depth` blocks and, where there is one, the first `part` tokens of `child`. */
@@ -83,7 +73,10 @@ static void share(struct kv_seq *seq, const struct walk *walk, uint32_t depth, u
             if (b >= hole.begin && b < hole.end) continue;
             table->blocks[b] = prefix_rows(prefix_node(cache, b < depth ? walk->path[b] : child))[g];
             block_hold(cache, group, table->blocks[b]);
-            use(group, table->blocks[b], branch);
+            if (branch || group->kind->keeps_all)
+                block_protect(cache, group, table->blocks[b]);
+            else if (group->blocks[table->blocks[b]].segment == PASSED)
+                group->blocks[table->blocks[b]].segment = PROBATION;
         }
     }
     if (part) memcpy(seq->tail, prefix_tokens(cache, prefix_node(cache, child)), part * sizeof *seq->tail);

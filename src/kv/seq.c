@@ -312,6 +312,29 @@ enum status kv_seq_reserve(struct kv_seq *seq, uint32_t count)
 
 /* ---- committing -------------------------------------------------------------------------------------------------- */
 
+/* Sequences part before block `index`, which this one is about to publish: who comes next will branch off there too, and
+ * need the prefix, with the windows as they were there. */
+static void protect_branch(struct kv_seq *seq, uint32_t index)
+{
+    struct kv_cache *cache = seq->cache;
+    uint32_t node = seq->node;
+    bool more = true; /* what is protected for full attention is so up to the root */
+    for (uint32_t b = index; b > 0 && more; b--) {
+        const uint32_t *rows = prefix_rows(prefix_node(cache, node));
+        more = false;
+        for (uint32_t g = 0; g < cache->group_count; g++) {
+            struct kv_group *group = &cache->groups[g];
+            struct kv_hole hole = group_hole(cache, group, index * cache->block_tokens);
+            bool passed = b - 1 >= hole.begin && b - 1 < hole.end;
+            more |= passed ? hole.begin > 0 : !group->kind->keeps_all;
+            if (passed) continue;
+            more |= rows[g] != BLOCK_NONE && group->blocks[rows[g]].segment != PROTECTED;
+            if (rows[g] != BLOCK_NONE) block_protect(cache, group, rows[g]);
+        }
+        node = prefix_node(cache, node)->parent;
+    }
+}
+
 /* The block that ends at `seq->count` is full: its tokens are in the tail. Where another sequence has published the same
  * tokens, its rows are the same, and the sequence's own copy is let go. */
 static void publish_block(struct kv_seq *seq)
@@ -323,6 +346,7 @@ static void publish_block(struct kv_seq *seq)
     uint32_t node = prefix_find(cache, seq->node, &key, seq->tail, cache->block_tokens);
     if (node == NODE_NONE) {
         ASSERT(seq->spare_count > 0);
+        if (prefix_node(cache, seq->node)->first_child != NODE_NONE) protect_branch(seq, index);
         node = seq->spare_head;
         seq->spare_head = prefix_node(cache, node)->chain;
         seq->spare_count--;

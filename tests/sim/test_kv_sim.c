@@ -299,12 +299,7 @@ static void test_simulation(void **state)
     (void)state;
     static struct sim sim;
     struct totals totals = {0};
-#ifdef __SANITIZE_ADDRESS__
-    uint64_t full_count = 500000; /* the release build runs them all */
-#else
-    uint64_t full_count = 10000000;
-#endif
-    uint64_t total = test_count(30000, (uint32_t)full_count);
+    uint32_t total = test_count(30000, 10000000);
     sim = (struct sim){.totals = &totals, .check_every = test_count(1, 16), .thorough = test_count(1, 0)};
     for (uint64_t seed = 1; totals.operations < total; seed++) run_seed(seed, 1000, &sim);
     print_message(

@@ -105,35 +105,41 @@ static void test_chat_computes_what_is_new(void **state)
 }
 
 /* The second user of a system prompt hits all of it, though the first one's windows are long past it; and from then on
- * long texts, read once, take it from nobody. */
+ * long texts, read once, take it from nobody. Where others came between the first two, the second one shows where they
+ * part, and the third hits all whole blocks. */
 static void test_system_prompt_is_shared(void **state)
 {
     (void)state;
     static struct fake_seq s;
-    struct kv_config config = config_of(hybrid, ARRAY_COUNT(hybrid), 32);
-    config.bytes_max = kv_bytes_needed(&config, 960, 48) + kv_bytes_needed(&config, 600, 48);
-    struct kv_cache *cache = open_cache(&config);
-    for (uint32_t user = 0; user < 8; user++) {
-        say(&s, 0, 0, 333);
-        say(&s, 1 + user, 333, 600);
-        assert_int_equal(request(&s, cache, &config, 350, 600), user ? 333 : 0);
-        for (uint32_t text = 0; user && text < 2; text++) {
-            say(&s, 100 + 2 * user + text, 0, 960);
-            assert_int_equal(request(&s, cache, &config, 960, 960), 0);
+    for (uint32_t crowded = 0; crowded < 2; crowded++) {
+        struct kv_config config = config_of(hybrid, ARRAY_COUNT(hybrid), 32);
+        config.bytes_max = kv_bytes_needed(&config, 960, 48) + kv_bytes_needed(&config, 600, 48);
+        struct kv_cache *cache = open_cache(&config);
+        for (uint32_t user = 0; user < 8; user++) {
+            say(&s, 0, 0, 333);
+            say(&s, 1 + user, 333, 600);
+            uint32_t cached = request(&s, cache, &config, 350, 600);
+            assert_true(user < 1 + crowded || cached >= 320);
+            if (!crowded) assert_int_equal(cached, user ? 333 : 0);
+            for (uint32_t text = 0; user + crowded && text < 2; text++) {
+                uint32_t count = user ? 960 : 150; /* enough to push out what the first one's windows have passed */
+                say(&s, 100 + 2 * user + text, 0, count);
+                assert_int_equal(request(&s, cache, &config, count, count), 0);
+            }
         }
+        stats_of(cache);
+        kv_close(cache);
     }
-    stats_of(cache);
-    kv_close(cache);
 }
 
-/* Chats that take turns, in a budget that has room for what they need and no more: what windows have passed, most of what a
+/* Chats that take turns, in a budget that has room for no more than what their next turns need: what windows have passed, most of what a
  * hybrid model computes, pushes out nothing that the next turn wants. */
 static void test_chats_in_turn(void **state)
 {
     (void)state;
     static struct fake_seq s;
     struct kv_config config = config_of(hybrid, ARRAY_COUNT(hybrid), 32);
-    config.bytes_max = 4 * kv_bytes_needed(&config, 900, 48);
+    config.bytes_max = 4 * kv_bytes_needed(&config, 900, 48) * 92 / 100;
     struct kv_cache *cache = open_cache(&config);
     for (uint32_t turn = 0; turn < 12; turn++)
         for (uint32_t chat = 0; chat < 4; chat++) {
@@ -485,7 +491,7 @@ static void test_pinned_prefixes_stay(void **state)
     static struct fake_seq s;
     struct kv_config config = config_of(hybrid, ARRAY_COUNT(hybrid), 32);
     uint64_t one = kv_bytes_needed(&config, 1000, 48);
-    config.bytes_pinned_max = kv_bytes_needed(&config, 250, 250);
+    config.bytes_pinned_max = kv_bytes_needed(&config, 250, 1);
     config.bytes_max = one + config.bytes_pinned_max;
     struct kv_cache *cache = open_cache(&config);
     uint32_t pinned;
