@@ -29,8 +29,11 @@
 #define P_BITS 12
 #define NOTHING (-3e38f)        /* score of a key that is not seen; a maximum over none */
 #define ALMOST_NOTHING (-1e30f) /* above NOTHING, below every score */
-#define NORM_LEAST 1e-30f       /* a query of a smaller squared norm counts as zeros */
-#define AHEAD_GROUPS 2u         /* measured: 1 and 4 are slower, and so are requests spread over the arithmetic */
+/* Keeps the loops over keys apart from each other and from what runs once a segment: 2 % at dimension 64, gcc 12. */
+#define OUT_OF_LINE __attribute__((noinline))
+#define NORM_LEAST 1e-30f /* a query of a smaller squared norm counts as zeros */
+#define AHEAD_GROUPS 2u   /* at least; 4 of f16 are slower, and so are requests spread over the products */
+#define AHEAD_BYTES 4096u /* of K, of smaller groups */
 
 struct fixed_call {
     const struct kernel_attend *attend;
@@ -94,8 +97,8 @@ static void convert_query(const struct fixed_call *call, uint32_t row, int32_t *
 
 struct fixed_tile {
     const struct fixed_call *call;
-    uint32_t row, rows, group_begin,
-        group_end;                   /* first row; groups of the chunk that any row sees, and those between */
+    uint32_t row, rows;              /* first row, and how many */
+    uint32_t group_begin, group_end; /* groups of the chunk that any row sees, and those between */
     uint32_t first_group;            /* of the chunk, in its segment */
     uint64_t seen[ATTEND_TILE_ROWS]; /* bit i: whether each row sees key i of the chunk */
 };
@@ -165,10 +168,10 @@ SIMD_INLINE simd fixed_exp2(simd t)
 }
 
 /* Scores in vectors [begin, end) of a row to weights; the largest score, and the sum of the weights. `offsets`: what is added
- * to the scores of each of its groups, or NULL. */
+ * to the scores of each of its groups, or NULL. `factors` false: all are 1. */
 SIMD_INLINE float softmax_vectors(const struct fixed_call *call, const uint32_t begin, const uint32_t end,
-                                  const bool edges, const uint64_t seen, const float *offsets, const float *scores,
-                                  int16_t *weights, float *top)
+                                  const bool edges, const uint64_t seen, const bool factors, const float *offsets,
+                                  const float *scores, int16_t *weights, float *top)
 {
     const float softcap = call->attend->softcap;
     simd t[CHUNK_VECTORS], most = simd_set(ALMOST_NOTHING), sum = simd_set(0);
@@ -197,7 +200,8 @@ SIMD_INLINE float softmax_vectors(const struct fixed_call *call, const uint32_t 
         simd p = fixed_exp2(simd_sub(t[i], offset));
         if (edges) p = simd_where_bits(seen >> lane, p, simd_set(0));
         sum = simd_fma(p, simd_load(call->v_scale + lane), sum);
-        simd_store_i16(weights + lane, simd_to_int(simd_mul(p, simd_load(call->v_factor + lane))));
+        if (factors) p = simd_mul(p, simd_load(call->v_factor + lane));
+        simd_store_i16(weights + lane, simd_to_int(p));
     }
     return simd_sum(sum);
 }
@@ -210,9 +214,13 @@ static float fixed_softmax(const struct fixed_tile *tile, uint32_t r, float *top
     if (tile->call->offset_q)
         offsets = tile->call->offsets + (uint64_t)(tile->row + r) * ATTEND_SEGMENT_GROUPS + tile->first_group;
     int16_t *weights = tile->call->p + r * CHUNK_KEYS;
-    if (!~seen) return softmax_vectors(tile->call, 0, CHUNK_VECTORS, false, seen, offsets, scores, weights, top);
-    return softmax_vectors(tile->call, tile->group_begin * GROUP_VECTORS, tile->group_end * GROUP_VECTORS, true, seen,
-                           offsets, scores, weights, top);
+    if (~seen) /* a chunk at an edge */
+        return softmax_vectors(tile->call, tile->group_begin * GROUP_VECTORS, tile->group_end * GROUP_VECTORS, true,
+                               seen, true, offsets, scores, weights, top);
+    if (offsets) return softmax_vectors(tile->call, 0, CHUNK_VECTORS, false, seen, true, offsets, scores, weights, top);
+    if (cache_coded(tile->call->attend->v_format))
+        return softmax_vectors(tile->call, 0, CHUNK_VECTORS, false, seen, true, NULL, scores, weights, top);
+    return softmax_vectors(tile->call, 0, CHUNK_VECTORS, false, seen, false, NULL, scores, weights, top);
 }
 
 /* values = values * keep + (sum over the pairs of p * v) * take, for two vectors of columns at most. */
@@ -251,7 +259,7 @@ SIMD_INLINE void fixed_value_tile(const uint32_t rows, const uint32_t vectors, c
     fixed_value_tile(rows, vectors, p, call->v + column, begin, end, call->columns, keep + first, take + first, \
                      values + column)
 
-static void fixed_values(const struct fixed_tile *tile, const float *keep, const float *take)
+OUT_OF_LINE static void fixed_values(const struct fixed_tile *tile, const float *keep, const float *take)
 {
     const struct fixed_call *call = tile->call;
     uint32_t parts = (tile->rows + SIMD_TILE_ROWS - 1) / SIMD_TILE_ROWS;
@@ -324,11 +332,13 @@ static void ahead_step(struct ahead *ahead)
 }
 
 /* The groups to ask for while one is converted: the next but some, and after the last the next segment's first. */
-static void fixed_ahead(struct segment *segment, const struct attend_groups *next)
+OUT_OF_LINE static void fixed_ahead(const struct kernel_attend *attend, struct segment *segment,
+                                    const struct attend_groups *next)
 {
+    const uint64_t groups = AHEAD_BYTES / kernel_k_group_bytes(attend->k_format, attend->head_dim);
     const struct attend_groups *now = &segment->groups;
     struct ahead ahead = {now, next, now->seen};
-    for (uint32_t i = 0; i < AHEAD_GROUPS; i++) ahead_step(&ahead);
+    for (uint32_t i = 0; i < AHEAD_GROUPS || (i < groups && i < ATTEND_SEGMENT_GROUPS); i++) ahead_step(&ahead);
     for (uint64_t left = now->seen; left; left &= left - 1) {
         uint32_t g = (uint32_t)__builtin_ctzll(left), far = ahead.left ? (uint32_t)__builtin_ctzll(ahead.left) : g;
         segment->k_ahead[g] = ahead.left ? ahead.groups->k[far] : now->k[g];
@@ -337,7 +347,9 @@ static void fixed_ahead(struct segment *segment, const struct attend_groups *nex
     }
 }
 
-static void fixed_offsets(const struct fixed_call *call, const struct attend_groups *groups, uint32_t segment)
+/* The offsets of all rows in the segment's groups. */
+OUT_OF_LINE static void fixed_offsets(const struct fixed_call *call, const struct attend_groups *groups,
+                                      uint32_t segment)
 {
     const struct kernel_attend *a = call->attend;
     uint32_t tiles = (call->rows + ATTEND_TILE_ROWS - 1) / ATTEND_TILE_ROWS;
@@ -351,8 +363,8 @@ static void fixed_offsets(const struct fixed_call *call, const struct attend_gro
 static void fixed_segment(struct fixed_call *call, struct segment *segment, const struct attend_groups *next,
                           uint32_t index, float *state)
 {
-    fixed_ahead(segment, next);
     const struct kernel_attend *a = call->attend;
+    fixed_ahead(a, segment, next);
     uint32_t tiles = (call->rows + ATTEND_TILE_ROWS - 1) / ATTEND_TILE_ROWS;
     for (uint32_t row = 0; row < call->rows; row++) {
         call->maximum[row] = NOTHING;
