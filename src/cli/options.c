@@ -433,12 +433,14 @@ static enum status command_find(int argc, char *const *argv, enum command_id *ou
     }
     size_t length = strlen(argv[1]);
     const char *half = NULL; /* a command of two words that begins with this one */
+    char all[200] = "";      /* such commands: "eval nll, eval kl" */
     for (int i = 0; i < COMMAND_COUNT; i++) {
         const char *name = COMMANDS[i].name;
         if (strncmp(name, argv[1], length) != 0 || (name[length] && name[length] != ' ')) continue;
         *out = (enum command_id)i;
         if (!name[length]) return ST_OK;
         half = name;
+        snprintf(all + strlen(all), sizeof all - strlen(all), "%s%s", *all ? ", " : "", name);
         *first = 3;
         if (argc > 2 && strcmp(argv[2], name + length + 1) == 0) return ST_OK;
     }
@@ -446,7 +448,7 @@ static enum status command_find(int argc, char *const *argv, enum command_id *ou
         *first = 2;
         return ST_OK;
     }
-    if (half) return error_set(error, ST_INVALID, "%s: say what, as in 'kvasir %s'", argv[1], half);
+    if (half) return error_set(error, ST_INVALID, "%s: say what: %s", argv[1], all);
     return unknown_command(argv[1], error);
 }
 

@@ -245,8 +245,8 @@ static void test_arguments(void **state)
     refused("run -p b -f c", "exclude");
     refused("run --prompt-ids 1 -f c", "exclude");
     refused("run a b -f c", "exclude");
-    refused("eval", "eval nll");
-    refused("eval nul", "eval nll");
+    refused("eval", "say what: eval nll, eval kl");
+    refused("eval nul", "say what: eval nll, eval kl");
     refused("rum", "'run'");
     refused("run -n", "needs N");
     refused("run --raw=1", "takes no value");
