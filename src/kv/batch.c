@@ -68,6 +68,32 @@ void kv_seq_write(struct kv_seq *seq, uint32_t layer, uint32_t head_begin, uint3
     }
 }
 
+uint64_t open_row_bytes(const struct kv_layer *layer)
+{
+    return KERNEL_CLOSED_TOKENS / KERNEL_GROUP_TOKENS * kernel_k_group_bytes(NF_F16, layer->head_dim);
+}
+
+void *kv_seq_open_rows(const struct kv_seq *seq, uint32_t layer, uint32_t head)
+{
+    const struct kv_layer *shape = &seq->cache->layers[layer];
+    if (!kernel_k_closes(shape->k_format)) return NULL;
+    return seq->open_rows + seq->cache->open_offset[layer] + head * open_row_bytes(shape);
+}
+
+void kv_seq_close_group(struct kv_seq *seq, uint32_t layer, uint32_t head, uint32_t position, const void *exact)
+{
+    const struct kv_cache *cache = seq->cache;
+    const struct kv_layer *shape = &cache->layers[layer];
+    const struct kv_place *place = place_of(cache, layer, head);
+    ASSERT(seq->pinned && position % KERNEL_CLOSED_TOKENS == 0 && position + KERNEL_CLOSED_TOKENS > seq->count &&
+           position + KERNEL_CLOSED_TOKENS <= seq->reserved);
+    uint32_t block = seq->tables[place->group].blocks[position / cache->block_tokens];
+    unsigned char *k = block_address(&cache->groups[place->group], block) + place->k_offset;
+    uint32_t groups = position % cache->block_tokens / KERNEL_GROUP_TOKENS;
+    cache->kernel->k_close(shape->k_format, k + groups * kernel_k_group_bytes(shape->k_format, shape->head_dim), exact,
+                           shape->head_dim);
+}
+
 struct kv_reach kv_seq_reach(const struct kv_seq *seq, uint32_t layer, uint32_t head)
 {
     return place_of(seq->cache, layer, head)->reach;

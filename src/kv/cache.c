@@ -46,13 +46,30 @@ static enum status take_config(struct kv_cache *cache, const struct kv_config *c
     return ST_OK;
 }
 
+/* Where the exact rows of each layer's open group lie in a sequence. */
+static enum status place_open_rows(struct kv_cache *cache)
+{
+    cache->closed_tokens = 1;
+    cache->open_offset = mem_zero(cache->layer_count, sizeof *cache->open_offset);
+    if (!cache->open_offset) return ST_NOMEM;
+    for (uint32_t i = 0; i < cache->layer_count; i++) {
+        const struct kv_layer *layer = &cache->layers[i];
+        enum kv_rows rows = kind_of(layer->kind)->rows;
+        if (rows == ROWS_NONE || !kernel_k_closes(layer->k_format)) continue;
+        cache->closed_tokens = KERNEL_CLOSED_TOKENS;
+        cache->open_offset[i] = rows == ROWS_OF_SOURCE ? cache->open_offset[layer->source] : cache->open_bytes;
+        if (rows == ROWS_OWN) cache->open_bytes += layer->kv_heads * open_row_bytes(layer);
+    }
+    return ST_OK;
+}
+
 enum status kv_open(const struct kv_config *config, struct kv_cache **out, struct error *error)
 {
     *out = NULL;
     enum status status = layout_check(config, error);
     if (status != ST_OK) return status;
     struct kv_cache *cache = mem_zero(1, sizeof *cache);
-    if (!cache || take_config(cache, config) != ST_OK)
+    if (!cache || take_config(cache, config) != ST_OK || place_open_rows(cache) != ST_OK)
         status = error_set(error, ST_NOMEM, "not enough memory for a KV cache");
     if (status == ST_OK) status = groups_open(cache, error);
     if (status == ST_OK)
@@ -74,6 +91,7 @@ void kv_close(struct kv_cache *cache)
     mem_free(cache->groups);
     mem_free(cache->first_place);
     mem_free(cache->places);
+    mem_free(cache->open_offset);
     mem_free(cache->layers);
     mem_free(cache);
 }

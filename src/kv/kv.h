@@ -100,7 +100,8 @@ void kv_seq_write(struct kv_seq *seq, uint32_t layer, uint32_t head_begin, uint3
 void kv_seq_commit(struct kv_seq *seq, const uint32_t *tokens, uint32_t count);
 /* Keeps the first `count` tokens (at most kv_seq_count) and what they need, and gives up all that was reserved. A block
  * that is cut and shared is copied by the next reserve. ST_LIMIT, and nothing changed: a window has passed rows that the
- * next token would read, and they are cached no longer. */
+ * next token would read, and they are cached no longer; or a closed group of K rows would be cut (a multiple of 32 never
+ * does). */
 MUST_CHECK enum status kv_seq_truncate(struct kv_seq *seq, uint32_t count);
 uint32_t kv_seq_count(const struct kv_seq *seq);
 void kv_seq_close(struct kv_seq *seq); /* its blocks, the partial one too, stay cached until evicted; NULL is allowed */
@@ -119,6 +120,13 @@ void kv_batch_unpin(struct kv_batch *batch);
  * kv_spans_max(). Borrowed until unpin. */
 uint32_t kv_seq_spans(const struct kv_seq *seq, uint32_t layer, uint32_t head, uint32_t begin, uint32_t end,
                       struct kernel_span *out);
+/* K of a format that closes groups (kernel_k_closes: int4) is written 32 tokens at a time: kv_seq_write leaves it alone, and the
+ * rows of the group that is not full yet are kept exact (f16), beside the blocks. They are lost once their group is closed.
+ *   kv_seq_open_rows()    where they are, between pins too: two f16 key groups; NULL for a format that closes none. To be
+ *                         read and written by whoever has the head
+ *   kv_seq_close_group()  quantises a full group of exact rows, laid out like these, into its block; position: a multiple of 32 */
+void *kv_seq_open_rows(const struct kv_seq *seq, uint32_t layer, uint32_t head);
+void kv_seq_close_group(struct kv_seq *seq, uint32_t layer, uint32_t head, uint32_t position, const void *exact);
 /* What one KV head's queries may read; of a shared layer, what its source caches. */
 struct kv_reach kv_seq_reach(const struct kv_seq *seq, uint32_t layer, uint32_t head);
 /* How that layer's rows are stored. */

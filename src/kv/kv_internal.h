@@ -172,6 +172,10 @@ struct kv_cache {
     struct kv_group *groups;
     uint32_t group_count;
     uint32_t block_tokens;
+    uint32_t
+        closed_tokens; /* K rows close in groups of so many tokens: the unit in which rows are shared; 1 = each by itself */
+    uint64_t *open_offset; /* [layer_count] of a layer's rows in a sequence's open_rows */
+    uint64_t open_bytes;   /* of a sequence's open_rows */
     uint64_t bytes_max, bytes_pinned_max, bytes_protected_max;
     uint64_t bytes_taken;  /* held and cached blocks of all groups */
     uint64_t bytes_mapped; /* warm blocks of all groups: taken, or free and not given back */
@@ -207,9 +211,11 @@ struct kv_seq {
     uint32_t *tail;                   /* [block_tokens]: tokens of the block that is not full yet */
     uint32_t node;                    /* of the last full block, or the root; NODE_NONE when nothing is shared */
     uint32_t spare_head, spare_count; /* nodes for the blocks that are not published yet */
+    unsigned char *open_rows;         /* exact K rows of the group that is not closed yet; NULL where none closes */
     bool pinned;
 };
 
+uint64_t open_row_bytes(const struct kv_layer *layer); /* of one head's open group of K */
 uint32_t blocks_for(const struct kv_cache *cache, uint32_t tokens);
 MUST_CHECK enum status table_grow(struct kv_table *table, uint32_t count);
 struct kv_hole group_hole(const struct kv_cache *cache, const struct kv_group *group, uint32_t position);

@@ -74,6 +74,10 @@ static enum status layer_check(const struct kv_config *config, uint32_t index, s
         return error_set(error, ST_UNSUPPORTED, "layer %u: the KV cache cannot hold this number format", index);
     if (!layer->kv_heads || !layer->head_dim || !layer->value_dim)
         return error_set(error, ST_INVALID, "layer %u: a KV cache layer without heads or dimensions", index);
+    if (kernel_k_closes(layer->k_format) && config->block_tokens % KERNEL_CLOSED_TOKENS)
+        return error_set(error, ST_INVALID,
+                         "block size %u: keys in %s close in groups of %u tokens: a multiple of that",
+                         config->block_tokens, number_format_info(layer->k_format)->name, KERNEL_CLOSED_TOKENS);
     if (kind_of(layer->kind)->rows == ROWS_OF_SOURCE &&
         (layer->source >= index || !stores(&config->layers[layer->source]) ||
          !same_shape(layer, &config->layers[layer->source])))

@@ -92,6 +92,7 @@ static enum status choose(struct kv_seq *seq, const uint32_t *tokens, uint32_t l
     uint32_t depth = walk->depth, whole = depth * cache->block_tokens, part;
     uint32_t child =
         prefix_best(cache, depth ? walk->path[depth - 1] : seq->node, tokens + whole, limit - whole, &part);
+    part -= part % cache->closed_tokens; /* the exact rows of a group that is not closed are not kept */
     if (!part || !served(cache, walk, depth, whole + part)) {
         part = 0;
         while (depth && !served(cache, walk, depth, depth * cache->block_tokens)) depth--;

@@ -44,10 +44,11 @@ static enum status seq_new(struct kv_cache *cache, struct kv_seq **out)
     seq->node = seq->spare_head = NODE_NONE;
     seq->tables = mem_zero(cache->group_count, sizeof *seq->tables);
     seq->tail = mem_zero(cache->block_tokens, sizeof *seq->tail);
+    seq->open_rows = cache->open_bytes ? mem_aligned(64, cache->open_bytes) : NULL;
     seq->next_seq = cache->first_seq;
     if (cache->first_seq) cache->first_seq->previous_seq = seq;
     cache->first_seq = seq;
-    if (!seq->tables || !seq->tail) {
+    if (!seq->tables || !seq->tail || (cache->open_bytes && !seq->open_rows)) {
         kv_seq_close(seq);
         return ST_NOMEM;
     }
@@ -116,6 +117,7 @@ static void publish_tail(struct kv_seq *seq)
 {
     struct kv_cache *cache = seq->cache;
     uint32_t count = seq->count % cache->block_tokens, index = seq->count / cache->block_tokens, matched;
+    count -= count % cache->closed_tokens;
     if (!count || !seq->spare_count) return;
     for (uint32_t g = 0; g < cache->group_count; g++) {
         const struct kv_block *block = &cache->groups[g].blocks[seq->tables[g].blocks[index]];
@@ -158,6 +160,7 @@ void kv_seq_close(struct kv_seq *seq)
     if (seq->next_seq) seq->next_seq->previous_seq = seq->previous_seq;
     mem_free(seq->tables);
     mem_free(seq->tail);
+    mem_free(seq->open_rows);
     mem_free(seq);
     pool_trim(cache);
 }
@@ -186,6 +189,7 @@ enum status kv_seq_fork(struct kv_seq *seq, struct kv_seq **out)
             if (to->blocks[b] != BLOCK_NONE) block_hold(cache, &cache->groups[g], to->blocks[b]);
         }
     }
+    if (cache->open_bytes) memcpy(fork->open_rows, seq->open_rows, cache->open_bytes);
     memcpy(fork->tail, seq->tail, cache->block_tokens * sizeof *fork->tail);
     fork->node = seq->node;
     if (fork->node != NODE_NONE) prefix_ref(cache, fork->node);
@@ -425,6 +429,8 @@ enum status kv_seq_truncate(struct kv_seq *seq, uint32_t count)
 {
     struct kv_cache *cache = seq->cache;
     ASSERT(!cache->pinned && count <= seq->count);
+    bool cut = count % cache->closed_tokens && count / cache->closed_tokens != seq->count / cache->closed_tokens;
+    if (cut) return ST_LIMIT; /* a closed group: its exact rows are no longer there */
     if (!find_passed(seq, count, false)) return ST_LIMIT;
     find_passed(seq, count, true);
     release_from(seq, blocks_for(cache, count));

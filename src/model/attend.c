@@ -79,37 +79,78 @@ static uint32_t end_segment(const struct tile *tile)
     return (tile->position + tile->count - 1) / KERNEL_SEGMENT_TOKENS + 1;
 }
 
+/* A tile lies within one group of positions: whatever the chunk, the same tokens share a group that closes. */
+_Static_assert(TILE_TOKENS == KERNEL_CLOSED_TOKENS, "the tokens of a tile see the same closed groups");
+
 void attend_tiles(struct model_run *run)
 {
     run->tile_count = 0;
     uint32_t row = 0;
     for (uint32_t e = 0; e < run->entry_count; e++) {
         const struct model_entry *entry = &run->entries[e];
-        for (uint32_t first = 0; first < entry->count; first += TILE_TOKENS) {
-            uint32_t count = entry->count - first < TILE_TOKENS ? entry->count - first : TILE_TOKENS;
-            run->tiles[run->tile_count++] = (struct tile){
-                .entry = e, .first = first, .count = count, .row = row, .position = kv_seq_count(entry->seq) + first};
-            row += count;
+        for (uint32_t first = 0, count; first < entry->count; first += count, row += count) {
+            uint32_t position = kv_seq_count(entry->seq) + first, room = TILE_TOKENS - position % TILE_TOKENS;
+            count = entry->count - first < room ? entry->count - first : room;
+            run->tiles[run->tile_count++] =
+                (struct tile){.entry = e, .first = first, .count = count, .row = row, .position = position};
         }
     }
 }
 
 /* ---- attend ------------------------------------------------------------------------------------------------------ */
 
-/* Segments [begin, end) of one tile and head into `state`. */
-static void attend_unit(struct model_run *run, const struct tile *tile, uint32_t head, uint32_t begin, uint32_t end,
-                        float *state, struct worker *worker, struct kernel_attend *attend)
+static bool closes(const struct model_run *run, const struct tile *tile)
+{
+    struct row_treatment treatment;
+    rows_treatment(run, run->entries[tile->entry].seq, &treatment);
+    return treatment.closes;
+}
+
+/* First position of the closing group that the tile lies in. */
+static uint32_t open_begin(const struct tile *tile)
+{
+    return tile->position / KERNEL_CLOSED_TOKENS * KERNEL_CLOSED_TOKENS;
+}
+
+/* What the cache holds of segments [begin, end), for one tile and head, into `state`. */
+static void attend_cached(struct model_run *run, const struct tile *tile, uint32_t head, uint32_t begin, uint32_t end,
+                          float *state, struct worker *worker, struct kernel_attend *attend)
 {
     const struct kv_seq *seq = run->entries[tile->entry].seq;
     describe(run, tile, head, attend);
     uint32_t from = begin * KERNEL_SEGMENT_TOKENS, to = tile->position + tile->count;
     if (end * KERNEL_SEGMENT_TOKENS < to) to = end * KERNEL_SEGMENT_TOKENS;
+    if (closes(run, tile) && open_begin(tile) < to) to = open_begin(tile);
     if (attend->window && !attend->sinks && tile->position >= attend->window &&
         tile->position - attend->window + 1 > from)
         from = tile->position - attend->window + 1;
+    if (closes(run, tile)) attend->key_end = open_begin(tile);
     attend->spans = worker->spans;
     attend->span_count = from < to ? kv_seq_spans(seq, run->layer, head, from, to, worker->spans) : 0;
     run->model->kernel->attend(attend, begin, end, state, worker->scratch);
+}
+
+/* The exact keys of the group that the tile lies in; their V rows are in the cache like all others. */
+static void attend_open(struct model_run *run, const struct tile *tile, uint32_t head, float *state,
+                        struct worker *worker)
+{
+    const struct kv_seq *seq = run->entries[tile->entry].seq;
+    struct kernel_attend attend;
+    struct kernel_span span;
+    uint32_t begin = open_begin(tile), end = tile->position + tile->count, segment = begin / KERNEL_SEGMENT_TOKENS;
+    describe(run, tile, head, &attend);
+    attend.k_format = NF_F16;
+    attend.key_begin = begin;
+    attend.span_count = kv_seq_spans(seq, run->layer, head, begin, end, &span);
+    ASSERT(attend.span_count == 1);
+    uint64_t groups = (begin - span.position) / KERNEL_GROUP_TOKENS;
+    span = (struct kernel_span){.k = rows_exact(run, tile, head),
+                                .v = (const char *)span.v +
+                                     groups * kernel_v_group_bytes(attend.v_format, attend.value_dim),
+                                .position = begin,
+                                .count = end - begin};
+    attend.spans = &span;
+    run->model->kernel->attend(&attend, segment, segment + 1, state, worker->scratch);
 }
 
 static uint64_t take_unit(struct model_run *run)
@@ -126,22 +167,32 @@ static void tile_task(struct model_run *run, uint32_t index, uint32_t workers)
     uint64_t heads = run->model->config.kv_heads, units = run->tile_count * heads;
     for (uint64_t unit = take_unit(run); unit < units; unit = take_unit(run)) {
         const struct tile *tile = &run->tiles[run->tile_count - 1 - unit / heads];
+        uint32_t head = (uint32_t)(unit % heads);
         struct kernel_attend attend;
-        attend_unit(run, tile, (uint32_t)(unit % heads), first_segment(run, tile), end_segment(tile), worker->state,
-                    worker, &attend);
+        attend_cached(run, tile, head, first_segment(run, tile), end_segment(tile), worker->state, worker, &attend);
+        if (closes(run, tile)) {
+            attend_open(run, tile, head, worker->open_state, worker);
+            kernel->attend_fold(&attend, worker->state, worker->open_state);
+        }
         kernel->attend_finish(&attend, worker->state);
-        rows_finish(run, tile, (uint32_t)(unit % heads));
+        rows_finish(run, tile, head);
     }
 }
 
-/* State of segment `segment` (counted from the tile's first) of one tile and head. */
-static float *split_state(const struct model_run *run, const struct tile *tile, uint32_t head, uint32_t segment)
+/* The parts of a tile whose states are folded in this order: its segments, and what is open. */
+static uint32_t part_count(const struct model_run *run, const struct tile *tile)
 {
-    uint64_t index = ((uint64_t)(tile->first_state + segment)) * run->model->config.kv_heads + head;
+    return end_segment(tile) - first_segment(run, tile) + closes(run, tile);
+}
+
+/* State of one part of one tile and head. */
+static float *split_state(const struct model_run *run, const struct tile *tile, uint32_t head, uint32_t part)
+{
+    uint64_t index = ((uint64_t)(tile->first_state + part)) * run->model->config.kv_heads + head;
     return run->states + index * attend_state_floats(run, 1);
 }
 
-/* All tiles are single tokens: (segment, head) units, each with a state of its own. */
+/* All tiles are single tokens: (part, head) units, each with a state of its own. */
 static void segment_task(struct model_run *run, uint32_t index, uint32_t workers)
 {
     (void)workers;
@@ -152,9 +203,13 @@ static void segment_task(struct model_run *run, uint32_t index, uint32_t workers
         uint32_t place = (uint32_t)(unit / heads), head = (uint32_t)(unit % heads), t = run->tile_count - 1;
         while (run->tiles[t].first_state > place) t--;
         const struct tile *tile = &run->tiles[t];
-        uint32_t segment = place - tile->first_state, absolute = first_segment(run, tile) + segment;
+        uint32_t part = place - tile->first_state, segment = first_segment(run, tile) + part;
+        float *state = split_state(run, tile, head, part);
         struct kernel_attend attend;
-        attend_unit(run, tile, head, absolute, absolute + 1, split_state(run, tile, head, segment), worker, &attend);
+        if (segment < end_segment(tile))
+            attend_cached(run, tile, head, segment, segment + 1, state, worker, &attend);
+        else
+            attend_open(run, tile, head, state, worker);
     }
 }
 
@@ -165,11 +220,11 @@ static void fold_task(struct model_run *run, uint32_t index, uint32_t workers)
     pool_share(run->tile_count * heads, 1, index, workers, &begin, &end);
     for (uint64_t unit = begin; unit < end; unit++) {
         const struct tile *tile = &run->tiles[unit / heads];
-        uint32_t head = (uint32_t)(unit % heads), segments = end_segment(tile) - first_segment(run, tile);
+        uint32_t head = (uint32_t)(unit % heads), parts = part_count(run, tile);
         struct kernel_attend attend;
         describe(run, tile, head, &attend);
         float *state = split_state(run, tile, head, 0);
-        for (uint32_t s = 1; s < segments; s++) kernel->attend_fold(&attend, state, split_state(run, tile, head, s));
+        for (uint32_t p = 1; p < parts; p++) kernel->attend_fold(&attend, state, split_state(run, tile, head, p));
         kernel->attend_finish(&attend, state);
         rows_finish(run, tile, head);
     }
@@ -184,9 +239,8 @@ static bool plan_split(struct model_run *run)
         struct tile *tile = &run->tiles[t];
         if (tile->count != 1) return false;
         tile->first_state = run->split_segments;
-        uint32_t segments = end_segment(tile) - first_segment(run, tile);
-        several |= segments > 1;
-        run->split_segments += segments;
+        several |= end_segment(tile) - first_segment(run, tile) > 1;
+        run->split_segments += part_count(run, tile);
     }
     return several;
 }

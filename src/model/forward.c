@@ -252,8 +252,7 @@ static void embed_task(struct model_run *run, uint32_t worker, uint32_t workers)
                              c->embedding);
         for (uint32_t i = 0; c->embedding_scale != 1.0f && i < c->embedding; i++) x[i] *= c->embedding_scale;
         for (int kind = 0; kind < 2; kind++) {
-            /* yarn's attention factor belongs to the scaled frequencies; sliding layers of their own base have none */
-            float factor = kind == 0 || c->row->sliding_base == 0 ? c->rope_attention_factor : 1.0f;
+            const float factor = rope_factor(c, (uint32_t)kind);
             for (uint32_t i = 0; i < half; i++) {
                 float angle = position * c->rope_frequencies[kind][i];
                 run->cosines[kind][t * half + i] = cosf(angle) * factor;

@@ -24,6 +24,9 @@ const struct model_architecture *architecture_find(const char *name);
 enum status architecture_refuse(const char *name, struct error *error);
 
 /* ---- rope.c ---- */
+/* What cosines and sines of full (0) or sliding (1) layers are multiplied with: yarn's attention factor belongs to the scaled
+ * frequencies; sliding layers of their own base have none. */
+float rope_factor(const struct model_config *config, uint32_t kind);
 void rope_round_to_bf16(struct model_config *config);
 MUST_CHECK enum status rope_read(const struct format *format, struct model_config *config, struct error *error);
 

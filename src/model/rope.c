@@ -186,6 +186,11 @@ enum status rope_read(const struct format *format, struct model_config *config, 
     return status;
 }
 
+float rope_factor(const struct model_config *config, uint32_t kind)
+{
+    return kind == 0 || config->row->sliding_base == 0 ? config->rope_attention_factor : 1.0f;
+}
+
 void rope_round_to_bf16(struct model_config *config)
 {
     for (uint32_t i = 0; i < config->rope_dimensions; i++) {

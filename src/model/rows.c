@@ -1,11 +1,13 @@
 /* rows.c - queries, keys and values of one layer made ready and written to the cache: norm and rotation, and what small
  * number formats need so that little is lost.
  *
- * int8 and int4 have one scale a row, so a few large elements cost all others their precision. Two remedies, both of which
- * leave attention's result as it is:
+ * int8, and int4 for V, have one scale a row, so a few large elements cost all others their precision. What is done about it
+ * leaves attention's result as it is:
  *
  * - Rows are turned by a Hadamard transform H, orthonormal and its own inverse, which spreads large elements over all (Ashkboos
  *   et al., "QuaRot", arXiv:2404.00456): q.k = (Hq).(Hk), and the weighted sum of Hv is H times that of v.
+ * - K in int4 has a scale and a minimum for every channel of 32 tokens (KIVI, Liu et al., arXiv:2402.02750), for which neither is
+ *   needed, but which are known only when the 32 are there: until then a group is open, its rows exact.
  * - Some families (Qwen2) add a bias b to their keys that is many times larger than what tells keys apart. At position p it
  *   comes as R(p) b, rotated by rope. Stored is k - R(p0) b, p0 being the first position of the key's group of 16: known from
  *   weights and position alone, so it takes no bytes and no later token changes it. A query adds back, to all scores of a group,
@@ -17,9 +19,10 @@
 
 #define TABLE_LANES (KERNEL_SEGMENT_TOKENS / KERNEL_GROUP_TOKENS)
 
-static bool small_format(enum number_format format)
+/* Rows that want turning. K in int4 has scales a channel, for which turning is wrong. */
+static bool turned(enum number_format format, bool keys)
 {
-    return format == NF_INT8 || format == NF_INT4;
+    return format == NF_INT8 || (format == NF_INT4 && !keys);
 }
 
 /* ---- offsets ----------------------------------------------------------------------------------------------------- */
@@ -30,13 +33,26 @@ uint32_t rows_offset_dims(const struct model_config *c)
     return c->rope_dimensions + (c->rope_dimensions < c->head_dim);
 }
 
+uint64_t rows_exact_bytes(const struct model_config *c)
+{
+    return KERNEL_CLOSED_TOKENS / KERNEL_GROUP_TOKENS * kernel_k_group_bytes(NF_F16, c->head_dim);
+}
+
+void *rows_exact(const struct model_run *run, const struct tile *tile, uint32_t head)
+{
+    const struct model_config *c = &run->model->config;
+    uint64_t index = (uint64_t)(tile - run->tiles) * c->kv_heads + head;
+    return run->exact + index * rows_exact_bytes(c);
+}
+
 void rows_treatment(const struct model_run *run, const struct kv_seq *seq, struct row_treatment *out)
 {
     enum number_format k, v;
     kv_seq_formats(seq, run->layer, &k, &v);
-    *out = (struct row_treatment){.turn_k = small_format(k),
-                                  .turn_v = small_format(v),
-                                  .offset = small_format(k) && run->model->layers[run->layer].k.bias != NULL};
+    *out = (struct row_treatment){.turn_k = turned(k, true),
+                                  .turn_v = turned(v, false),
+                                  .closes = kernel_k_closes(k),
+                                  .offset = turned(k, true) && run->model->layers[run->layer].k.bias != NULL};
 }
 
 /* The table of one kind of layers, up to the group of position `last`. */
@@ -44,12 +60,13 @@ static void extend_table(struct model_run *run, uint32_t kind, uint32_t last)
 {
     const struct model_config *c = &run->model->config;
     uint32_t half = c->rope_dimensions / 2, dims = rows_offset_dims(c);
+    const float factor = rope_factor(c, kind);
     for (uint32_t *g = &run->offset_groups[kind]; *g <= last / KERNEL_GROUP_TOKENS; ++*g) {
         float *column = run->offset_table[kind] + (uint64_t)(*g / TABLE_LANES) * dims * TABLE_LANES + *g % TABLE_LANES;
         for (uint32_t i = 0; i < half; i++) {
             float angle = (float)(*g * KERNEL_GROUP_TOKENS) * c->rope_frequencies[kind][i];
-            column[(uint64_t)i * TABLE_LANES] = cosf(angle);
-            column[(uint64_t)(half + i) * TABLE_LANES] = sinf(angle);
+            column[(uint64_t)i * TABLE_LANES] = cosf(angle) * factor;
+            column[(uint64_t)(half + i) * TABLE_LANES] = sinf(angle) * factor;
         }
         if (dims > 2 * half) column[(uint64_t)2 * half * TABLE_LANES] = 1;
     }
@@ -68,13 +85,6 @@ void rows_begin(struct model_run *run)
     }
 }
 
-/* Elements a and b of pair i of a head. */
-static void pair_at(const struct model_config *c, uint32_t i, uint32_t *a, uint32_t *b)
-{
-    *a = c->rope_neighbours ? 2 * i : i;
-    *b = c->rope_neighbours ? 2 * i + 1 : i + c->rope_dimensions / 2;
-}
-
 /* R(first position of the group) bias, [head_dim]. */
 static void group_bias(const struct model_run *run, const float *bias, uint32_t group, float *out)
 {
@@ -82,10 +92,10 @@ static void group_bias(const struct model_run *run, const float *bias, uint32_t 
     uint32_t kind = c->sliding[run->layer], half = c->rope_dimensions / 2, dims = rows_offset_dims(c);
     const float *column =
         run->offset_table[kind] + (uint64_t)(group / TABLE_LANES) * dims * TABLE_LANES + group % TABLE_LANES;
+    uint32_t step = c->rope_neighbours ? 2 : 1, apart = c->rope_neighbours ? 1 : half;
     memcpy(out, bias, c->head_dim * sizeof *out);
-    for (uint32_t i = 0; i < half; i++) {
-        uint32_t a, b;
-        pair_at(c, i, &a, &b);
+    for (uint32_t i = 0, a = 0; i < half; i++, a += step) {
+        uint32_t b = a + apart;
         float cosine = column[(uint64_t)i * TABLE_LANES], sine = column[(uint64_t)(half + i) * TABLE_LANES];
         out[a] = bias[a] * cosine - bias[b] * sine;
         out[b] = bias[b] * cosine + bias[a] * sine;
@@ -95,12 +105,11 @@ static void group_bias(const struct model_run *run, const float *bias, uint32_t 
 /* What query `q` has with the bias of its KV head, as coefficients of the table: [rows_offset_dims]. */
 static void query_offset(const struct model_config *c, const float *bias, const float *q, float *out)
 {
-    uint32_t half = c->rope_dimensions / 2;
-    for (uint32_t i = 0; i < half; i++) {
-        uint32_t a, b;
-        pair_at(c, i, &a, &b);
-        out[i] = q[a] * bias[a] + q[b] * bias[b];
-        out[half + i] = q[b] * bias[a] - q[a] * bias[b];
+    uint32_t half = c->rope_dimensions / 2, step = c->rope_neighbours ? 2 : 1, apart = c->rope_neighbours ? 1 : half;
+    const float *q2 = q + apart, *bias2 = bias + apart;
+    for (uint32_t i = 0, a = 0; i < half; i++, a += step) {
+        out[i] = q[a] * bias[a] + q2[a] * bias2[a];
+        out[half + i] = q2[a] * bias[a] - q[a] * bias2[a];
     }
     if (c->rope_dimensions == c->head_dim) return;
     float rest = 0;
@@ -136,6 +145,23 @@ static void ready_queries(const struct model_run *run, uint32_t row, uint32_t he
     }
 }
 
+/* K of a format that closes groups: the tile's rows, all of one group, go exactly to the tile's own place, after what the open
+ * group held; a full group is quantised into the cache. Its own tokens still read it exactly, as they would in decode. */
+static void write_exact(const struct model_run *run, const struct tile *tile, uint32_t head)
+{
+    const struct model_config *c = &run->model->config;
+    struct kv_seq *seq = run->entries[tile->entry].seq;
+    uint64_t stride = (uint64_t)c->kv_heads * c->head_dim;
+    uint32_t first = tile->position % KERNEL_CLOSED_TOKENS;
+    void *exact = rows_exact(run, tile, head);
+    if (first) memcpy(exact, kv_seq_open_rows(seq, run->layer, head), rows_exact_bytes(c));
+    run->model->kernel->kv_write(NF_F16, NF_F16, exact, NULL, first, tile->count,
+                                 run->k + tile->row * stride + (uint64_t)head * c->head_dim, stride, c->head_dim, NULL,
+                                 0, 0);
+    if (first + tile->count == KERNEL_CLOSED_TOKENS)
+        kv_seq_close_group(seq, run->layer, head, tile->position - first, exact);
+}
+
 /* Of one tile and KV head: its queries and its key are rotated, its K and V rows written. */
 static void ready_and_write(const struct model_run *run, const struct tile *tile, uint32_t head)
 {
@@ -160,6 +186,7 @@ static void ready_and_write(const struct model_run *run, const struct tile *tile
         if (treatment.turn_k) kernel->hadamard(k, c->head_dim);
         if (treatment.turn_v) kernel->hadamard(run->v + row * v_stride + (uint64_t)head * c->value_dim, c->value_dim);
     }
+    if (treatment.closes) write_exact(run, tile, head);
     kv_seq_write(seq, run->layer, head, head + 1, tile->position, tile->count, run->k + tile->row * k_stride, k_stride,
                  run->v + tile->row * v_stride, v_stride);
 }
@@ -177,6 +204,10 @@ void rows_finish(const struct model_run *run, const struct tile *tile, uint32_t 
     const struct model_config *c = &run->model->config;
     struct row_treatment treatment;
     rows_treatment(run, run->entries[tile->entry].seq, &treatment);
+    /* Only now: while tiles were written, the sequence's first one had yet to read what the open group held. */
+    if (treatment.closes && (tile->position + tile->count) % KERNEL_CLOSED_TOKENS)
+        memcpy(kv_seq_open_rows(run->entries[tile->entry].seq, run->layer, head), rows_exact(run, tile, head),
+               rows_exact_bytes(c));
     if (!treatment.turn_v) return;
     uint32_t group = c->heads / c->kv_heads;
     for (uint32_t row = tile->row; row < tile->row + tile->count; row++)

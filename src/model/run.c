@@ -52,7 +52,7 @@ static void take_workers(struct model_run *run, uint32_t workers, bool *failed)
              residual_bytes = round_up(run->widest * sizeof(float), 64), feed_bytes = run->feed_floats * sizeof(float),
              state_bytes = round_up(state * sizeof(float), 64);
     uint64_t scratch_bytes = round_up(scratch * sizeof(float), 64);
-    uint64_t bytes = round_up(row_bytes + residual_bytes + 2 * feed_bytes + state_bytes + scratch_bytes + input +
+    uint64_t bytes = round_up(row_bytes + residual_bytes + 2 * feed_bytes + 2 * state_bytes + scratch_bytes + input +
                                   spans * sizeof(struct kernel_span),
                               4096);
     unsigned char *memory = take(run, workers, bytes, failed);
@@ -63,6 +63,7 @@ static void take_workers(struct model_run *run, uint32_t workers, bool *failed)
         run->workers[i].gate = (float *)(void *)(own += residual_bytes);
         run->workers[i].up = (float *)(void *)(own += feed_bytes);
         run->workers[i].state = (float *)(void *)(own += feed_bytes);
+        run->workers[i].open_state = (float *)(void *)(own += state_bytes);
         run->workers[i].scratch = (float *)(void *)(own += state_bytes);
         run->workers[i].input_storage = own += scratch_bytes;
         run->workers[i].spans = (struct kernel_span *)(void *)(own + input);
@@ -104,7 +105,7 @@ enum status model_run_open(const struct model *model, struct pool *pool, uint32_
     }
     run->input_storage = take(run, kernel_input_bytes(2 * tokens_max, run->widest), 1, &failed);
     run->fed_storage = take(run, kernel_input_bytes(2 * tokens_max, c->feed_forward), 1, &failed);
-    run->states = take(run, (uint64_t)tokens_max * c->kv_heads * run->segments_max,
+    run->states = take(run, (uint64_t)tokens_max * c->kv_heads * (run->segments_max + 1),
                        attend_state_floats(run, 1) * sizeof(float), &failed);
     run->logits = take(run, 2 * (uint64_t)logits_max * c->vocabulary, sizeof(float), &failed);
     run->precise = take(run, tokens_max, sizeof *run->precise, &failed);
@@ -114,6 +115,7 @@ enum status model_run_open(const struct model *model, struct pool *pool, uint32_
         run->offset_table[kind] =
             take(run, (uint64_t)run->segments_max * rows_offset_dims(c) * (KERNEL_SEGMENT_TOKENS / KERNEL_GROUP_TOKENS),
                  sizeof(float), &failed);
+    run->exact = take(run, (uint64_t)tokens_max * c->kv_heads, rows_exact_bytes(c), &failed);
     run->tiles = take(run, tokens_max, sizeof *run->tiles, &failed); /* at worst every token is an entry of its own */
     take_workers(run, pool_workers(pool), &failed);
     if (failed) {

@@ -25,7 +25,8 @@ struct worker {
     float *gate, *up;          /* [feed_floats] some columns of gate and up for all tokens */
     void *input_storage;       /* kernel_input of two rows */
     struct kernel_span *spans; /* [kv_spans_max] */
-    float *state, *scratch;    /* softmax state of a tile; the kernels' scratch */
+    float *state, *open_state; /* softmax states of a tile: of all keys, or of the closed groups; of the open group */
+    float *scratch;            /* the kernels' */
 };
 
 /* A run of at most TILE_TOKENS tokens of one entry. */
@@ -79,6 +80,7 @@ struct model_run {
      * offset_groups groups */
     float *offset_table[2];
     uint32_t offset_groups[2];
+    unsigned char *exact; /* [tokens_max tiles at most, kv_heads, rows_exact_bytes] */
     struct tile *tiles;
     struct worker *workers;
     struct run_block {
@@ -108,8 +110,11 @@ void run_phase(struct model_run *run, void (*task)(struct model_run *run, uint32
 /* What is done to the rows of the layer at hand beside norm and rope: a Hadamard transform of q and k, and of v; keys stored
  * less their bias. */
 struct row_treatment {
-    bool turn_k, turn_v, offset;
+    bool turn_k, turn_v, offset, closes; /* closes: K's rows are quantised a group at a time */
 };
+/* Exact K rows of the closing group that a tile lies in, two f16 key groups. */
+uint64_t rows_exact_bytes(const struct model_config *config);
+void *rows_exact(const struct model_run *run, const struct tile *tile, uint32_t head);
 void rows_treatment(const struct model_run *run, const struct kv_seq *seq, struct row_treatment *out);
 uint32_t rows_offset_dims(const struct model_config *config);
 void rows_begin(struct model_run *run); /* tables for the positions of a pass; once a pass */

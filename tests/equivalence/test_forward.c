@@ -1,5 +1,6 @@
 /* test_forward.c - the promise of determinism, on the seven tiny checkpoints: logits are the same bits alone or
- * batched, in any chunks, with any number of threads, block size, warm or cold prefix, with or without the cache. */
+ * batched, in any chunks, with any number of threads, block size, warm or cold prefix, forked, with or without the cache, in every
+ * number format of the cache. */
 #include "model/model.h"
 #include "support.h"
 
@@ -7,9 +8,15 @@ static const char *const names[] = {"llama", "llama3-rope", "mistral-swa", "qwen
 
 struct setting {
     uint32_t threads, chunk, block_tokens;
-    bool no_cache, batched, warm;
-    enum number_format format;
+    bool no_cache, batched, warm, forked;
+    enum number_format k, v;
 };
+
+/* The first ones at all lengths. */
+static const enum number_format formats[][2] = {{NF_F32, NF_F32},           {NF_F16, NF_F16},   {NF_INT8, NF_INT8},
+                                                {NF_INT4, NF_INT4},         {NF_INT8, NF_INT4}, {NF_BF16, NF_FP8_E5M2},
+                                                {NF_FP8_E4M3, NF_FP8_E4M3}, {NF_INT4, NF_F32}};
+#define FORMATS_ALWAYS 4
 
 struct bench {
     struct format *format;
@@ -56,6 +63,20 @@ static void feed(struct model_run *run, struct kv_cache *cache, struct kv_seq *s
     }
 }
 
+/* Tokens that the sequence alone goes on with. */
+static void stray(struct model_run *run, struct kv_cache *cache, struct kv_seq *seq, const uint32_t *ids,
+                  uint32_t count)
+{
+    struct kv_batch *batch;
+    const float *logits;
+    const struct model_entry entry = {.seq = seq, .tokens = ids, .count = count};
+    assert_int_equal(kv_seq_reserve(seq, count), ST_OK);
+    assert_int_equal(kv_batch_pin(cache, &seq, 1, &batch), ST_OK);
+    model_forward(run, &entry, 1, &logits);
+    kv_batch_unpin(batch);
+    kv_seq_commit(seq, ids, count);
+}
+
 static void logits_of(const struct bench *bench, const struct setting *s, const uint32_t *ids, uint32_t count,
                       float *out)
 {
@@ -67,7 +88,7 @@ static void logits_of(const struct bench *bench, const struct setting *s, const 
     struct kv_layer layers[64];
     assert_int_equal(pool_open(s->threads, &pool, &error), ST_OK);
     assert_int_equal(model_run_open(bench->model, pool, count + 64, 2, count + 64, &run, &error), ST_OK);
-    model_kv_layers(c, s->format, s->format, layers);
+    model_kv_layers(c, s->k, s->v, layers);
     struct kv_config config = {.layers = layers,
                                .layer_count = c->layers,
                                .block_tokens = s->block_tokens,
@@ -85,8 +106,18 @@ static void logits_of(const struct bench *bench, const struct setting *s, const 
         memset(out, 0, c->vocabulary * sizeof *out);
     }
     assert_int_equal(kv_seq_open(cache, ids, count, 0, &seq, &cached), ST_OK);
-    assert_true(!s->warm || cached >= count / s->block_tokens * s->block_tokens - s->block_tokens);
+    uint32_t whole = (count - 1) / s->block_tokens * s->block_tokens;
+    assert_true(!s->warm || cached >= (kernel_k_closes(s->k) ? whole : whole - s->block_tokens));
     if (s->batched) assert_int_equal(kv_seq_open(cache, NULL, 0, 0, &other, &cached), ST_OK);
+    if (s->forked) { /* after an odd number of tokens; the first one goes on differently */
+        struct kv_seq *first = seq;
+        feed(run, cache, first, NULL, ids, count - 8, s->chunk, c->vocabulary, out);
+        assert_int_equal(kv_seq_fork(first, &seq), ST_OK);
+        uint32_t strays[64];
+        make_tokens(strays, 64, 5);
+        stray(run, cache, first, strays, 20);
+        kv_seq_close(first);
+    }
     feed(run, cache, seq, other, ids, count, s->no_cache ? count : s->chunk, c->vocabulary, out);
     assert_int_equal(kv_check(cache, &error), ST_OK);
     kv_seq_close(seq);
@@ -110,26 +141,31 @@ static void compare_model(const char *name, const char *path, const char *isa, u
     uint32_t *ids = calloc(count, sizeof *ids);
     float *expected = calloc(vocabulary, sizeof *expected), *got = calloc(vocabulary, sizeof *got);
     make_tokens(ids, count, 7);
-    for (int f = 0; f < 2; f++) {
-        enum number_format format = f ? NF_F16 : NF_F32;
-        const struct setting base = {.threads = 1, .chunk = count, .block_tokens = 32, .format = format};
+    for (size_t f = 0; f < (count > 500 ? FORMATS_ALWAYS : ARRAY_COUNT(formats)); f++) {
+        const enum number_format k = formats[f][0], v = formats[f][1];
+        const uint32_t small = kernel_k_closes(k) ? 32 : 16;
+        const struct setting base = {.threads = 1, .chunk = count, .block_tokens = 32, .k = k, .v = v};
         logits_of(&bench, &base, ids, count, expected);
         const struct setting others[] = {
-            {.threads = 2, .chunk = count, .block_tokens = 32, .format = format},
-            {.threads = 3, .chunk = 1, .block_tokens = 16, .format = format},
-            {.threads = 2, .chunk = 7, .block_tokens = 128, .format = format},
-            {.threads = 2, .chunk = 33, .block_tokens = 64, .format = format, .batched = true},
-            {.threads = 2, .chunk = 1, .block_tokens = 32, .format = format, .batched = true},
-            {.threads = 2, .chunk = 19, .block_tokens = 16, .format = format, .warm = true},
-            {.threads = 2, .chunk = count, .block_tokens = 32, .format = format, .no_cache = true},
+            {.threads = 2, .chunk = count, .block_tokens = 32},
+            {.threads = 3, .chunk = 1, .block_tokens = small},
+            {.threads = 2, .chunk = 7, .block_tokens = 128},
+            {.threads = 2, .chunk = 33, .block_tokens = 64, .batched = true},
+            {.threads = 2, .chunk = 1, .block_tokens = 32, .batched = true},
+            {.threads = 2, .chunk = 19, .block_tokens = small, .warm = true},
+            {.threads = 2, .chunk = 13, .block_tokens = 32, .forked = true},
+            {.threads = 2, .chunk = count, .block_tokens = 32, .no_cache = true},
         };
         for (size_t i = 0; i < ARRAY_COUNT(others); i++) {
             if (count > 500 && others[i].chunk == 1 && others[i].batched) continue; /* slow, and nothing new */
             memset(got, 0, vocabulary * sizeof *got);
-            logits_of(&bench, &others[i], ids, count, got);
+            struct setting setting = others[i];
+            setting.k = k;
+            setting.v = v;
+            logits_of(&bench, &setting, ids, count, got);
             if (memcmp(expected, got, vocabulary * sizeof *got) != 0)
-                fail_msg("%s, %s, %u tokens, %s: setting %zu gives other logits", name, bench.kernel->name, count,
-                         f ? "f16" : "f32", i);
+                fail_msg("%s, %s, %u tokens, k=%s,v=%s: setting %zu gives other logits", name, bench.kernel->name,
+                         count, number_format_info(k)->name, number_format_info(v)->name, i);
         }
     }
     free(ids);
