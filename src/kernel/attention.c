@@ -27,7 +27,8 @@ static uint64_t fixed_scratch(const struct kernel_attend *attend)
 {
     uint64_t rows = round_up((uint64_t)attend->tokens * attend->group, 16), pairs = (attend->head_dim + 1) / 2;
     uint64_t columns = round_up(attend->value_dim, 16), keys = CHUNK_KEYS;
-    uint64_t chunk = keys * (4 + pairs) + keys / 2 * columns, tile = ATTEND_TILE_ROWS * (keys + keys / 2);
+    uint64_t chunk = keys * (4 + pairs) + keys / 2 * columns + round_up(attend->head_dim, 32),
+             tile = ATTEND_TILE_ROWS * (keys + keys / 2);
     return chunk + tile + rows * (3 + columns + pairs) + offset_scratch(attend, rows);
 }
 
@@ -56,6 +57,7 @@ static void groups_fill(const struct kernel_attend *attend, uint32_t base, struc
                         struct attend_groups *groups)
 {
     if (keys.begin >= keys.end) return;
+    const uint32_t unit = attend->k_format == NF_INT4 ? KERNEL_CLOSED_TOKENS : KERNEL_GROUP_TOKENS;
     uint64_t k_bytes = kernel_k_group_bytes(attend->k_format, attend->head_dim);
     uint64_t v_bytes = kernel_v_group_bytes(attend->v_format, attend->value_dim);
     const struct kernel_span *span = attend->spans + span_find(attend, base + keys.begin);
@@ -63,7 +65,7 @@ static void groups_fill(const struct kernel_attend *attend, uint32_t base, struc
     for (uint32_t g = keys.begin / KERNEL_GROUP_TOKENS; g * KERNEL_GROUP_TOKENS < keys.end; g++) {
         uint32_t position = base + g * KERNEL_GROUP_TOKENS;
         while (span < spans_end && position >= span->position + span->count) span++;
-        ASSERT(span < spans_end && span->position % KERNEL_GROUP_TOKENS == 0 && span->position <= position);
+        ASSERT(span < spans_end && span->position % unit == 0 && span->position <= position);
         uint32_t index = (position - span->position) / KERNEL_GROUP_TOKENS;
         groups->k[g] = (const char *)span->k + index * k_bytes;
         groups->v[g] = (const char *)span->v + index * v_bytes;

@@ -32,7 +32,8 @@ void kernel_kv_write_ref(enum number_format k_format, enum number_format v_forma
                          const float *v, uint64_t v_stride, uint32_t value_dim)
 {
     ASSERT(kernel_cache_format(k_format) && kernel_cache_format(v_format));
-    if (cache_coded(k_format)) coded_rows_write(k_format, true, k_groups, first_slot, count, k, k_stride, head_dim);
+    if (cache_coded(k_format) && k_format != NF_INT4)
+        coded_rows_write(k_format, true, k_groups, first_slot, count, k, k_stride, head_dim);
     if (cache_coded(v_format)) coded_rows_write(v_format, false, v_groups, first_slot, count, v, v_stride, value_dim);
     for (uint32_t i = 0; i < count; i++) {
         uint64_t group = (first_slot + i) / KERNEL_GROUP_TOKENS, lane = (first_slot + i) % KERNEL_GROUP_TOKENS;
@@ -41,6 +42,20 @@ void kernel_kv_write_ref(enum number_format k_format, enum number_format v_forma
         for (uint32_t d = 0; d < value_dim && !cache_coded(v_format); d++)
             element_store(v_format, v_groups, (group * KERNEL_GROUP_TOKENS + lane) * value_dim + d,
                           v[i * v_stride + d]);
+    }
+}
+
+void kernel_k_close_ref(enum number_format format, void *k_groups, const void *exact_groups, uint32_t head_dim)
+{
+    ASSERT(format == NF_INT4);
+    const uint64_t exact_bytes = kernel_k_group_bytes(NF_F16, head_dim);
+    memset(k_groups, 0, 2 * kernel_k_group_bytes(format, head_dim));
+    for (uint32_t d = 0; d < head_dim; d++) {
+        const char *from = (const char *)exact_groups + number_format_bytes(NF_F16, KERNEL_GROUP_TOKENS) * d;
+        float x[KERNEL_CLOSED_TOKENS];
+        number_format_decode(NF_F16, from, x, KERNEL_GROUP_TOKENS);
+        number_format_decode(NF_F16, from + exact_bytes, x + KERNEL_GROUP_TOKENS, KERNEL_GROUP_TOKENS);
+        channel_close(x, k_groups, head_dim, d);
     }
 }
 
@@ -55,7 +70,12 @@ static float score(const struct query *query, const struct attend_groups *groups
     const struct kernel_attend *a = query->attend;
     const float *q = a->q + query->token * a->q_token_stride + (uint64_t)query->head * a->head_dim;
     float dot = 0;
-    kernel_k_row_decode(a->k_format, groups->k[key / KERNEL_GROUP_TOKENS], key % KERNEL_GROUP_TOKENS, a->head_dim, row);
+    if (a->k_format == NF_INT4)
+        kernel_k_row_decode(a->k_format, attend_k_pair(a, groups, key / KERNEL_GROUP_TOKENS),
+                            key % KERNEL_CLOSED_TOKENS, a->head_dim, row);
+    else
+        kernel_k_row_decode(a->k_format, groups->k[key / KERNEL_GROUP_TOKENS], key % KERNEL_GROUP_TOKENS, a->head_dim,
+                            row);
     for (uint32_t d = 0; d < a->head_dim; d++) dot += q[d] * row[d];
     if (a->offset_q) {
         const float *table = a->offset_table + (uint64_t)query->segment * a->offset_dims * ATTEND_SEGMENT_GROUPS;

@@ -137,7 +137,7 @@ static void k_write(enum number_format format, char *groups, uint32_t first_slot
 static void v_write(enum number_format format, char *groups, uint32_t first_slot, uint32_t count, const float *v,
                     uint64_t v_stride, uint32_t value_dim)
 {
-    uint64_t bytes = kernel_row_bytes(format, value_dim);
+    uint64_t bytes = kernel_v_row_bytes(format, value_dim);
     for (uint32_t i = 0; i < count; i++) {
         char *row = groups + (first_slot + i) * bytes;
         if (format == NF_F32)
@@ -152,14 +152,29 @@ void ATTEND_NAME(kv_write)(enum number_format k_format, enum number_format v_for
                            const float *v, uint64_t v_stride, uint32_t value_dim)
 {
     ASSERT(kernel_cache_format(k_format) && kernel_cache_format(v_format));
-    if (cache_coded(k_format))
+    if (cache_coded(k_format) && k_format != NF_INT4)
         coded_rows_write(k_format, true, k_groups, first_slot, count, k, k_stride, head_dim);
-    else
+    else if (k_format != NF_INT4)
         k_write(k_format, k_groups, first_slot, count, k, k_stride, head_dim);
     if (cache_coded(v_format))
         coded_rows_write(v_format, false, v_groups, first_slot, count, v, v_stride, value_dim);
     else
         v_write(v_format, v_groups, first_slot, count, v, v_stride, value_dim);
+}
+
+void ATTEND_NAME(k_close)(enum number_format format, void *k_groups, const void *exact_groups, uint32_t head_dim)
+{
+    ASSERT(format == NF_INT4);
+    const uint16_t *even = exact_groups, *odd = even + (uint64_t)head_dim * KERNEL_GROUP_TOKENS;
+    memset(k_groups, 0, 2 * kernel_k_group_bytes(format, head_dim));
+    for (uint32_t d = 0; d < head_dim; d++, even += KERNEL_GROUP_TOKENS, odd += KERNEL_GROUP_TOKENS) {
+        float x[KERNEL_CLOSED_TOKENS];
+        for (uint32_t i = 0; i < KERNEL_GROUP_TOKENS; i += SIMD_LANES) {
+            simd_store(x + i, simd_load_f16(even + i));
+            simd_store(x + KERNEL_GROUP_TOKENS + i, simd_load_f16(odd + i));
+        }
+        channel_close(x, k_groups, head_dim, d);
+    }
 }
 
 /* ---- scores ------------------------------------------------------------------------------------------------------ */

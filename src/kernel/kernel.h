@@ -121,24 +121,36 @@ struct kernel_output {
  *   NF_F32 NF_F16 NF_BF16      elements as they are
  *   NF_FP8_E4M3 NF_FP8_E5M2    OCP 8-bit floats (OFP8, revision 1.0; no infinities are written) times the row's scale
  *   NF_INT8                    -127...127 times the row's scale
- *   NF_INT4                    one of 16 levels, near the best for Gaussian elements (S. Lloyd, "Least squares quantization in
+ *   NF_INT4 of V               one of 16 levels, near the best for Gaussian elements (S. Lloyd, "Least squares quantization in
  *                              PCM", 1982), times the row's scale: rows should have been rotated (`hadamard`)
+ *   NF_INT4 of K               code * step + least, a code being 0...15: step and least are two f16 of each channel (element of
+ *                              the head) for KERNEL_CLOSED_TOKENS tokens (Liu et al., "KIVI", arXiv:2402.02750: channels of K
+ *                              differ more than tokens do)
  *
  * A row's scale is one f16 a token and KV head, at least as large as the row needs; that of int4 may be negative, its levels being
  * more on one side, and is the one of several that misses the row least. Everything that is written of a row follows from
  * that row alone, and is the same in all tables. What a format cannot hold is written as its largest number; a row must be
  * finite. attention_internal.h has the layouts. A cache of f32 is read with f32 arithmetic, a narrower one in 16-bit fixed
- * point with exact sums (attention_fixed.h; `ref` always computes in f32). */
+ * point with exact sums (attention_fixed.h; `ref` always computes in f32).
+ *
+ * K in NF_INT4 is not written row by row: an aligned pair of groups (an even and the next odd one) is made from all of its 32
+ * tokens at once ("closed", `k_close`), whose rows lie elsewhere as f16 until then. Spans of such K begin at multiples of
+ * KERNEL_CLOSED_TOKENS, and both groups of a pair of which some key is seen must be there and closed. */
 #define KERNEL_GROUP_TOKENS 16u
+#define KERNEL_CLOSED_TOKENS 32u /* two groups */
 /* Softmax state is folded every SEGMENT absolute positions; a multiple of every block size. */
 #define KERNEL_SEGMENT_TOKENS 1024u
 
 bool kernel_cache_format(enum number_format format); /* whether K and V may have it */
-/* Bytes of a token's K or V of one KV head, its scale included: int8 and fp8 dim + 2, int4 ceil(dim / 2) + 2. */
-uint64_t kernel_row_bytes(enum number_format format, uint32_t dim);
-uint64_t kernel_k_group_bytes(enum number_format format, uint32_t head_dim); /* one group of one KV head: 16 rows */
+/* One group of one KV head: 16 rows with their scales. K in int4: 16 * ceil(head_dim / 2) + 2 * head_dim. */
+uint64_t kernel_k_group_bytes(enum number_format format, uint32_t head_dim);
 uint64_t kernel_v_group_bytes(enum number_format format, uint32_t value_dim);
-/* The row in slot `slot` (slot / 16 = group, slot % 16 = lane) to f32: what attention computes with. Not fast. */
+/* Bytes of a token's K or V of one KV head, a 16th of a group, rounded up: int8 and fp8 dim + 2, int4 ceil(dim / 2) + 2 (V) or
+ * + dim / 8 (K). */
+uint64_t kernel_k_row_bytes(enum number_format format, uint32_t head_dim);
+uint64_t kernel_v_row_bytes(enum number_format format, uint32_t value_dim);
+/* The row in slot `slot` (slot / 16 = group, slot % 16 = lane) to f32: what attention computes with. Not fast. With NF_INT4
+ * `k_groups` points at an even group. */
 void kernel_k_row_decode(enum number_format format, const void *k_groups, uint32_t slot, uint32_t head_dim, float *out);
 void kernel_v_row_decode(enum number_format format, const void *v_groups, uint32_t slot, uint32_t value_dim,
                          float *out);
@@ -196,10 +208,16 @@ struct kernel {
                    uint32_t token_end, uint32_t row_begin, uint32_t row_end, const struct kernel_output *output);
 
     /* Writes `count` tokens' rows of one KV head into groups: k row i at k + i * k_stride goes to slot first_slot + i,
-     * slots counted from the beginning of k_groups / v_groups (slot / 16 = group, slot % 16 = lane). */
+     * slots counted from the beginning of k_groups / v_groups (slot / 16 = group, slot % 16 = lane). With k_format NF_INT4 only
+     * V is written, and k_groups and k are not used: see k_close. */
     void (*kv_write)(enum number_format k_format, enum number_format v_format, void *k_groups, void *v_groups,
                      uint32_t first_slot, uint32_t count, const float *k, uint64_t k_stride, uint32_t head_dim,
                      const float *v, uint64_t v_stride, uint32_t value_dim);
+    /* Quantises the KERNEL_CLOSED_TOKENS rows of `exact_groups`, two adjacent K groups of NF_F16 as kv_write leaves them, into
+     * the pair of groups `k_groups` (the even one) of `format`, which is NF_INT4. The 16 levels of a channel lie evenly around the
+     * middle of its numbers, over that part of their range (0.7 to 1, of 16 steps) which misses them least in squares. All
+     * tables write the same bytes. */
+    void (*k_close)(enum number_format format, void *k_groups, const void *exact_groups, uint32_t head_dim);
     /* Attention over the keys of segments [segment_begin, segment_end) (segment = position / SEGMENT), folded in
      * ascending order into `state`, which the call initialises. `scratch`: kernel_attend_scratch_floats(), 64-byte aligned. */
     void (*attend)(const struct kernel_attend *attend, uint32_t segment_begin, uint32_t segment_end, float *state,

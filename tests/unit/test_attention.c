@@ -48,35 +48,6 @@ static uint32_t smaller(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
-/* Writes the rows of all keys into spans, in runs of changing length. */
-static void scene_write(struct scene *scene, const struct kernel *kernel)
-{
-    const struct shape *s = &scene->shape;
-    uint32_t run = 1;
-    for (uint32_t at = 0, some; at < s->keys; at += some) {
-        struct kernel_span *span = &scene->spans[at / s->span_tokens];
-        uint32_t slot = at - span->position;
-        some = smaller(smaller(run, s->keys - at), s->span_tokens - slot);
-        kernel->kv_write(s->k_format, s->v_format, (void *)(uintptr_t)span->k, (void *)(uintptr_t)span->v, slot, some,
-                         scene->k + (uint64_t)at * s->head_dim, s->head_dim, s->head_dim,
-                         scene->v + (uint64_t)at * s->value_dim, s->value_dim, s->value_dim);
-        span->count = slot + some;
-        run = run % 37 + 1;
-    }
-}
-
-static void scene_read(struct scene *scene)
-{
-    const struct shape *s = &scene->shape;
-    for (uint32_t at = 0; at < s->keys; at++) {
-        const struct kernel_span *span = &scene->spans[at / s->span_tokens];
-        kernel_k_row_decode(s->k_format, span->k, at - span->position, s->head_dim,
-                            scene->k_read + (uint64_t)at * s->head_dim);
-        kernel_v_row_decode(s->v_format, span->v, at - span->position, s->value_dim,
-                            scene->v_read + (uint64_t)at * s->value_dim);
-    }
-}
-
 static uint16_t unwritten_word = 0xFFFF;
 
 static void fill_unwritten(void *memory, uint64_t bytes)
@@ -92,13 +63,67 @@ static void *unwritten(uint64_t bytes)
     return memory;
 }
 
+/* Closes all pairs of groups of K. */
+static void scene_close_k(struct scene *scene, const struct kernel *kernel)
+{
+    const struct shape *s = &scene->shape;
+    void *exact = unwritten(2 * kernel_k_group_bytes(NF_F16, s->head_dim)), *none = unwritten(64);
+    for (uint32_t at = 0; at < s->keys; at += KERNEL_CLOSED_TOKENS) {
+        const struct kernel_span *span = &scene->spans[at / s->span_tokens];
+        uint64_t group = (at - span->position) / KERNEL_GROUP_TOKENS;
+        kernel->kv_write(NF_F16, NF_F16, exact, none, 0, KERNEL_CLOSED_TOKENS, scene->k + (uint64_t)at * s->head_dim,
+                         s->head_dim, s->head_dim, none, 0, 0);
+        kernel->k_close(s->k_format, (char *)(uintptr_t)span->k + group * kernel_k_group_bytes(NF_INT4, s->head_dim),
+                        exact, s->head_dim);
+    }
+    free(exact);
+    free(none);
+}
+
+/* Writes the rows of all keys into spans, in runs of changing length. */
+static void scene_write(struct scene *scene, const struct kernel *kernel)
+{
+    const struct shape *s = &scene->shape;
+    uint32_t run = 1;
+    for (uint32_t at = 0, some; at < s->keys; at += some) {
+        struct kernel_span *span = &scene->spans[at / s->span_tokens];
+        uint32_t slot = at - span->position;
+        some = smaller(smaller(run, s->keys - at), s->span_tokens - slot);
+        kernel->kv_write(s->k_format, s->v_format, (void *)(uintptr_t)span->k, (void *)(uintptr_t)span->v, slot, some,
+                         scene->k + (uint64_t)at * s->head_dim, s->head_dim, s->head_dim,
+                         scene->v + (uint64_t)at * s->value_dim, s->value_dim, s->value_dim);
+        span->count = slot + some;
+        run = run % 37 + 1;
+    }
+    if (s->k_format == NF_INT4) scene_close_k(scene, kernel);
+}
+
+static void scene_read(struct scene *scene)
+{
+    const struct shape *s = &scene->shape;
+    for (uint32_t at = 0; at < s->keys; at++) {
+        const struct kernel_span *span = &scene->spans[at / s->span_tokens];
+        kernel_k_row_decode(s->k_format, span->k, at - span->position, s->head_dim,
+                            scene->k_read + (uint64_t)at * s->head_dim);
+        kernel_v_row_decode(s->v_format, span->v, at - span->position, s->value_dim,
+                            scene->v_read + (uint64_t)at * s->value_dim);
+    }
+}
+
+/* K in int4 is closed in pairs of groups; its last rows are of tokens that no query sees. */
+static uint32_t closed_keys(const struct shape *s)
+{
+    return (s->keys + KERNEL_CLOSED_TOKENS - 1) / KERNEL_CLOSED_TOKENS * KERNEL_CLOSED_TOKENS;
+}
+
 static struct scene scene_open(const struct shape *shape, const struct kernel *kernel)
 {
     struct scene scene = {.shape = *shape};
     const struct shape *s = &scene.shape;
+    if (s->k_format == NF_INT4 && s->span_tokens % KERNEL_CLOSED_TOKENS) scene.shape.span_tokens += 16;
     seed = 7;
     scene.q = random_rows((uint64_t)s->keys * s->group * s->head_dim, 6);
-    scene.k = random_rows((uint64_t)s->keys * s->head_dim, 1);
+    scene.k = random_rows((uint64_t)closed_keys(s) * s->head_dim, 1);
     scene.v = random_rows((uint64_t)s->keys * s->value_dim, 1);
     scene.k_read = random_rows((uint64_t)s->keys * s->head_dim, 1);
     scene.v_read = random_rows((uint64_t)s->keys * s->value_dim, 1);
@@ -569,6 +594,30 @@ static void test_f16_saturates(void **unused)
     }
 }
 
+/* The largest keys that int4 can hold, in line with the query: as large as sums get. Fixed point has the widest steps in small
+ * dimensions and the largest sums at powers of four. */
+static void test_largest_closed_keys(void **unused)
+{
+    (void)unused;
+    static const uint32_t dims[] = {2, 4, 16, 64, 256};
+    EACH_TABLE(kernel)
+    for (uint32_t i = 0; i < ARRAY_COUNT(dims); i++) {
+        const struct shape shape = {NF_INT4, NF_INT4, dims[i], 24, 2, 64, 0, 0, 32, 0, 0};
+        struct scene scene = scene_open(&shape, kernel);
+        float *out = out_open(&shape);
+        for (uint32_t at = 0; at < shape.keys * dims[i]; at++) scene.k[at] = at / dims[i] % 5 ? -9e4f : 9e4f;
+        for (uint32_t at = 0; at < shape.keys * 2 * dims[i]; at++)
+            scene.q[at] = (at / dims[i] % 2 ? 4e-4f : -4e-4f) / sqrtf((float)dims[i]);
+        scene_write(&scene, kernel);
+        scene_read(&scene);
+        assert_true(scene.k_read[0] > 65000 && scene.k_read[dims[i]] < -65000);
+        scene_run(&scene, kernel, 0, shape.keys, WHOLE, out);
+        expect_exact(&scene, kernel, out, 1);
+        free(out);
+        scene_close(&scene);
+    }
+}
+
 /* Every table writes the bytes that ref writes, and no others. */
 static void test_write_matches_ref(void **unused)
 {
@@ -585,7 +634,7 @@ static void test_write_matches_ref(void **unused)
     EACH_TABLE(kernel)
     for (uint32_t i = 0; i < ARRAY_COUNT(shapes); i++) {
         struct scene a = scene_open(&shapes[i], ref), b = scene_open(&shapes[i], kernel);
-        uint64_t groups = shapes[i].span_tokens / KERNEL_GROUP_TOKENS;
+        uint64_t groups = a.shape.span_tokens / KERNEL_GROUP_TOKENS;
         for (uint32_t span = 0; span < a.span_count; span++) {
             assert_memory_equal(a.spans[span].k, b.spans[span].k,
                                 groups * kernel_k_group_bytes(shapes[i].k_format, shapes[i].head_dim));
@@ -602,11 +651,15 @@ static void test_sizes(void **unused)
     (void)unused;
     assert_int_equal(kernel_k_group_bytes(NF_F32, 64), 16 * 64 * 4);
     assert_int_equal(kernel_v_group_bytes(NF_F16, 80), 16 * 80 * 2);
-    assert_int_equal(kernel_row_bytes(NF_BF16, 65), 130);
-    assert_int_equal(kernel_row_bytes(NF_FP8_E4M3, 65), 67);
-    assert_int_equal(kernel_row_bytes(NF_INT8, 64), 66);
-    assert_int_equal(kernel_row_bytes(NF_INT4, 64), 34);
-    assert_int_equal(kernel_row_bytes(NF_INT4, 65), 35);
+    assert_int_equal(kernel_k_row_bytes(NF_BF16, 65), 130);
+    assert_int_equal(kernel_v_row_bytes(NF_FP8_E4M3, 65), 67);
+    assert_int_equal(kernel_k_row_bytes(NF_INT8, 64), 66);
+    assert_int_equal(kernel_v_row_bytes(NF_INT4, 64), 34);
+    assert_int_equal(kernel_v_row_bytes(NF_INT4, 65), 35);
+    assert_int_equal(kernel_k_row_bytes(NF_INT4, 64), 40);
+    assert_int_equal(kernel_k_row_bytes(NF_INT4, 65), 42);
+    assert_int_equal(kernel_k_group_bytes(NF_INT4, 64), 16 * 40);
+    assert_int_equal(kernel_k_group_bytes(NF_INT4, 65), 16 * 33 + 130);
     assert_int_equal(kernel_k_group_bytes(NF_INT8, 64), 16 * 66);
     assert_int_equal(kernel_v_group_bytes(NF_INT4, 65), 16 * 35);
     struct kernel_attend attend = {.tokens = 5, .group = 7, .head_dim = 80, .value_dim = 64};
@@ -620,6 +673,7 @@ int main(void)
         cmocka_unit_test(test_sizes),
         cmocka_unit_test(test_write_matches_ref),
         cmocka_unit_test(test_f16_saturates),
+        cmocka_unit_test(test_largest_closed_keys),
         cmocka_unit_test(test_exact),
         cmocka_unit_test(test_exact_in_all_formats),
         cmocka_unit_test(test_long_contexts),
