@@ -9,10 +9,12 @@ uint64_t kernel_attend_state_floats(const struct kernel_attend *attend)
     return (uint64_t)attend->tokens * attend->group * (2 + (uint64_t)attend->value_dim);
 }
 
-/* Of each row its query of the offsets and its offsets of a segment. `rows`: a multiple of 4. */
+/* Of each row its coefficients of the offsets and its groups' offsets of a segment. `rows`: a multiple of 4. */
 static uint64_t offset_scratch(const struct kernel_attend *attend, uint64_t rows)
 {
-    return attend->offset_dims ? rows * (round_up(attend->offset_dims, 16) + ATTEND_SEGMENT_GROUPS) : 0;
+    const struct kernel_offset *offset = &attend->offset;
+    uint64_t groups = offset->group_dims ? round_up(offset->group_dims, 16) + ATTEND_SEGMENT_GROUPS : 0;
+    return rows * (groups + (offset->key_dims ? KERNEL_OFFSET_KEY_DIMS : 0));
 }
 
 /* What a tile of attention_simd.h needs: its queries, scores and weighted values, each a whole number of cache lines. */
@@ -76,12 +78,13 @@ static void groups_fill(const struct kernel_attend *attend, uint32_t base, struc
 
 bool attend_segment_groups(const struct kernel_attend *attend, uint32_t segment, struct attend_groups *groups)
 {
-    ASSERT(attend->tokens && attend->span_count);
+    ASSERT(attend->tokens && attend->offset.key_dims <= KERNEL_OFFSET_KEY_DIMS);
     /* Positions are consecutive, so together their windows are one range, and the last token's sinks hold the others'. */
     struct attend_range sinks = attend_visible(attend, attend->tokens - 1, segment).part[ATTEND_SINKS];
     struct attend_range window =
-        attend_in_segment(attend_window_begin(attend, 0), (uint64_t)attend->position + attend->tokens, segment);
+        attend_bounded(attend, attend_window_begin(attend, 0), (uint64_t)attend->position + attend->tokens, segment);
     const bool some_sinks = sinks.begin < sinks.end, some_window = window.begin < window.end;
+    ASSERT(attend->span_count || !(some_sinks || some_window));
     groups->seen = 0;
     groups->range = some_sinks ? sinks : window;
     if (some_window) {

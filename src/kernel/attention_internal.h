@@ -117,13 +117,22 @@ static inline uint64_t attend_window_begin(const struct kernel_attend *attend, u
     return attend->window && keys > attend->window ? keys - attend->window : 0;
 }
 
+/* Of keys [first, end), absolute, those in `segment` that the call may see. */
+static inline struct attend_range attend_bounded(const struct kernel_attend *attend, uint64_t first, uint64_t end,
+                                                 uint32_t segment)
+{
+    if (first < attend->key_begin) first = attend->key_begin;
+    if (attend->key_end && end > attend->key_end) end = attend->key_end;
+    return attend_in_segment(first, end, segment);
+}
+
 /* The keys of `segment` that query token `token` sees. */
 static inline struct attend_keys attend_visible(const struct kernel_attend *attend, uint32_t token, uint32_t segment)
 {
     uint64_t first = attend_window_begin(attend, token), end = (uint64_t)attend->position + token + 1;
     return (struct attend_keys){
-        {[ATTEND_SINKS] = attend_in_segment(0, attend->sinks < first ? attend->sinks : first, segment),
-         [ATTEND_WINDOW] = attend_in_segment(first, end, segment)}};
+        {[ATTEND_SINKS] = attend_bounded(attend, 0, attend->sinks < first ? attend->sinks : first, segment),
+         [ATTEND_WINDOW] = attend_bounded(attend, first, end, segment)}};
 }
 
 /* From the first key to the last, those between the sinks and the window included; empty when there are none. */

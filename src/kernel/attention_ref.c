@@ -65,6 +65,21 @@ struct query {
     uint32_t token, head, segment;
 };
 
+static float key_offset(const struct query *query, uint32_t key)
+{
+    const struct kernel_offset *o = &query->attend->offset;
+    const float *q = o->q + query->token * o->q_token_stride + (uint64_t)query->head * (o->group_dims + o->key_dims);
+    const uint64_t group = (uint64_t)query->segment * ATTEND_SEGMENT_GROUPS + key / KERNEL_GROUP_TOKENS;
+    float sum = 0;
+    for (uint32_t i = 0; i < o->group_dims; i++)
+        sum += q[i] * o->groups[((uint64_t)query->segment * o->group_dims + i) * ATTEND_SEGMENT_GROUPS +
+                                key / KERNEL_GROUP_TOKENS];
+    for (uint32_t i = 0; i < o->key_dims; i++)
+        sum +=
+            q[o->group_dims + i] * o->keys[(group * o->key_dims + i) * KERNEL_GROUP_TOKENS + key % KERNEL_GROUP_TOKENS];
+    return sum;
+}
+
 static float score(const struct query *query, const struct attend_groups *groups, uint32_t key, float *row)
 {
     const struct kernel_attend *a = query->attend;
@@ -77,12 +92,7 @@ static float score(const struct query *query, const struct attend_groups *groups
         kernel_k_row_decode(a->k_format, groups->k[key / KERNEL_GROUP_TOKENS], key % KERNEL_GROUP_TOKENS, a->head_dim,
                             row);
     for (uint32_t d = 0; d < a->head_dim; d++) dot += q[d] * row[d];
-    if (a->offset_q) {
-        const float *table = a->offset_table + (uint64_t)query->segment * a->offset_dims * ATTEND_SEGMENT_GROUPS;
-        table += key / KERNEL_GROUP_TOKENS;
-        q = a->offset_q + query->token * a->offset_q_token_stride + (uint64_t)query->head * a->offset_dims;
-        for (uint32_t i = 0; i < a->offset_dims; i++) dot += q[i] * table[i * ATTEND_SEGMENT_GROUPS];
-    }
+    if (a->offset.q) dot += key_offset(query, key);
     dot *= a->scale;
     return a->softcap > 0 ? a->softcap * tanhf(dot / a->softcap) : dot;
 }

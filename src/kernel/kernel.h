@@ -162,6 +162,22 @@ struct kernel_span {
     uint32_t position, count;
 };
 
+/* For K that was stored less something known from the position: what is added to the q.k of a key at position p, before the
+ * scale, is
+ *     sum of c[i] * t(p / 16, i), i < group_dims, + sum of c[group_dims + i] * u(p, i), i < key_dims.
+ * Both numbers of dimensions must be set for kernel_attend_scratch_floats, whether there are offsets or not. */
+#define KERNEL_OFFSET_KEY_DIMS 8u
+struct kernel_offset {
+    const float *q; /* c of head h of token i: q + i * q_token_stride + h * (group_dims + key_dims); NULL: no offsets */
+    uint64_t q_token_stride;
+    uint32_t group_dims, key_dims; /* either may be 0; key_dims at most KERNEL_OFFSET_KEY_DIMS */
+    /* t(g, i) = groups[(g / 64 * group_dims + i) * 64 + g % 64]: whole segments of 64 groups, lanes are groups. Numbers of
+     * groups and of keys that no query sees are read but not used. NULL without group_dims. */
+    const float *groups;
+    /* u(p, i) = keys[(p / 16 * key_dims + i) * 16 + p % 16]: whole groups, lanes are keys. NULL without key_dims. */
+    const float *keys;
+};
+
 /* One KV head of one sequence, read by the queries of `tokens` consecutive tokens of that sequence. */
 struct kernel_attend {
     enum number_format k_format, v_format;
@@ -171,20 +187,16 @@ struct kernel_attend {
     uint32_t position; /* of the first query token; token i sees keys [max(0, p+i-window+1), p+i] */
     uint32_t window;   /* 0 = all keys */
     uint32_t sinks;    /* with a window: keys [0, min(sinks, p+i+1)) are seen too (Xiao et al., arXiv:2309.17453) */
-    float scale;       /* of q.k */
-    float softcap;     /* 0 = none; else softcap * tanh(s / softcap) */
-    const float *q;    /* head h of token i: q + i * q_token_stride + h * head_dim (h < group) */
+    /* Of these only keys [key_begin, key_end) are seen; key_end 0 = no bound. So that the parts of a sequence whose K has different
+     * formats are calls of their own, whose states attend_fold joins. Queries that see no key are left with "no keys yet". */
+    uint32_t key_begin, key_end;
+    float scale;    /* of q.k */
+    float softcap;  /* 0 = none; else softcap * tanh(s / softcap) */
+    const float *q; /* head h of token i: q + i * q_token_stride + h * head_dim (h < group) */
     uint64_t q_token_stride;
-    /* For K that was stored less a vector known for each key group: the q.k of a key in group g (position / 16) has
-     * sum_i offset_q[i] * t(g, i) added, before the scale. offset_q NULL: none. offset_dims must be set for
-     * kernel_attend_scratch_floats. */
-    const float *offset_q; /* head h of token i: offset_q + i * offset_q_token_stride + h * offset_dims */
-    uint64_t offset_q_token_stride;
-    /* t(g, i) = offset_table[(g / 64 * offset_dims + i) * 64 + g % 64]: whole segments of 64 groups, lanes are groups; numbers
-     * of groups that no query sees are read but not used. */
-    const float *offset_table;
-    uint32_t offset_dims;
-    /* Ascending; every group that holds a key which some query sees. With sinks there may be a gap before the window. */
+    struct kernel_offset offset;
+    /* Ascending; every group that holds a key which some query sees. With sinks there may be a gap before the window. None where
+     * no query sees a key. */
     const struct kernel_span *spans;
     uint32_t span_count;
     float *out; /* head h of token i: out + i * out_token_stride + h * value_dim */
@@ -222,10 +234,10 @@ struct kernel {
      * ascending order into `state`, which the call initialises. `scratch`: kernel_attend_scratch_floats(), 64-byte aligned. */
     void (*attend)(const struct kernel_attend *attend, uint32_t segment_begin, uint32_t segment_end, float *state,
                    float *scratch);
-    /* Folds `next` (the state of the segment after) into `state`: the same fold as attend's own, so that splitting by
-     * single segments over threads and folding ascending gives the same bits. */
+    /* Folds `next` (the state of the segment after, or of other keys of the same queries) into `state`: the same fold as attend's
+     * own, so that splitting by single segments over threads and folding ascending gives the same bits. */
     void (*attend_fold)(const struct kernel_attend *attend, float *state, const float *next);
-    /* Divides by the sum and writes attend->out. */
+    /* Divides by the sum and writes attend->out; no numbers for a query that saw no key. */
     void (*attend_finish)(const struct kernel_attend *attend, const float *state);
 
     /* One row each, `count` elements. */
