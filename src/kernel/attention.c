@@ -9,10 +9,12 @@ uint64_t kernel_attend_state_floats(const struct kernel_attend *attend)
     return (uint64_t)attend->tokens * attend->group * (2 + (uint64_t)attend->value_dim);
 }
 
-/* Of each row its query of the offsets and its offsets of a segment. `rows`: a multiple of 4. */
+/* Of each row its coefficients of the offsets and its groups' offsets of a segment. `rows`: a multiple of 4. */
 static uint64_t offset_scratch(const struct kernel_attend *attend, uint64_t rows)
 {
-    return attend->offset_dims ? rows * (round_up(attend->offset_dims, 16) + ATTEND_SEGMENT_GROUPS) : 0;
+    const struct kernel_offset *offset = &attend->offset;
+    uint64_t groups = offset->group_dims ? round_up(offset->group_dims, 16) + ATTEND_SEGMENT_GROUPS : 0;
+    return rows * (groups + (offset->key_dims ? KERNEL_OFFSET_KEY_DIMS : 0));
 }
 
 /* What a tile of attention_simd.h needs: its queries, scores and weighted values, each a whole number of cache lines. */
@@ -27,7 +29,8 @@ static uint64_t fixed_scratch(const struct kernel_attend *attend)
 {
     uint64_t rows = round_up((uint64_t)attend->tokens * attend->group, 16), pairs = (attend->head_dim + 1) / 2;
     uint64_t columns = round_up(attend->value_dim, 16), keys = CHUNK_KEYS;
-    uint64_t chunk = keys * (4 + pairs) + keys / 2 * columns, tile = ATTEND_TILE_ROWS * (keys + keys / 2);
+    uint64_t chunk = keys * (4 + pairs) + keys / 2 * columns + round_up(attend->head_dim, 32),
+             tile = ATTEND_TILE_ROWS * (keys + keys / 2);
     return chunk + tile + rows * (3 + columns + pairs) + offset_scratch(attend, rows);
 }
 
@@ -56,6 +59,7 @@ static void groups_fill(const struct kernel_attend *attend, uint32_t base, struc
                         struct attend_groups *groups)
 {
     if (keys.begin >= keys.end) return;
+    const uint32_t unit = attend->k_format == NF_INT4 ? KERNEL_CLOSED_TOKENS : KERNEL_GROUP_TOKENS;
     uint64_t k_bytes = kernel_k_group_bytes(attend->k_format, attend->head_dim);
     uint64_t v_bytes = kernel_v_group_bytes(attend->v_format, attend->value_dim);
     const struct kernel_span *span = attend->spans + span_find(attend, base + keys.begin);
@@ -63,7 +67,7 @@ static void groups_fill(const struct kernel_attend *attend, uint32_t base, struc
     for (uint32_t g = keys.begin / KERNEL_GROUP_TOKENS; g * KERNEL_GROUP_TOKENS < keys.end; g++) {
         uint32_t position = base + g * KERNEL_GROUP_TOKENS;
         while (span < spans_end && position >= span->position + span->count) span++;
-        ASSERT(span < spans_end && span->position % KERNEL_GROUP_TOKENS == 0 && span->position <= position);
+        ASSERT(span < spans_end && span->position % unit == 0 && span->position <= position);
         uint32_t index = (position - span->position) / KERNEL_GROUP_TOKENS;
         groups->k[g] = (const char *)span->k + index * k_bytes;
         groups->v[g] = (const char *)span->v + index * v_bytes;
@@ -74,12 +78,13 @@ static void groups_fill(const struct kernel_attend *attend, uint32_t base, struc
 
 bool attend_segment_groups(const struct kernel_attend *attend, uint32_t segment, struct attend_groups *groups)
 {
-    ASSERT(attend->tokens && attend->span_count);
+    ASSERT(attend->tokens && attend->offset.key_dims <= KERNEL_OFFSET_KEY_DIMS);
     /* Positions are consecutive, so together their windows are one range, and the last token's sinks hold the others'. */
     struct attend_range sinks = attend_visible(attend, attend->tokens - 1, segment).part[ATTEND_SINKS];
     struct attend_range window =
-        attend_in_segment(attend_window_begin(attend, 0), (uint64_t)attend->position + attend->tokens, segment);
+        attend_bounded(attend, attend_window_begin(attend, 0), (uint64_t)attend->position + attend->tokens, segment);
     const bool some_sinks = sinks.begin < sinks.end, some_window = window.begin < window.end;
+    ASSERT(attend->span_count || !(some_sinks || some_window));
     groups->seen = 0;
     groups->range = some_sinks ? sinks : window;
     if (some_window) {

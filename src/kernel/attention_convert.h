@@ -272,15 +272,12 @@ SIMD_INLINE void codes_load(enum number_format format, uint32_t bits, const uint
     }
 }
 
-/* The last d of a K group, one or (int4) two, which lie in 16 bytes. */
+/* The last d of a K group, which lies in 16 bytes. */
 SIMD_INLINE void convert_k_last(const struct fixed_call *call, enum number_format format, const uint8_t *codes,
                                 int32_t *out)
 {
-    uint8_t pairs[2 * KERNEL_GROUP_TOKENS];
-    for (uint32_t i = 0; i < KERNEL_GROUP_TOKENS; i++) {
-        pairs[2 * i] = format == NF_INT4 ? codes[i] & 15 : codes[i];
-        pairs[2 * i + 1] = format == NF_INT4 ? codes[i] >> 4 : 0;
-    }
+    uint8_t pairs[2 * KERNEL_GROUP_TOKENS] = {0};
+    for (uint32_t i = 0; i < KERNEL_GROUP_TOKENS; i++) pairs[2 * i] = codes[i];
     for (uint32_t i = 0; i < KERNEL_GROUP_TOKENS; i += SIMD_LANES) {
         simd_int pair, none;
         codes_load(format, (uint32_t)call->k_bits, pairs + 2 * i, &pair, &none);
@@ -291,26 +288,105 @@ SIMD_INLINE void convert_k_last(const struct fixed_call *call, enum number_forma
 SIMD_INLINE void convert_k_codes(const struct fixed_call *call, enum number_format format, const char *k,
                                  const char *ahead, uint32_t lane)
 {
-    const uint32_t dim = call->attend->head_dim, bits = (uint32_t)call->k_bits, step = format == NF_INT4 ? 4 : 2;
+    const uint32_t dim = call->attend->head_dim, bits = (uint32_t)call->k_bits;
     const uint8_t *codes = (const uint8_t *)k + CACHE_SCALE_BYTES;
     int32_t *out = call->k + lane;
-    uint32_t left = dim;
     prefetch_group(ahead, kernel_k_group_bytes(format, dim));
     for (uint32_t i = 0; i < KERNEL_GROUP_TOKENS; i += SIMD_LANES)
         simd_store(call->k_scale + lane + i,
                    simd_mul(simd_load_f16((const uint16_t *)k + i), simd_set(code_unit(format, bits))));
-    /* Of int4 three d are as four: the query has a zero for the one that is not there. */
-    for (; left > step / 2; left -= left < step ? left : step, codes += 2 * KERNEL_GROUP_TOKENS) {
+    for (uint32_t d = 0; d + 2 <= dim; d += 2, codes += 2 * KERNEL_GROUP_TOKENS, out += CHUNK_KEYS) {
 #pragma GCC unroll 2
         for (uint32_t i = 0; i < KERNEL_GROUP_TOKENS; i += SIMD_LANES) {
-            simd_int first, second;
-            codes_load(format, bits, codes + 2 * i, &first, &second);
+            simd_int first, none;
+            codes_load(format, bits, codes + 2 * i, &first, &none);
             simd_int_store(out + i, first);
-            if (format == NF_INT4) simd_int_store(out + CHUNK_KEYS + i, second);
         }
-        out += step / 2 * CHUNK_KEYS;
     }
-    if (left) convert_k_last(call, format, codes, out);
+    if (dim % 2) convert_k_last(call, format, codes, out);
+}
+
+/* ---- K in int4 ----------------------------------------------------------------------------------------------------- */
+
+#define STEP_BITS 4        /* that a step has more than a number */
+#define AFFINE_BITS_MAX 13 /* a step is at most 2 * 2^bits / 15, and has to fit 16 bits with those 4 */
+#define AFFINE_ROOM 1.002f /* what rounding may add, of queries too, is less */
+
+SIMD_INLINE simd f16_load_up_to(const char *numbers, uint32_t at, uint32_t dim)
+{
+    const uint16_t *p = (const uint16_t *)numbers + at;
+    return dim - at < SIMD_LANES ? simd_load_f16_first(p, dim - at) : simd_load_f16(p);
+}
+
+/* Steps and least numbers of a pair of groups as integers, and their keys' scale; `lane`: the pair's first key in the chunk. */
+SIMD_INLINE void affine_open(const struct fixed_call *call, const char *pair, uint32_t lane)
+{
+    const uint32_t dim = call->attend->head_dim;
+    const char *steps = pair + cache_k_code_bytes(dim), *least = steps + kernel_k_group_bytes(NF_INT4, dim);
+    simd most = simd_set(F16_LEAST);
+    for (uint32_t d = 0; d < dim; d += SIMD_LANES) {
+        simd low = f16_load_up_to(least, d, dim), high = simd_fma(f16_load_up_to(steps, d, dim), simd_set(15), low);
+        most = simd_max(simd_max(simd_absolute(low), simd_absolute(high)), most);
+    }
+    const float top = simd_top(most) * AFFINE_ROOM;
+    uint32_t bits;
+    memcpy(&bits, &top, sizeof bits);
+    const int32_t power = call->k_bits - 1 - ((int32_t)(bits >> 23) - 127);
+    const simd low_scale = simd_set(power_of_2(power)), step_scale = simd_set(power_of_2(power + STEP_BITS));
+    for (uint32_t d = 0; d < dim; d += SIMD_LANES) {
+        simd_store_i16(call->k_step + d, simd_to_int(simd_mul(f16_load_up_to(steps, d, dim), step_scale)));
+        simd_store_i16(call->k_least + d, simd_to_int(simd_mul(f16_load_up_to(least, d, dim), low_scale)));
+    }
+    for (uint32_t i = 0; i < KERNEL_CLOSED_TOKENS; i += SIMD_LANES)
+        simd_store(call->k_scale + lane + i, simd_set(power_of_2(-power)));
+}
+
+/* The numbers of two d in all lanes. */
+SIMD_INLINE simd_int both_set(const int16_t *numbers)
+{
+    int32_t both;
+    memcpy(&both, numbers, sizeof both);
+    return simd_int_set(both);
+}
+
+/* Codes of 4 or less d, which lie in 32 bytes: of those that are not there the step and the least number are 0. */
+SIMD_INLINE void affine_load(const struct fixed_call *call, const uint8_t *codes, uint32_t d, simd_int *first,
+                             simd_int *second)
+{
+    const simd_int half = both_set(call->k_step + d), other = both_set(call->k_step + d + 2);
+    simd_int_load_nibbles(codes, first, second);
+    *first = simd_int_affine(*first, half, both_set(call->k_least + d));
+    *second = simd_int_affine(*second, other, both_set(call->k_least + d + 2));
+}
+
+/* A group whose pair was opened. */
+SIMD_INLINE void convert_k_affine(const struct fixed_call *call, enum number_format format, const char *k,
+                                  const char *ahead, uint32_t lane)
+{
+    const uint32_t dim = call->attend->head_dim;
+    const uint8_t *codes = (const uint8_t *)k;
+    int32_t *out = call->k + lane;
+    uint32_t d = 0;
+    simd_int first, second;
+    prefetch_group(ahead, kernel_k_group_bytes(format, dim));
+    for (; d + 2 < dim; d += 4, codes += 2 * KERNEL_GROUP_TOKENS, out += 2 * CHUNK_KEYS) {
+#pragma GCC unroll 2
+        for (uint32_t i = 0; i < KERNEL_GROUP_TOKENS; i += SIMD_LANES) {
+            affine_load(call, codes + 2 * i, d, &first, &second);
+            simd_int_store(out + i, first);
+            simd_int_store(out + CHUNK_KEYS + i, second);
+        }
+    }
+    if (d >= dim) return;
+    uint8_t pairs[2 * KERNEL_GROUP_TOKENS]; /* the last two d, or one */
+    for (uint32_t i = 0; i < KERNEL_GROUP_TOKENS; i++) {
+        pairs[2 * i] = codes[i] & 15;
+        pairs[2 * i + 1] = codes[i] >> 4;
+    }
+    for (uint32_t i = 0; i < KERNEL_GROUP_TOKENS; i += SIMD_LANES) {
+        affine_load(call, pairs + 2 * i, d, &first, &second);
+        simd_int_store(out + i, first);
+    }
 }
 
 /* A row's scale s as f * 2^-n, |f| in [least, 2 * least), for the 16 rows of a group; f is 0 for a row of zeros. */
@@ -365,17 +441,17 @@ SIMD_INLINE void convert_v_codes(const struct fixed_call *call, enum number_form
     case format:                                            \
         convert(call, format, (rows)[g], (ahead)[g], lane); \
         break;
-#define CONVERT_SWITCH(wanted, elements, codes, rows, ahead) \
-    switch (wanted) {                                        \
-        CONVERT_CASE(NF_F32, elements, rows, ahead)          \
-        CONVERT_CASE(NF_F16, elements, rows, ahead)          \
-        CONVERT_CASE(NF_BF16, elements, rows, ahead)         \
-        CONVERT_CASE(NF_FP8_E4M3, codes, rows, ahead)        \
-        CONVERT_CASE(NF_FP8_E5M2, codes, rows, ahead)        \
-        CONVERT_CASE(NF_INT8, codes, rows, ahead)            \
-        CONVERT_CASE(NF_INT4, codes, rows, ahead)            \
-    default:                                                 \
-        ASSERT(!"a cache format");                           \
+#define CONVERT_SWITCH(wanted, elements, codes, int4, rows, ahead) \
+    switch (wanted) {                                              \
+        CONVERT_CASE(NF_F32, elements, rows, ahead)                \
+        CONVERT_CASE(NF_F16, elements, rows, ahead)                \
+        CONVERT_CASE(NF_BF16, elements, rows, ahead)               \
+        CONVERT_CASE(NF_FP8_E4M3, codes, rows, ahead)              \
+        CONVERT_CASE(NF_FP8_E5M2, codes, rows, ahead)              \
+        CONVERT_CASE(NF_INT8, codes, rows, ahead)                  \
+        CONVERT_CASE(NF_INT4, int4, rows, ahead)                   \
+    default:                                                       \
+        ASSERT(!"a cache format");                                 \
     }
 
 /* The groups of chunk `chunk` of a segment whose bits are set in `groups`. */
@@ -385,7 +461,12 @@ static void convert_chunk(const struct fixed_call *call, const struct segment *s
     for (uint32_t i = 0; i < CHUNK_GROUPS; i++) {
         const uint32_t g = chunk * CHUNK_GROUPS + i, lane = i * KERNEL_GROUP_TOKENS;
         if (!(groups >> i & 1)) continue;
-        CONVERT_SWITCH(a->k_format, convert_k_elements, convert_k_codes, segment->groups.k, segment->k_ahead)
-        CONVERT_SWITCH(a->v_format, convert_v_elements, convert_v_codes, segment->groups.v, segment->v_ahead)
+        if (a->k_format == NF_INT4 && (i % 2 == 0 || !(groups >> (i - 1) & 1)))
+            affine_open(call, attend_k_pair(a, &segment->groups, g),
+                        lane / KERNEL_CLOSED_TOKENS * KERNEL_CLOSED_TOKENS);
+        CONVERT_SWITCH(a->k_format, convert_k_elements, convert_k_codes, convert_k_affine, segment->groups.k,
+                       segment->k_ahead)
+        CONVERT_SWITCH(a->v_format, convert_v_elements, convert_v_codes, convert_v_codes, segment->groups.v,
+                       segment->v_ahead)
     }
 }

@@ -9,7 +9,9 @@
  *   k      elements: each row times 2^n so that its largest magnitude lies in [2^(b - 1), 2^b), where
  *          2^b * sqrt(head_dim) <= 2^16: by Cauchy and Schwarz no partial sum of q.k reaches 2^31
  *          fp8: the largest number that is written, times a power of two, is 1.75 * 2^(b - 1)
- *          int8 and int4: at most 127, so that q.k stays below 2^15 * 127 * sqrt(head_dim), 2^31 from head_dim 266,000 on
+ *          int8: at most 127, so that q.k stays below 2^15 * 127 * sqrt(head_dim), 2^31 from head_dim 266,000 on
+ *          int4: code * step + least, the step with 4 more bits, times the power of two for which the largest magnitude that
+ *          any channel of the pair of groups can have is just below 2^b
  *   v      elements: each row times 2^n so that its largest magnitude lies in [2^12, 2^13); fp8: 1.75 * 2^12; int8 and
  *          int4: at most 127
  *   p      2^n leaves the integers of V through the weights: with t = score - n in base 2, the weight of a key is
@@ -43,16 +45,18 @@ struct fixed_call {
     float *q_scale;                  /* [rows] what a row's integers are to be multiplied with */
     float *maximum, *sum, *values;   /* the segment's partial: [rows], [rows], [rows][columns] */
     /* the chunk */
-    int32_t *k;      /* [q_pairs][CHUNK_KEYS] two int16 of d each */
-    int32_t *v;      /* [CHUNK_KEYS / 2][columns] two int16 of adjacent keys each */
-    float *k_scale;  /* [CHUNK_KEYS] */
-    float *v_power;  /* [CHUNK_KEYS] n */
-    float *v_scale;  /* [CHUNK_KEYS] 2^n */
-    float *v_factor; /* [CHUNK_KEYS] f; 1 for elements */
-    float *scores;   /* [ATTEND_TILE_ROWS][CHUNK_KEYS] */
-    int16_t *p;      /* [ATTEND_TILE_ROWS][CHUNK_KEYS] */
-    float *offset_q; /* tiles like q, each part [offset_dims][rows], times the scale of scores; or NULL */
-    float *offsets;  /* [rows][ATTEND_SEGMENT_GROUPS] of a segment */
+    int32_t *k;                /* [q_pairs][CHUNK_KEYS] two int16 of d each */
+    int32_t *v;                /* [CHUNK_KEYS / 2][columns] two int16 of adjacent keys each */
+    float *k_scale;            /* [CHUNK_KEYS] */
+    int16_t *k_step, *k_least; /* [head_dim in whole vectors] of a pair of groups in int4 */
+    float *v_power;            /* [CHUNK_KEYS] n */
+    float *v_scale;            /* [CHUNK_KEYS] 2^n */
+    float *v_factor;           /* [CHUNK_KEYS] f; 1 for elements */
+    float *scores;             /* [ATTEND_TILE_ROWS][CHUNK_KEYS] */
+    int16_t *p;                /* [ATTEND_TILE_ROWS][CHUNK_KEYS] */
+    float *offset_q;           /* tiles like q, each part [group_dims][rows], times the scale of scores; or NULL */
+    float *offsets;            /* [rows][ATTEND_SEGMENT_GROUPS] of a segment; or NULL */
+    float *key_q;              /* [rows][KERNEL_OFFSET_KEY_DIMS], times the scale of scores; or NULL */
 };
 
 #include "kernel/attention_convert.h"
@@ -100,6 +104,7 @@ struct fixed_tile {
     uint32_t row, rows;              /* first row, and how many */
     uint32_t group_begin, group_end; /* groups of the chunk that any row sees, and those between */
     uint32_t first_group;            /* of the chunk, in its segment */
+    const float *key_table;          /* of offsets, from the chunk's first group on; or NULL */
     uint64_t seen[ATTEND_TILE_ROWS]; /* bit i: whether each row sees key i of the chunk */
 };
 
@@ -168,24 +173,26 @@ SIMD_INLINE simd fixed_exp2(simd t)
 }
 
 /* Scores in vectors [begin, end) of a row to weights; the largest score, and the sum of the weights. `offsets`: what is added
- * to the scores of each of its groups, or NULL. `factors` false: all are 1. */
+ * to the scores, or NULL; `keyed` false: the same to all of a group. `factors` false: all are 1. */
 SIMD_INLINE float softmax_vectors(const struct fixed_call *call, const uint32_t begin, const uint32_t end,
-                                  const bool edges, const uint64_t seen, const bool factors, const float *offsets,
-                                  const float *scores, int16_t *weights, float *top)
+                                  const bool edges, const uint64_t seen, const bool factors,
+                                  const struct row_offsets *offsets, const bool keyed, const float *scores,
+                                  int16_t *weights, float *top)
 {
     const float softcap = call->attend->softcap;
-    simd t[CHUNK_VECTORS], most = simd_set(ALMOST_NOTHING), sum = simd_set(0);
+    simd t[CHUNK_VECTORS], added[CHUNK_VECTORS], most = simd_set(ALMOST_NOTHING), sum = simd_set(0);
+    if (offsets && keyed) offsets_at(offsets, 0, begin, end, added);
 #pragma GCC unroll 8
     for (uint32_t i = begin; i < end; i++) {
         const uint32_t lane = i * SIMD_LANES;
-        const uint32_t group = lane / KERNEL_GROUP_TOKENS;
         simd score = simd_load(scores + lane), n = simd_load(call->v_power + lane),
              scale = simd_load(call->k_scale + lane);
+        if (offsets && !keyed) added[i] = simd_set(offsets->groups[i / GROUP_VECTORS]);
         if (softcap > 0) {
-            score = offsets ? simd_fma(score, scale, simd_set(offsets[group])) : simd_mul(score, scale);
+            score = offsets ? simd_fma(score, scale, added[i]) : simd_mul(score, scale);
             score = simd_fms(simd_tanh(score), simd_set((float)((double)softcap * SIMD_LOG2_E)), n);
         } else {
-            if (offsets) n = simd_sub(n, simd_set(offsets[group]));
+            if (offsets) n = simd_sub(n, added[i]);
             score = simd_fms(score, scale, n);
         }
         if (edges) score = simd_where_bits(seen >> lane, score, simd_set(NOTHING));
@@ -209,18 +216,25 @@ SIMD_INLINE float softmax_vectors(const struct fixed_call *call, const uint32_t 
 static float fixed_softmax(const struct fixed_tile *tile, uint32_t r, float *top)
 {
     const uint64_t seen = tile->seen[r];
-    const float *scores = tile->call->scores + r * CHUNK_KEYS;
-    const float *offsets = NULL;
-    if (tile->call->offset_q)
-        offsets = tile->call->offsets + (uint64_t)(tile->row + r) * ATTEND_SEGMENT_GROUPS + tile->first_group;
-    int16_t *weights = tile->call->p + r * CHUNK_KEYS;
+    const struct fixed_call *call = tile->call;
+    const float *scores = call->scores + r * CHUNK_KEYS;
+    const struct row_offsets all = {
+        .groups = call->offsets ? call->offsets + (uint64_t)(tile->row + r) * ATTEND_SEGMENT_GROUPS + tile->first_group
+                                : NULL,
+        .keys = tile->key_table,
+        .key_q = call->key_q ? call->key_q + (uint64_t)(tile->row + r) * KERNEL_OFFSET_KEY_DIMS : NULL,
+        .key_dims = call->attend->offset.key_dims};
+    const struct row_offsets *offsets = call->attend->offset.q ? &all : NULL;
+    int16_t *weights = call->p + r * CHUNK_KEYS;
     if (~seen) /* a chunk at an edge */
-        return softmax_vectors(tile->call, tile->group_begin * GROUP_VECTORS, tile->group_end * GROUP_VECTORS, true,
-                               seen, true, offsets, scores, weights, top);
-    if (offsets) return softmax_vectors(tile->call, 0, CHUNK_VECTORS, false, seen, true, offsets, scores, weights, top);
-    if (cache_coded(tile->call->attend->v_format))
-        return softmax_vectors(tile->call, 0, CHUNK_VECTORS, false, seen, true, NULL, scores, weights, top);
-    return softmax_vectors(tile->call, 0, CHUNK_VECTORS, false, seen, false, NULL, scores, weights, top);
+        return softmax_vectors(call, tile->group_begin * GROUP_VECTORS, tile->group_end * GROUP_VECTORS, true, seen,
+                               true, offsets, true, scores, weights, top);
+    if (offsets && all.key_dims)
+        return softmax_vectors(call, 0, CHUNK_VECTORS, false, seen, true, &all, true, scores, weights, top);
+    if (offsets) return softmax_vectors(call, 0, CHUNK_VECTORS, false, seen, true, &all, false, scores, weights, top);
+    if (cache_coded(call->attend->v_format))
+        return softmax_vectors(call, 0, CHUNK_VECTORS, false, seen, true, NULL, false, scores, weights, top);
+    return softmax_vectors(call, 0, CHUNK_VECTORS, false, seen, false, NULL, false, scores, weights, top);
 }
 
 /* values = values * keep + (sum over the pairs of p * v) * take, for two vectors of columns at most. */
@@ -355,8 +369,8 @@ OUT_OF_LINE static void fixed_offsets(const struct fixed_call *call, const struc
     uint32_t tiles = (call->rows + ATTEND_TILE_ROWS - 1) / ATTEND_TILE_ROWS;
     for (uint32_t t = 0; t < tiles; t++) {
         uint32_t row = part_begin(call->rows, tiles, t), rows = part_begin(call->rows, tiles, t + 1) - row;
-        tile_offsets(rows, a->offset_dims, call->offset_q + (uint64_t)row * a->offset_dims, offset_segment(a, segment),
-                     groups->range, call->offsets + (uint64_t)row * ATTEND_SEGMENT_GROUPS);
+        tile_offsets(rows, a->offset.group_dims, call->offset_q + (uint64_t)row * a->offset.group_dims,
+                     offset_segment(a, segment), groups->range, call->offsets + (uint64_t)row * ATTEND_SEGMENT_GROUPS);
     }
 }
 
@@ -370,15 +384,17 @@ static void fixed_segment(struct fixed_call *call, struct segment *segment, cons
         call->maximum[row] = NOTHING;
         call->sum[row] = 0;
     }
-    if (call->offset_q) fixed_offsets(call, &segment->groups, index);
+    if (call->offsets) fixed_offsets(call, &segment->groups, index);
     memset(call->values, 0, (uint64_t)call->rows * call->columns * sizeof *call->values);
     for (uint32_t chunk = 0; chunk < KERNEL_SEGMENT_TOKENS / CHUNK_KEYS; chunk++) {
         uint32_t groups = segment->groups.seen >> chunk * CHUNK_GROUPS & ((1u << CHUNK_GROUPS) - 1);
         if (!groups) continue;
         convert_chunk(call, segment, chunk, groups);
         for (uint32_t t = 0; t < tiles; t++) {
-            struct fixed_tile tile = {
-                .call = call, .row = part_begin(call->rows, tiles, t), .first_group = chunk * CHUNK_GROUPS};
+            struct fixed_tile tile = {.call = call,
+                                      .row = part_begin(call->rows, tiles, t),
+                                      .first_group = chunk * CHUNK_GROUPS,
+                                      .key_table = key_table(a, index, chunk * CHUNK_GROUPS)};
             tile.rows = part_begin(call->rows, tiles, t + 1) - tile.row;
             if (fixed_seen(&tile, index, chunk * CHUNK_KEYS)) fixed_tile_attend(&tile);
         }
@@ -391,12 +407,14 @@ static void fixed_segment(struct fixed_call *call, struct segment *segment, cons
 
 static void fixed_queries(const struct fixed_call *call)
 {
+    if (call->key_q) key_queries(call->attend, 0, call->rows, call->key_q);
     uint32_t tiles = (call->rows + ATTEND_TILE_ROWS - 1) / ATTEND_TILE_ROWS;
     for (uint32_t t = 0; t < tiles; t++) {
         uint32_t row = part_begin(call->rows, tiles, t), tile_rows = part_begin(call->rows, tiles, t + 1) - row;
         uint32_t parts = (tile_rows + SIMD_TILE_ROWS - 1) / SIMD_TILE_ROWS;
         if (call->offset_q)
-            offset_queries(call->attend, row, tile_rows, call->offset_q + (uint64_t)row * call->attend->offset_dims);
+            offset_queries(call->attend, row, tile_rows,
+                           call->offset_q + (uint64_t)row * call->attend->offset.group_dims);
         for (uint32_t part = 0; part < parts; part++) {
             uint32_t first = part_begin(tile_rows, parts, part), rows = part_begin(tile_rows, parts, part + 1) - first;
             int32_t *out = call->q + (uint64_t)(row + first) * call->q_pairs;
@@ -413,6 +431,7 @@ static void fixed_open(struct fixed_call *call, const struct kernel_attend *atte
                                 .q_pairs = (attend->head_dim + 1) / 2,
                                 .columns = (uint32_t)round_up(attend->value_dim, SIMD_LANES)};
     for (call->k_bits = 15; (uint64_t)1 << (2 * (16 - call->k_bits)) < attend->head_dim;) call->k_bits--;
+    if (attend->k_format == NF_INT4 && call->k_bits > AFFINE_BITS_MAX) call->k_bits = AFFINE_BITS_MAX;
     /* Sizes as in kernel_attend_scratch_floats. */
     uint64_t rows = round_up(call->rows, 16), columns = round_up(attend->value_dim, 16);
     call->k_scale = scratch;
@@ -423,14 +442,21 @@ static void fixed_open(struct fixed_call *call, const struct kernel_attend *atte
     call->p = (int16_t *)(void *)(call->scores + ATTEND_TILE_ROWS * CHUNK_KEYS);
     call->k = (int32_t *)(void *)(call->p + ATTEND_TILE_ROWS * CHUNK_KEYS);
     call->v = call->k + CHUNK_KEYS * (uint64_t)call->q_pairs;
-    call->q_scale = (float *)(void *)(call->v + CHUNK_KEYS / 2 * columns);
+    call->k_step = (int16_t *)(void *)(call->v + CHUNK_KEYS / 2 * columns);
+    call->k_least = call->k_step + round_up(attend->head_dim, 32);
+    call->q_scale = (float *)(void *)(call->k_least + round_up(attend->head_dim, 32));
     call->maximum = call->q_scale + rows;
     call->sum = call->maximum + rows;
     call->values = call->sum + rows;
     call->q = (int32_t *)(void *)(call->values + rows * columns);
-    if (attend->offset_q) {
-        call->offsets = (float *)(void *)(call->q + rows * call->q_pairs);
-        call->offset_q = call->offsets + rows * ATTEND_SEGMENT_GROUPS;
+    float *left = (float *)(void *)(call->q + rows * call->q_pairs);
+    if (attend->offset.q && attend->offset.key_dims) {
+        call->key_q = left;
+        left += rows * KERNEL_OFFSET_KEY_DIMS;
+    }
+    if (attend->offset.q && attend->offset.group_dims) {
+        call->offsets = left;
+        call->offset_q = left + rows * ATTEND_SEGMENT_GROUPS;
     }
     /* Groups between the sinks and the window are not converted: what they hold is multiplied by 0, so it has to be finite. */
     memset(call->v_scale, 0, 2 * CHUNK_KEYS * sizeof *call->v_scale);

@@ -7,12 +7,13 @@
  *   int8 fp8      16 f16 scales, then
  *                 K [head_dim / 2][16 tokens][2]         V [8][value_dim][2 tokens]: pairs of d, or of tokens, as
  *                 and [16 tokens] of an odd last d       vpdpwssd takes them once they are widened
- *   int4          16 f16 scales, then
- *                 K [head_dim / 4][16 tokens][2]: of     V [4][value_dim][2 tokens]: of four tokens the first two in
- *                 four d the first two in the low        the low nibbles, the others in the high ones (for an odd
- *                 nibbles, the others in the high ones;  value_dim 8 bytes are left)
+ *   int4          K [head_dim / 4][16 tokens][2]: of     V 16 f16 scales, then [4][value_dim][2 tokens]: of four
+ *                 four d the first two in the low        tokens the first two in the low nibbles, the others in
+ *                 nibbles, the others in the high ones;  the high ones (for an odd value_dim 8 bytes are left)
  *                 of the last: three d the same, one or
- *                 two [16 tokens], the second d high */
+ *                 two [16 tokens], the second d high;
+ *                 then [head_dim] f16: in even groups the
+ *                 steps of the pair, in odd ones the least */
 #ifndef KERNEL_ATTENTION_INTERNAL_H
 #define KERNEL_ATTENTION_INTERNAL_H
 #include "kernel/kernel.h"
@@ -45,6 +46,12 @@ extern const int8_t cache_int4_levels[16];
 static inline bool cache_coded(enum number_format format)
 {
     return format > NF_COUNT;
+}
+
+/* Of K in int4: bytes of a group before its steps or least numbers. */
+static inline uint64_t cache_k_code_bytes(uint32_t dim)
+{
+    return (uint64_t)KERNEL_GROUP_TOKENS * ((dim + 1) / 2);
 }
 
 /* Where a code lies: the byte, counted from the group's first code, and for int4 by how much it is shifted there. */
@@ -110,13 +117,22 @@ static inline uint64_t attend_window_begin(const struct kernel_attend *attend, u
     return attend->window && keys > attend->window ? keys - attend->window : 0;
 }
 
+/* Of keys [first, end), absolute, those in `segment` that the call may see. */
+static inline struct attend_range attend_bounded(const struct kernel_attend *attend, uint64_t first, uint64_t end,
+                                                 uint32_t segment)
+{
+    if (first < attend->key_begin) first = attend->key_begin;
+    if (attend->key_end && end > attend->key_end) end = attend->key_end;
+    return attend_in_segment(first, end, segment);
+}
+
 /* The keys of `segment` that query token `token` sees. */
 static inline struct attend_keys attend_visible(const struct kernel_attend *attend, uint32_t token, uint32_t segment)
 {
     uint64_t first = attend_window_begin(attend, token), end = (uint64_t)attend->position + token + 1;
     return (struct attend_keys){
-        {[ATTEND_SINKS] = attend_in_segment(0, attend->sinks < first ? attend->sinks : first, segment),
-         [ATTEND_WINDOW] = attend_in_segment(first, end, segment)}};
+        {[ATTEND_SINKS] = attend_bounded(attend, 0, attend->sinks < first ? attend->sinks : first, segment),
+         [ATTEND_WINDOW] = attend_bounded(attend, first, end, segment)}};
 }
 
 /* From the first key to the last, those between the sinks and the window included; empty when there are none. */
@@ -143,6 +159,13 @@ static inline uint64_t attend_bits(const struct attend_keys *keys, uint32_t firs
             attend_bits_below(end > first ? end - first : 0) & ~attend_bits_below(begin > first ? begin - first : 0);
     }
     return bits;
+}
+
+/* The even group of the pair that group `g` of the segment, seen, is one of: they lie side by side. */
+static inline const char *attend_k_pair(const struct kernel_attend *attend, const struct attend_groups *groups,
+                                        uint32_t g)
+{
+    return groups->k[g] - g % 2 * kernel_k_group_bytes(attend->k_format, attend->head_dim);
 }
 
 /* Fills the groups of the keys of `segment` that any query of the call sees. Asserts that the spans hold them all.

@@ -32,7 +32,8 @@ void kernel_kv_write_ref(enum number_format k_format, enum number_format v_forma
                          const float *v, uint64_t v_stride, uint32_t value_dim)
 {
     ASSERT(kernel_cache_format(k_format) && kernel_cache_format(v_format));
-    if (cache_coded(k_format)) coded_rows_write(k_format, true, k_groups, first_slot, count, k, k_stride, head_dim);
+    if (cache_coded(k_format) && k_format != NF_INT4)
+        coded_rows_write(k_format, true, k_groups, first_slot, count, k, k_stride, head_dim);
     if (cache_coded(v_format)) coded_rows_write(v_format, false, v_groups, first_slot, count, v, v_stride, value_dim);
     for (uint32_t i = 0; i < count; i++) {
         uint64_t group = (first_slot + i) / KERNEL_GROUP_TOKENS, lane = (first_slot + i) % KERNEL_GROUP_TOKENS;
@@ -44,25 +45,54 @@ void kernel_kv_write_ref(enum number_format k_format, enum number_format v_forma
     }
 }
 
+void kernel_k_close_ref(enum number_format format, void *k_groups, const void *exact_groups, uint32_t head_dim)
+{
+    ASSERT(format == NF_INT4);
+    const uint64_t exact_bytes = kernel_k_group_bytes(NF_F16, head_dim);
+    memset(k_groups, 0, 2 * kernel_k_group_bytes(format, head_dim));
+    for (uint32_t d = 0; d < head_dim; d++) {
+        const char *from = (const char *)exact_groups + number_format_bytes(NF_F16, KERNEL_GROUP_TOKENS) * d;
+        float x[KERNEL_CLOSED_TOKENS];
+        number_format_decode(NF_F16, from, x, KERNEL_GROUP_TOKENS);
+        number_format_decode(NF_F16, from + exact_bytes, x + KERNEL_GROUP_TOKENS, KERNEL_GROUP_TOKENS);
+        channel_close(x, k_groups, head_dim, d);
+    }
+}
+
 /* One query row: token and head of the call. */
 struct query {
     const struct kernel_attend *attend;
     uint32_t token, head, segment;
 };
 
+static float key_offset(const struct query *query, uint32_t key)
+{
+    const struct kernel_offset *o = &query->attend->offset;
+    const float *q = o->q + query->token * o->q_token_stride + (uint64_t)query->head * (o->group_dims + o->key_dims);
+    const uint64_t group = (uint64_t)query->segment * ATTEND_SEGMENT_GROUPS + key / KERNEL_GROUP_TOKENS;
+    float sum = 0;
+    for (uint32_t i = 0; i < o->group_dims; i++)
+        sum += q[i] * o->groups[((uint64_t)query->segment * o->group_dims + i) * ATTEND_SEGMENT_GROUPS +
+                                key / KERNEL_GROUP_TOKENS];
+    for (uint32_t i = 0; i < o->key_dims; i++)
+        sum +=
+            q[o->group_dims + i] * o->keys[(group * o->key_dims + i) * KERNEL_GROUP_TOKENS + key % KERNEL_GROUP_TOKENS];
+    return sum;
+}
+
 static float score(const struct query *query, const struct attend_groups *groups, uint32_t key, float *row)
 {
     const struct kernel_attend *a = query->attend;
     const float *q = a->q + query->token * a->q_token_stride + (uint64_t)query->head * a->head_dim;
     float dot = 0;
-    kernel_k_row_decode(a->k_format, groups->k[key / KERNEL_GROUP_TOKENS], key % KERNEL_GROUP_TOKENS, a->head_dim, row);
+    if (a->k_format == NF_INT4)
+        kernel_k_row_decode(a->k_format, attend_k_pair(a, groups, key / KERNEL_GROUP_TOKENS),
+                            key % KERNEL_CLOSED_TOKENS, a->head_dim, row);
+    else
+        kernel_k_row_decode(a->k_format, groups->k[key / KERNEL_GROUP_TOKENS], key % KERNEL_GROUP_TOKENS, a->head_dim,
+                            row);
     for (uint32_t d = 0; d < a->head_dim; d++) dot += q[d] * row[d];
-    if (a->offset_q) {
-        const float *table = a->offset_table + (uint64_t)query->segment * a->offset_dims * ATTEND_SEGMENT_GROUPS;
-        table += key / KERNEL_GROUP_TOKENS;
-        q = a->offset_q + query->token * a->offset_q_token_stride + (uint64_t)query->head * a->offset_dims;
-        for (uint32_t i = 0; i < a->offset_dims; i++) dot += q[i] * table[i * ATTEND_SEGMENT_GROUPS];
-    }
+    if (a->offset.q) dot += key_offset(query, key);
     dot *= a->scale;
     return a->softcap > 0 ? a->softcap * tanhf(dot / a->softcap) : dot;
 }

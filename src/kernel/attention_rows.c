@@ -11,21 +11,27 @@ bool kernel_cache_format(enum number_format format)
     return format == NF_F32 || format == NF_F16 || format == NF_BF16 || (cache_coded(format) && format < NF_CACHE_END);
 }
 
-uint64_t kernel_row_bytes(enum number_format format, uint32_t dim)
+uint64_t kernel_v_row_bytes(enum number_format format, uint32_t value_dim)
 {
     ASSERT(kernel_cache_format(format));
-    if (!cache_coded(format)) return number_format_bytes(format, dim);
-    return (format == NF_INT4 ? ((uint64_t)dim + 1) / 2 : dim) + sizeof(uint16_t);
-}
-
-uint64_t kernel_k_group_bytes(enum number_format format, uint32_t head_dim)
-{
-    return KERNEL_GROUP_TOKENS * kernel_row_bytes(format, head_dim);
+    if (!cache_coded(format)) return number_format_bytes(format, value_dim);
+    return (format == NF_INT4 ? ((uint64_t)value_dim + 1) / 2 : value_dim) + sizeof(uint16_t);
 }
 
 uint64_t kernel_v_group_bytes(enum number_format format, uint32_t value_dim)
 {
-    return KERNEL_GROUP_TOKENS * kernel_row_bytes(format, value_dim);
+    return KERNEL_GROUP_TOKENS * kernel_v_row_bytes(format, value_dim);
+}
+
+uint64_t kernel_k_group_bytes(enum number_format format, uint32_t head_dim)
+{
+    if (format == NF_INT4) return cache_k_code_bytes(head_dim) + head_dim * sizeof(uint16_t);
+    return kernel_v_group_bytes(format, head_dim);
+}
+
+uint64_t kernel_k_row_bytes(enum number_format format, uint32_t head_dim)
+{
+    return (kernel_k_group_bytes(format, head_dim) + KERNEL_GROUP_TOKENS - 1) / KERNEL_GROUP_TOKENS;
 }
 
 static float code_value(enum number_format format, uint8_t code)
@@ -42,11 +48,21 @@ static float code_value(enum number_format format, uint8_t code)
     }
 }
 
-static float scale_at(const uint8_t *group, uint32_t token)
+static float f16_at(const uint8_t *numbers, uint32_t index)
 {
-    uint16_t scale;
-    memcpy(&scale, group + token * sizeof scale, sizeof scale);
-    return f16_to_f32(scale);
+    uint16_t number;
+    memcpy(&number, numbers + index * sizeof number, sizeof number);
+    return f16_to_f32(number);
+}
+
+/* A row of K in int4. */
+static void affine_row_decode(const uint8_t *group, uint32_t token, const uint8_t *steps, const uint8_t *least,
+                              uint32_t dim, float *out)
+{
+    for (uint32_t d = 0; d < dim; d++) {
+        struct cache_place place = cache_k_place(NF_INT4, dim, token, d);
+        out[d] = (float)(group[place.byte] >> place.shift & 15) * f16_at(steps, d) + f16_at(least, d);
+    }
 }
 
 void kernel_k_row_decode(enum number_format format, const void *k_groups, uint32_t slot, uint32_t head_dim, float *out)
@@ -54,11 +70,17 @@ void kernel_k_row_decode(enum number_format format, const void *k_groups, uint32
     const uint64_t bytes = kernel_k_group_bytes(format, head_dim);
     const uint8_t *group = (const uint8_t *)k_groups + slot / KERNEL_GROUP_TOKENS * bytes;
     const uint32_t token = slot % KERNEL_GROUP_TOKENS;
+    if (format == NF_INT4) {
+        const uint8_t *steps = (const uint8_t *)k_groups + slot / KERNEL_CLOSED_TOKENS * 2 * bytes;
+        steps += cache_k_code_bytes(head_dim);
+        affine_row_decode(group, token, steps, steps + bytes, head_dim, out);
+        return;
+    }
     for (uint32_t d = 0; d < head_dim; d++) {
         if (cache_coded(format)) {
             struct cache_place place = cache_k_place(format, head_dim, token, d);
             uint8_t code = (uint8_t)(group[CACHE_SCALE_BYTES + place.byte] >> place.shift);
-            out[d] = scale_at(group, token) * code_value(format, code);
+            out[d] = f16_at(group, token) * code_value(format, code);
         } else {
             uint64_t element = (uint64_t)d * KERNEL_GROUP_TOKENS + token;
             number_format_decode(format, group + number_format_bytes(format, element), out + d, 1);
@@ -78,6 +100,6 @@ void kernel_v_row_decode(enum number_format format, const void *v_groups, uint32
     for (uint32_t column = 0; column < value_dim; column++) {
         struct cache_place place = cache_v_place(format, value_dim, token, column);
         uint8_t code = (uint8_t)(group[CACHE_SCALE_BYTES + place.byte] >> place.shift);
-        out[column] = scale_at(group, token) * code_value(format, code);
+        out[column] = f16_at(group, token) * code_value(format, code);
     }
 }

@@ -137,7 +137,7 @@ static void k_write(enum number_format format, char *groups, uint32_t first_slot
 static void v_write(enum number_format format, char *groups, uint32_t first_slot, uint32_t count, const float *v,
                     uint64_t v_stride, uint32_t value_dim)
 {
-    uint64_t bytes = kernel_row_bytes(format, value_dim);
+    uint64_t bytes = kernel_v_row_bytes(format, value_dim);
     for (uint32_t i = 0; i < count; i++) {
         char *row = groups + (first_slot + i) * bytes;
         if (format == NF_F32)
@@ -152,14 +152,29 @@ void ATTEND_NAME(kv_write)(enum number_format k_format, enum number_format v_for
                            const float *v, uint64_t v_stride, uint32_t value_dim)
 {
     ASSERT(kernel_cache_format(k_format) && kernel_cache_format(v_format));
-    if (cache_coded(k_format))
+    if (cache_coded(k_format) && k_format != NF_INT4)
         coded_rows_write(k_format, true, k_groups, first_slot, count, k, k_stride, head_dim);
-    else
+    else if (k_format != NF_INT4)
         k_write(k_format, k_groups, first_slot, count, k, k_stride, head_dim);
     if (cache_coded(v_format))
         coded_rows_write(v_format, false, v_groups, first_slot, count, v, v_stride, value_dim);
     else
         v_write(v_format, v_groups, first_slot, count, v, v_stride, value_dim);
+}
+
+void ATTEND_NAME(k_close)(enum number_format format, void *k_groups, const void *exact_groups, uint32_t head_dim)
+{
+    ASSERT(format == NF_INT4);
+    const uint16_t *even = exact_groups, *odd = even + (uint64_t)head_dim * KERNEL_GROUP_TOKENS;
+    memset(k_groups, 0, 2 * kernel_k_group_bytes(format, head_dim));
+    for (uint32_t d = 0; d < head_dim; d++, even += KERNEL_GROUP_TOKENS, odd += KERNEL_GROUP_TOKENS) {
+        float x[KERNEL_CLOSED_TOKENS];
+        for (uint32_t i = 0; i < KERNEL_GROUP_TOKENS; i += SIMD_LANES) {
+            simd_store(x + i, simd_load_f16(even + i));
+            simd_store(x + KERNEL_GROUP_TOKENS + i, simd_load_f16(odd + i));
+        }
+        channel_close(x, k_groups, head_dim, d);
+    }
 }
 
 /* ---- scores ------------------------------------------------------------------------------------------------------ */
@@ -180,9 +195,9 @@ struct tile {
     float *q;      /* parts of SIMD_TILE_ROWS rows or less, each [head_dim][rows of the part], times the scale */
     float *scores; /* [rows][ATTEND_SCORE_STRIDE]; then the weights p */
     float *values; /* [rows][round_up(value_dim, 16)] */
-    float *offsets,
-        *offset_q; /* [ATTEND_SEGMENT_GROUPS] and [offset_dims][ATTEND_OFFSET_ROWS], where there are offsets */
-    const float *offset_table; /* from the segment's first group on */
+    /* where there are offsets: */
+    float *offsets, *offset_q; /* [rows][ATTEND_SEGMENT_GROUPS], and like q [group_dims][rows of the part] */
+    float *key_q;              /* [rows][KERNEL_OFFSET_KEY_DIMS] */
 };
 
 SIMD_INLINE void score_tile(const uint32_t rows, const uint32_t vectors, const float *q, const char *const *k,
@@ -257,7 +272,14 @@ static float score_scale(const struct kernel_attend *a)
     return (float)(a->softcap > 0 ? (double)a->scale / a->softcap : a->scale * SIMD_LOG2_E);
 }
 
-/* The offsets' queries of a tile's rows times the scale, in parts like the queries themselves: each [offset_dims][rows]. */
+/* Where the coefficients of the offsets of a row are. */
+static const float *offset_row(const struct kernel_attend *a, uint32_t row)
+{
+    const struct kernel_offset *o = &a->offset;
+    return o->q + row / a->group * o->q_token_stride + (uint64_t)(row % a->group) * (o->group_dims + o->key_dims);
+}
+
+/* Those of groups of a tile's rows times the scale, in parts like the queries themselves: each [group_dims][rows]. */
 static void offset_queries(const struct kernel_attend *a, uint32_t row, uint32_t rows, float *out)
 {
     const float scale = score_scale(a);
@@ -265,12 +287,55 @@ static void offset_queries(const struct kernel_attend *a, uint32_t row, uint32_t
     for (uint32_t part = 0; part < parts; part++) {
         uint32_t begin = part_begin(rows, parts, part), some = part_begin(rows, parts, part + 1) - begin;
         for (uint32_t r = 0; r < some; r++) {
-            const uint32_t at = row + begin + r, head = at % a->group;
-            const float *q = a->offset_q + at / a->group * a->offset_q_token_stride + (uint64_t)head * a->offset_dims;
-            for (uint32_t i = 0; i < a->offset_dims; i++) out[i * some + r] = q[i] * scale;
+            const float *q = offset_row(a, row + begin + r);
+            for (uint32_t i = 0; i < a->offset.group_dims; i++) out[i * some + r] = q[i] * scale;
         }
-        out += (uint64_t)some * a->offset_dims;
+        out += (uint64_t)some * a->offset.group_dims;
     }
+}
+
+/* Those of keys, of `rows` rows, times the scale. */
+static void key_queries(const struct kernel_attend *a, uint32_t row, uint32_t rows, float *out)
+{
+    const float scale = score_scale(a);
+    for (uint32_t r = 0; r < rows; r++, out += KERNEL_OFFSET_KEY_DIMS) {
+        const float *q = offset_row(a, row + r) + a->offset.group_dims;
+        for (uint32_t i = 0; i < a->offset.key_dims; i++) out[i] = q[i] * scale;
+    }
+}
+
+/* What is added to a row's scores, of consecutive groups. */
+struct row_offsets {
+    const float *groups; /* of each group; or NULL */
+    const float *keys;   /* the table, [groups][key_dims][KERNEL_GROUP_TOKENS] */
+    const float *key_q;  /* [key_dims] */
+    uint32_t key_dims;
+};
+
+/* Those of the keys in vectors [begin, end) from group `group` on: the group's, then one chain of multiply-adds. */
+SIMD_INLINE void offsets_at(const struct row_offsets *offsets, uint32_t group, const uint32_t begin, const uint32_t end,
+                            simd *sums)
+{
+    const uint64_t stride = (uint64_t)offsets->key_dims * KERNEL_GROUP_TOKENS;
+    const float *keys = offsets->keys + group * stride;
+#pragma GCC unroll 8
+    for (uint32_t v = begin; v < end; v++)
+        sums[v] = offsets->groups ? simd_set(offsets->groups[group + v / GROUP_VECTORS]) : simd_set(0);
+    for (uint32_t i = 0; i < offsets->key_dims; i++, keys += KERNEL_GROUP_TOKENS) {
+        const simd q = simd_set(offsets->key_q[i]);
+#pragma GCC unroll 8
+        for (uint32_t v = begin; v < end; v++) {
+            simd key = simd_load(keys + v / GROUP_VECTORS * stride + v % GROUP_VECTORS * SIMD_LANES);
+            sums[v] = simd_fma(q, key, sums[v]);
+        }
+    }
+}
+
+/* The keys' table from group `group` of a segment on. */
+static const float *key_table(const struct kernel_attend *a, uint32_t segment, uint32_t group)
+{
+    uint64_t groups = (uint64_t)segment * ATTEND_SEGMENT_GROUPS + group;
+    return a->offset.key_dims ? a->offset.keys + groups * a->offset.key_dims * KERNEL_GROUP_TOKENS : NULL;
 }
 
 /* One chain of multiply-adds for each row and group, i ascending. Lanes are groups. */
@@ -325,23 +390,24 @@ static void tile_offsets(uint32_t all, uint32_t dims, const float *q, const floa
 
 static const float *offset_segment(const struct kernel_attend *a, uint32_t segment)
 {
-    return a->offset_table + (uint64_t)segment * a->offset_dims * ATTEND_SEGMENT_GROUPS;
+    return a->offset.groups + (uint64_t)segment * a->offset.group_dims * ATTEND_SEGMENT_GROUPS;
 }
 
 /* ---- softmax ----------------------------------------------------------------------------------------------------- */
 
 /* Turns one row's scores into weights 2^(s - maximum) and returns their sum; keys that the row does not see, between its
- * first and its last and up to the edges of vectors, get the weight 0. `offsets`: what is added to the scores of each group,
- * ATTEND_OFFSET_ROWS apart, or NULL. */
-static float softmax_row(const struct kernel_attend *a, const float *offsets, float *scores,
+ * first and its last and up to the edges of vectors, get the weight 0. `offsets`: of the segment's groups, or NULL. */
+static float softmax_row(const struct kernel_attend *a, const struct row_offsets *offsets, float *scores,
                          const struct attend_keys *keys, float *maximum)
 {
     const struct attend_range range = attend_hull(keys);
     uint32_t begin = range.begin / SIMD_LANES * SIMD_LANES, end = (uint32_t)round_up(range.end, SIMD_LANES);
     simd none = simd_set(-INFINITY);
     for (uint32_t i = begin; offsets && i < end; i += SIMD_LANES) {
-        simd offset = simd_set(offsets[i / KERNEL_GROUP_TOKENS]);
-        simd_store(scores + i, simd_add(simd_load(scores + i), offset));
+        const uint32_t v = i / SIMD_LANES % GROUP_VECTORS;
+        simd sums[GROUP_VECTORS];
+        offsets_at(offsets, i / KERNEL_GROUP_TOKENS, v, v + 1, sums);
+        simd_store(scores + i, simd_add(simd_load(scores + i), sums[v]));
     }
     if (a->softcap > 0)
         for (uint32_t i = begin; i < end; i += SIMD_LANES)
@@ -558,18 +624,22 @@ static void tile_attend(const struct tile *tile, uint32_t segment, float *state)
     float maximum[ATTEND_TILE_ROWS], sum[ATTEND_TILE_ROWS];
     tile_queries(tile);
     tile_scores(tile);
-    if (a->offset_q) {
+    if (tile->offsets) {
         offset_queries(a, tile->row, tile->rows, tile->offset_q);
-        tile_offsets(tile->rows, a->offset_dims, tile->offset_q, offset_segment(a, segment),
+        tile_offsets(tile->rows, a->offset.group_dims, tile->offset_q, offset_segment(a, segment),
                      tile->segment->groups.range, tile->offsets);
     }
+    if (tile->key_q) key_queries(a, tile->row, tile->rows, tile->key_q);
+    struct row_offsets offsets = {tile->offsets, key_table(a, segment, 0), tile->key_q, a->offset.key_dims};
     for (uint32_t row = 0; row < tile->rows; row++) {
         maximum[row] = -INFINITY;
         sum[row] = 0;
         struct attend_range range = attend_hull(&tile->keys[row]);
         if (range.begin < range.end)
-            sum[row] = softmax_row(a, a->offset_q ? tile->offsets + row * ATTEND_SEGMENT_GROUPS : NULL,
-                                   tile->scores + row * ATTEND_SCORE_STRIDE, &tile->keys[row], &maximum[row]);
+            sum[row] = softmax_row(a, a->offset.q ? &offsets : NULL, tile->scores + row * ATTEND_SCORE_STRIDE,
+                                   &tile->keys[row], &maximum[row]);
+        if (offsets.groups) offsets.groups += ATTEND_SEGMENT_GROUPS;
+        if (offsets.key_q) offsets.key_q += KERNEL_OFFSET_KEY_DIMS;
     }
     memset(tile->values, 0, tile->rows * value_stride * sizeof(float));
     for (uint32_t part = 0; part < ATTEND_PARTS; part++) tile_values(tile, part);
@@ -612,9 +682,14 @@ static void float_segment(const struct kernel_attend *attend, struct segment *se
     tile.q = scratch;
     tile.scores = tile.q + ATTEND_TILE_ROWS * round_up(attend->head_dim, 16);
     tile.values = tile.scores + ATTEND_TILE_ROWS * ATTEND_SCORE_STRIDE;
-    if (attend->offset_q) {
-        tile.offsets = tile.values + ATTEND_TILE_ROWS * round_up(attend->value_dim, 16);
-        tile.offset_q = tile.offsets + ATTEND_TILE_ROWS * ATTEND_SEGMENT_GROUPS;
+    float *left = tile.values + ATTEND_TILE_ROWS * round_up(attend->value_dim, 16);
+    if (attend->offset.q && attend->offset.key_dims) {
+        tile.key_q = left;
+        left += ATTEND_TILE_ROWS * KERNEL_OFFSET_KEY_DIMS;
+    }
+    if (attend->offset.q && attend->offset.group_dims) {
+        tile.offsets = left;
+        tile.offset_q = left + ATTEND_TILE_ROWS * ATTEND_SEGMENT_GROUPS;
     }
     uint64_t rows = (uint64_t)attend->tokens * attend->group, tiles = (rows + ATTEND_TILE_ROWS - 1) / ATTEND_TILE_ROWS;
     segment_ahead(attend, segment, next);

@@ -2,7 +2,8 @@
  * every instruction set, with the same bytes in all of them (no sum's order and no rounding is the compiler's choice).
  *
  * A row's scale is an f16 not below what its largest magnitude asks for, and the codes are rounded (to nearest, ties to even)
- * with that f16 itself. The codes of int4 come from the scale, of 8 sizes and both signs, that misses the row least. */
+ * with that f16 itself. The codes of int4 come from the scale, of 8 sizes and both signs, that misses the row least; those of K
+ * from the range of the channel, of 16, that does. */
 #ifndef KERNEL_ATTENTION_WRITE_H
 #define KERNEL_ATTENTION_WRITE_H
 #include "kernel/attention_internal.h"
@@ -198,27 +199,12 @@ static void encode(enum number_format format, const float *row, uint32_t count, 
 
 /* ---- codes into their places ------------------------------------------------------------------------------------- */
 
-/* Elements [d, d + count) of a K row of `dim`, d a multiple of 4, all of them or up to the next multiple of 4. */
-static void k_place(enum number_format format, uint8_t *out, uint32_t token, uint32_t dim, uint32_t d, uint32_t count,
-                    const uint8_t *codes)
+/* Elements [d, d + count) of a K row of codes of 8 bits, d even, all of them or up to an even one. */
+static void k_place(uint8_t *out, uint32_t token, uint32_t d, uint32_t count, const uint8_t *codes)
 {
     uint32_t i = 0;
-    if (format != NF_INT4) {
-        for (; i + 2 <= count; i += 2) memcpy(out + (uint64_t)(d + i) * KERNEL_GROUP_TOKENS + token * 2, codes + i, 2);
-        if (i < count) out[(uint64_t)(d + i) * KERNEL_GROUP_TOKENS + token] = codes[i];
-        return;
-    }
-    for (; i < count; i += 4) {
-        uint8_t *unit = out + (uint64_t)(d + i) / 2 * KERNEL_GROUP_TOKENS;
-        const uint8_t next[4] = {codes[i], i + 1 < count ? codes[i + 1] : 0, i + 2 < count ? codes[i + 2] : 0,
-                                 i + 3 < count ? codes[i + 3] : 0};
-        if (dim - d - i < 3) {
-            unit[token] = (uint8_t)(next[0] | next[1] << 4);
-        } else {
-            unit[2 * token] = (uint8_t)(next[0] | next[2] << 4);
-            unit[2 * token + 1] = (uint8_t)(next[1] | next[3] << 4);
-        }
-    }
+    for (; i + 2 <= count; i += 2) memcpy(out + (uint64_t)(d + i) * KERNEL_GROUP_TOKENS + token * 2, codes + i, 2);
+    if (i < count) out[(uint64_t)(d + i) * KERNEL_GROUP_TOKENS + token] = codes[i];
 }
 
 /* Columns [c, c + count) of a V row of `dim`. A byte of int4 holds another token's code too. */
@@ -245,19 +231,113 @@ static void row_write(enum number_format format, bool is_k, uint8_t *group, uint
     for (uint32_t first = 0; first < dim; first += STRIP) {
         const uint32_t some = dim - first < STRIP ? dim - first : STRIP;
         encode(format, row + first, some, inverse, codes);
-        (is_k ? k_place : v_place)(format, group + CACHE_SCALE_BYTES, token, dim, first, some, codes);
+        if (is_k)
+            k_place(group + CACHE_SCALE_BYTES, token, first, some, codes);
+        else
+            v_place(format, group + CACHE_SCALE_BYTES, token, dim, first, some, codes);
     }
 }
 
-/* `count` rows of K or of V, of a coded format, from slot `first_slot` on. */
+/* `count` rows of K (not in int4) or of V, of a coded format, from slot `first_slot` on. */
 static void coded_rows_write(enum number_format format, bool is_k, void *groups, uint32_t first_slot, uint32_t count,
                              const float *rows, uint64_t stride, uint32_t dim)
 {
-    const uint64_t bytes = KERNEL_GROUP_TOKENS * kernel_row_bytes(format, dim);
+    const uint64_t bytes = kernel_v_group_bytes(format, dim); /* those of K have as many */
     for (uint32_t i = 0; i < count; i++) {
         uint32_t slot = first_slot + i;
         row_write(format, is_k, (uint8_t *)groups + slot / KERNEL_GROUP_TOKENS * bytes, slot % KERNEL_GROUP_TOKENS,
                   rows + i * stride, dim);
+    }
+}
+
+/* ---- K in int4 --------------------------------------------------------------------------------------------------- */
+
+#define AFFINE_TRIES 16u
+#define AFFINE_LEAST 0.7f   /* of the half width, the least that is tried */
+#define AFFINE_CODES 15.0f  /* steps between the lowest code and the highest */
+#define F16_NORMAL 0x1p-14f /* the least normal f16; those below are multiples of 2^-24 */
+
+/* Each lane to the nearest f16, ties to even; none may be larger than an f16 can be. */
+static inline __attribute__((always_inline)) void lanes_to_f16(write_lanes *x)
+{
+    write_mask bits = (write_mask)*x, sizes = bits & 0x7FFFFFFF;
+    write_mask small = (write_lanes)sizes < F16_NORMAL;
+    write_mask normal = (bits + 0xFFF + (bits >> 13 & 1)) & ~0x1FFF;
+    write_lanes subnormal = (*x + 0.75f) - 0.75f; /* whose last place is 2^-24 */
+    *x = (write_lanes)((small & (write_mask)subnormal) | (~small & normal));
+}
+
+/* The nearest codes, as f32, of numbers that lie `y` above the least. */
+static inline __attribute__((always_inline)) void affine_codes(const write_lanes *y, const write_lanes *inverse,
+                                                               write_lanes *codes)
+{
+    write_lanes code = (*y * *inverse + WRITE_ROUNDER) - WRITE_ROUNDER;
+    code = (write_lanes)((write_mask)code & (code > 0));
+    write_lanes below = AFFINE_CODES - code;
+    *codes = AFFINE_CODES - (write_lanes)((write_mask)below & (below > 0));
+}
+
+struct affine {
+    float step, least; /* f16 numbers */
+};
+
+/* The best of AFFINE_TRIES ranges for a channel of numbers from `low` to `high`, which differ; lanes are tries. */
+static struct affine affine_fit(const float *x, float low, float high)
+{
+    struct affine best = {0, low};
+    float best_error = FLT_MAX;
+    const float half = (high - low) * 0.5f, middle = low + half;
+    for (uint32_t first = 0; first < AFFINE_TRIES; first += WRITE_LANES) {
+        write_lanes part, step, least, inverse, error = {0};
+        for (uint32_t i = 0; i < WRITE_LANES; i++)
+            part[i] = half * (1 - (1 - AFFINE_LEAST) / (float)(AFFINE_TRIES - 1) * (float)(first + i));
+        step = part * (2 / AFFINE_CODES);
+        least = middle - part;
+        lanes_to_f16(&step);
+        lanes_to_f16(&least);
+        step += (write_lanes)((step == 0) & (int32_t)float_bits(0x1p-24f));
+        inverse = 1 / step;
+        for (uint32_t token = 0; token < KERNEL_CLOSED_TOKENS; token++) {
+            write_lanes y = x[token] - least, codes;
+            affine_codes(&y, &inverse, &codes);
+            y -= codes * step;
+            error += y * y;
+        }
+        for (uint32_t i = 0; i < WRITE_LANES; i++) {
+            if (!(error[i] < best_error)) continue;
+            best_error = error[i];
+            best = (struct affine){step[i], least[i]};
+        }
+    }
+    return best;
+}
+
+/* One channel of a pair of groups, whose bytes were zeros. x: of its KERNEL_CLOSED_TOKENS tokens. */
+static void channel_close(const float *x, uint8_t *pair, uint32_t dim, uint32_t d)
+{
+    const uint64_t bytes = kernel_k_group_bytes(NF_INT4, dim), numbers = cache_k_code_bytes(dim) + d * sizeof(uint16_t);
+    float low = x[0], high = x[0], codes[KERNEL_CLOSED_TOKENS] = {0};
+    for (uint32_t token = 1; token < KERNEL_CLOSED_TOKENS; token++) {
+        low = x[token] < low ? x[token] : low;
+        high = x[token] > high ? x[token] : high;
+    }
+    const struct affine fit = low < high ? affine_fit(x, low, high) : (struct affine){0, low};
+    const uint16_t step = f16_from_f32(fit.step), least = f16_from_f32(fit.least);
+    memcpy(pair + numbers, &step, sizeof step);
+    memcpy(pair + bytes + numbers, &least, sizeof least);
+    if (!step) return;
+    const write_lanes inverse = 1 / (fit.step + (write_lanes){0});
+    for (uint32_t token = 0; token < KERNEL_CLOSED_TOKENS; token += WRITE_LANES) {
+        write_lanes y;
+        memcpy(&y, x + token, sizeof y);
+        y -= fit.least;
+        affine_codes(&y, &inverse, &y);
+        memcpy(codes + token, &y, sizeof y);
+    }
+    for (uint32_t token = 0; token < KERNEL_CLOSED_TOKENS; token++) {
+        const struct cache_place place = cache_k_place(NF_INT4, dim, token % KERNEL_GROUP_TOKENS, d);
+        uint8_t *at = pair + token / KERNEL_GROUP_TOKENS * bytes + place.byte;
+        *at = (uint8_t)(*at | (uint32_t)codes[token] << place.shift);
     }
 }
 

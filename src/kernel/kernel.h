@@ -121,24 +121,36 @@ struct kernel_output {
  *   NF_F32 NF_F16 NF_BF16      elements as they are
  *   NF_FP8_E4M3 NF_FP8_E5M2    OCP 8-bit floats (OFP8, revision 1.0; no infinities are written) times the row's scale
  *   NF_INT8                    -127...127 times the row's scale
- *   NF_INT4                    one of 16 levels, near the best for Gaussian elements (S. Lloyd, "Least squares quantization in
+ *   NF_INT4 of V               one of 16 levels, near the best for Gaussian elements (S. Lloyd, "Least squares quantization in
  *                              PCM", 1982), times the row's scale: rows should have been rotated (`hadamard`)
+ *   NF_INT4 of K               code * step + least, a code being 0...15: step and least are two f16 of each channel (element of
+ *                              the head) for KERNEL_CLOSED_TOKENS tokens (Liu et al., "KIVI", arXiv:2402.02750: channels of K
+ *                              differ more than tokens do)
  *
  * A row's scale is one f16 a token and KV head, at least as large as the row needs; that of int4 may be negative, its levels being
  * more on one side, and is the one of several that misses the row least. Everything that is written of a row follows from
  * that row alone, and is the same in all tables. What a format cannot hold is written as its largest number; a row must be
  * finite. attention_internal.h has the layouts. A cache of f32 is read with f32 arithmetic, a narrower one in 16-bit fixed
- * point with exact sums (attention_fixed.h; `ref` always computes in f32). */
+ * point with exact sums (attention_fixed.h; `ref` always computes in f32).
+ *
+ * K in NF_INT4 is not written row by row: an aligned pair of groups (an even and the next odd one) is made from all of its 32
+ * tokens at once ("closed", `k_close`), whose rows lie elsewhere as f16 until then. Spans of such K begin at multiples of
+ * KERNEL_CLOSED_TOKENS, and both groups of a pair of which some key is seen must be there and closed. */
 #define KERNEL_GROUP_TOKENS 16u
+#define KERNEL_CLOSED_TOKENS 32u /* two groups */
 /* Softmax state is folded every SEGMENT absolute positions; a multiple of every block size. */
 #define KERNEL_SEGMENT_TOKENS 1024u
 
 bool kernel_cache_format(enum number_format format); /* whether K and V may have it */
-/* Bytes of a token's K or V of one KV head, its scale included: int8 and fp8 dim + 2, int4 ceil(dim / 2) + 2. */
-uint64_t kernel_row_bytes(enum number_format format, uint32_t dim);
-uint64_t kernel_k_group_bytes(enum number_format format, uint32_t head_dim); /* one group of one KV head: 16 rows */
+/* One group of one KV head: 16 rows with their scales. K in int4: 16 * ceil(head_dim / 2) + 2 * head_dim. */
+uint64_t kernel_k_group_bytes(enum number_format format, uint32_t head_dim);
 uint64_t kernel_v_group_bytes(enum number_format format, uint32_t value_dim);
-/* The row in slot `slot` (slot / 16 = group, slot % 16 = lane) to f32: what attention computes with. Not fast. */
+/* Bytes of a token's K or V of one KV head, a 16th of a group, rounded up: int8 and fp8 dim + 2, int4 ceil(dim / 2) + 2 (V) or
+ * + dim / 8 (K). */
+uint64_t kernel_k_row_bytes(enum number_format format, uint32_t head_dim);
+uint64_t kernel_v_row_bytes(enum number_format format, uint32_t value_dim);
+/* The row in slot `slot` (slot / 16 = group, slot % 16 = lane) to f32: what attention computes with. Not fast. With NF_INT4
+ * `k_groups` points at an even group. */
 void kernel_k_row_decode(enum number_format format, const void *k_groups, uint32_t slot, uint32_t head_dim, float *out);
 void kernel_v_row_decode(enum number_format format, const void *v_groups, uint32_t slot, uint32_t value_dim,
                          float *out);
@@ -150,6 +162,22 @@ struct kernel_span {
     uint32_t position, count;
 };
 
+/* For K that was stored less something known from the position: what is added to the q.k of a key at position p, before the
+ * scale, is
+ *     sum of c[i] * t(p / 16, i), i < group_dims, + sum of c[group_dims + i] * u(p, i), i < key_dims.
+ * Both numbers of dimensions must be set for kernel_attend_scratch_floats, whether there are offsets or not. */
+#define KERNEL_OFFSET_KEY_DIMS 8u
+struct kernel_offset {
+    const float *q; /* c of head h of token i: q + i * q_token_stride + h * (group_dims + key_dims); NULL: no offsets */
+    uint64_t q_token_stride;
+    uint32_t group_dims, key_dims; /* either may be 0; key_dims at most KERNEL_OFFSET_KEY_DIMS */
+    /* t(g, i) = groups[(g / 64 * group_dims + i) * 64 + g % 64]: whole segments of 64 groups, lanes are groups. Numbers of
+     * groups and of keys that no query sees are read but not used. NULL without group_dims. */
+    const float *groups;
+    /* u(p, i) = keys[(p / 16 * key_dims + i) * 16 + p % 16]: whole groups, lanes are keys. NULL without key_dims. */
+    const float *keys;
+};
+
 /* One KV head of one sequence, read by the queries of `tokens` consecutive tokens of that sequence. */
 struct kernel_attend {
     enum number_format k_format, v_format;
@@ -159,20 +187,16 @@ struct kernel_attend {
     uint32_t position; /* of the first query token; token i sees keys [max(0, p+i-window+1), p+i] */
     uint32_t window;   /* 0 = all keys */
     uint32_t sinks;    /* with a window: keys [0, min(sinks, p+i+1)) are seen too (Xiao et al., arXiv:2309.17453) */
-    float scale;       /* of q.k */
-    float softcap;     /* 0 = none; else softcap * tanh(s / softcap) */
-    const float *q;    /* head h of token i: q + i * q_token_stride + h * head_dim (h < group) */
+    /* Of these only keys [key_begin, key_end) are seen; key_end 0 = no bound. So that the parts of a sequence whose K has different
+     * formats are calls of their own, whose states attend_fold joins. Queries that see no key are left with "no keys yet". */
+    uint32_t key_begin, key_end;
+    float scale;    /* of q.k */
+    float softcap;  /* 0 = none; else softcap * tanh(s / softcap) */
+    const float *q; /* head h of token i: q + i * q_token_stride + h * head_dim (h < group) */
     uint64_t q_token_stride;
-    /* For K that was stored less a vector known for each key group: the q.k of a key in group g (position / 16) has
-     * sum_i offset_q[i] * t(g, i) added, before the scale. offset_q NULL: none. offset_dims must be set for
-     * kernel_attend_scratch_floats. */
-    const float *offset_q; /* head h of token i: offset_q + i * offset_q_token_stride + h * offset_dims */
-    uint64_t offset_q_token_stride;
-    /* t(g, i) = offset_table[(g / 64 * offset_dims + i) * 64 + g % 64]: whole segments of 64 groups, lanes are groups; numbers
-     * of groups that no query sees are read but not used. */
-    const float *offset_table;
-    uint32_t offset_dims;
-    /* Ascending; every group that holds a key which some query sees. With sinks there may be a gap before the window. */
+    struct kernel_offset offset;
+    /* Ascending; every group that holds a key which some query sees. With sinks there may be a gap before the window. None where
+     * no query sees a key. */
     const struct kernel_span *spans;
     uint32_t span_count;
     float *out; /* head h of token i: out + i * out_token_stride + h * value_dim */
@@ -196,18 +220,24 @@ struct kernel {
                    uint32_t token_end, uint32_t row_begin, uint32_t row_end, const struct kernel_output *output);
 
     /* Writes `count` tokens' rows of one KV head into groups: k row i at k + i * k_stride goes to slot first_slot + i,
-     * slots counted from the beginning of k_groups / v_groups (slot / 16 = group, slot % 16 = lane). */
+     * slots counted from the beginning of k_groups / v_groups (slot / 16 = group, slot % 16 = lane). With k_format NF_INT4 only
+     * V is written, and k_groups and k are not used: see k_close. */
     void (*kv_write)(enum number_format k_format, enum number_format v_format, void *k_groups, void *v_groups,
                      uint32_t first_slot, uint32_t count, const float *k, uint64_t k_stride, uint32_t head_dim,
                      const float *v, uint64_t v_stride, uint32_t value_dim);
+    /* Quantises the KERNEL_CLOSED_TOKENS rows of `exact_groups`, two adjacent K groups of NF_F16 as kv_write leaves them, into
+     * the pair of groups `k_groups` (the even one) of `format`, which is NF_INT4. The 16 levels of a channel lie evenly around the
+     * middle of its numbers, over that part of their range (0.7 to 1, of 16 steps) which misses them least in squares. All
+     * tables write the same bytes. */
+    void (*k_close)(enum number_format format, void *k_groups, const void *exact_groups, uint32_t head_dim);
     /* Attention over the keys of segments [segment_begin, segment_end) (segment = position / SEGMENT), folded in
      * ascending order into `state`, which the call initialises. `scratch`: kernel_attend_scratch_floats(), 64-byte aligned. */
     void (*attend)(const struct kernel_attend *attend, uint32_t segment_begin, uint32_t segment_end, float *state,
                    float *scratch);
-    /* Folds `next` (the state of the segment after) into `state`: the same fold as attend's own, so that splitting by
-     * single segments over threads and folding ascending gives the same bits. */
+    /* Folds `next` (the state of the segment after, or of other keys of the same queries) into `state`: the same fold as attend's
+     * own, so that splitting by single segments over threads and folding ascending gives the same bits. */
     void (*attend_fold)(const struct kernel_attend *attend, float *state, const float *next);
-    /* Divides by the sum and writes attend->out. */
+    /* Divides by the sum and writes attend->out; no numbers for a query that saw no key. */
     void (*attend_finish)(const struct kernel_attend *attend, const float *state);
 
     /* One row each, `count` elements. */

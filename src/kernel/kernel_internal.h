@@ -12,6 +12,7 @@
     void kernel_kv_write_##isa(enum number_format k_format, enum number_format v_format, void *k_groups,               \
                                void *v_groups, uint32_t first_slot, uint32_t count, const float *k, uint64_t k_stride, \
                                uint32_t head_dim, const float *v, uint64_t v_stride, uint32_t value_dim);              \
+    void kernel_k_close_##isa(enum number_format format, void *k_groups, const void *exact_groups, uint32_t head_dim); \
     void kernel_attend_##isa(const struct kernel_attend *attend, uint32_t segment_begin, uint32_t segment_end,         \
                              float *state, float *scratch);                                                            \
     void kernel_attend_fold_##isa(const struct kernel_attend *attend, float *state, const float *next);                \

@@ -221,6 +221,17 @@ SIMD_INLINE void simd_int_load_levels(const int8_t *levels, const uint8_t *p, si
     *low = _mm256_cvtepi8_epi16(_mm_shuffle_epi8(table, _mm_and_si128(both, nibble)));
     *high = _mm256_cvtepi8_epi16(_mm_shuffle_epi8(table, _mm_and_si128(_mm_srli_epi16(both, 4), nibble)));
 }
+SIMD_INLINE void simd_int_load_nibbles(const uint8_t *p, simd_int *low, simd_int *high)
+{
+    const __m256i places = _mm256_set1_epi16(15 << 11);
+    const __m256i words = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)p));
+    *low = _mm256_and_si256(_mm256_slli_epi16(words, 11), places);
+    *high = _mm256_and_si256(_mm256_slli_epi16(words, 7), places);
+}
+SIMD_INLINE simd_int simd_int_affine(simd_int code, simd_int step, simd_int least)
+{
+    return _mm256_add_epi16(_mm256_mulhrs_epi16(code, step), least);
+}
 SIMD_INLINE simd simd_from_int(simd_int a)
 {
     return _mm256_cvtepi32_ps(a);

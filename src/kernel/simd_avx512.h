@@ -220,6 +220,19 @@ SIMD_INLINE void simd_int_load_levels(const int8_t *levels, const uint8_t *p, si
     *low = _mm512_cvtepi8_epi16(_mm256_shuffle_epi8(table, _mm256_and_si256(both, nibble)));
     *high = _mm512_cvtepi8_epi16(_mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(both, 4), nibble)));
 }
+/* The same of bytes that are two codes of 4 bits each, times 2^11. */
+SIMD_INLINE void simd_int_load_nibbles(const uint8_t *p, simd_int *low, simd_int *high)
+{
+    const __m512i places = _mm512_set1_epi16(15 << 11);
+    const __m512i words = _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *)p));
+    *low = _mm512_and_si512(_mm512_slli_epi16(words, 11), places);
+    *high = _mm512_and_si512(_mm512_slli_epi16(words, 7), places);
+}
+/* In pairs of 16 bits: code * step / 16, rounded, + least, of codes as simd_int_load_nibbles gives them. */
+SIMD_INLINE simd_int simd_int_affine(simd_int code, simd_int step, simd_int least)
+{
+    return _mm512_add_epi16(_mm512_mulhrs_epi16(code, step), least);
+}
 SIMD_INLINE simd simd_from_int(simd_int a)
 {
     return _mm512_cvtepi32_ps(a);

@@ -32,11 +32,12 @@ static void describe(const struct model_run *run, const struct tile *tile, uint3
         .out_token_stride = (uint64_t)c->heads * c->value_dim,
     };
     kv_seq_formats(seq, run->layer, &out->k_format, &out->v_format);
-    out->offset_dims = rows_offset_dims(c);
+    struct kernel_offset *offset = &out->offset;
+    offset->group_dims = rows_offset_dims(c);
     if (!treatment.offset) return;
-    out->offset_q = run->offset_q + ((uint64_t)tile->row * c->heads + (uint64_t)head * group) * out->offset_dims;
-    out->offset_q_token_stride = (uint64_t)c->heads * out->offset_dims;
-    out->offset_table = run->offset_table[c->sliding[run->layer]];
+    offset->q = run->offset_q + ((uint64_t)tile->row * c->heads + (uint64_t)head * group) * offset->group_dims;
+    offset->q_token_stride = (uint64_t)c->heads * offset->group_dims;
+    offset->groups = run->offset_table[c->sliding[run->layer]];
 }
 
 static struct kernel_attend shape_of(const struct model_run *run, uint32_t tokens)
@@ -46,7 +47,7 @@ static struct kernel_attend shape_of(const struct model_run *run, uint32_t token
                                   .value_dim = c->value_dim,
                                   .group = c->heads / c->kv_heads,
                                   .tokens = tokens,
-                                  .offset_dims = rows_offset_dims(c)};
+                                  .offset.group_dims = rows_offset_dims(c)};
 }
 
 uint64_t attend_state_floats(const struct model_run *run, uint32_t tokens)

@@ -12,7 +12,7 @@
  *   comes as R(p) b, rotated by rope. Stored is k - R(p0) b, p0 being the first position of the key's group of 16: known from
  *   weights and position alone, so it takes no bytes and no later token changes it. A query adds back, to all scores of a group,
  *       q . R(p0) b = sum over pairs i of (q1 b1 + q2 b2) cos(p0 f_i) + (q2 b1 - q1 b2) sin(p0 f_i),
- *   a product of a vector of the query's (offset_q) and one of the group's (offset_table): struct kernel_attend. */
+ *   a product of a vector of the query's (offset_q) and one of the group's (offset_table): struct kernel_offset. */
 #include "run_internal.h"
 #include <math.h>
 #include <string.h>

@@ -76,7 +76,7 @@ struct model_run {
     uint32_t *precise;                      /* [tokens_max] rows of this pass that are multiplied precisely */
     float *bias;     /* [tokens_max, kv_heads, head_dim] the bias that a tile's keys are stored less */
     float *offset_q; /* [tokens_max, heads, rows_offset_dims] */
-    /* [segments_max][rows_offset_dims][64] for full and sliding layers, as struct kernel_attend has it; of the first
+    /* [segments_max][rows_offset_dims][64] for full and sliding layers, as struct kernel_offset has it; of the first
      * offset_groups groups */
     float *offset_table[2];
     uint32_t offset_groups[2];

@@ -14,15 +14,18 @@ struct shape {
     enum number_format k_format, v_format;
     uint32_t head_dim, value_dim, group, keys, window;
     float softcap;
-    uint32_t span_tokens, sinks, offset_dims;
+    uint32_t span_tokens, sinks, group_dims, key_dims; /* _dims: of the offsets */
 };
 
 /* One KV head of one sequence with all its queries. */
 struct scene {
     struct shape shape;
-    float *q, *k, *v;               /* [keys, group * head_dim], [keys, head_dim], [keys, value_dim] */
-    float *k_read, *v_read;         /* the same rows, as the cache has them */
-    float *offset_q, *offset_table; /* [keys, group * offset_dims], [keys / 1024 + 1, offset_dims, 64] */
+    float *q, *k, *v;            /* [keys, group * head_dim], [keys, head_dim], [keys, value_dim] */
+    float *k_read, *v_read;      /* the same rows, as the cache has them */
+    float *offset_q;             /* [keys, group * (group_dims + key_dims)] */
+    float *offset_groups;        /* [keys / 1024 + 1, group_dims, 64] */
+    float *offset_keys;          /* [keys / 16 + 1, key_dims, 16] */
+    uint32_t key_begin, key_end; /* of calls */
     struct kernel_span *spans;
     uint32_t span_count;
 };
@@ -48,35 +51,6 @@ static uint32_t smaller(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
-/* Writes the rows of all keys into spans, in runs of changing length. */
-static void scene_write(struct scene *scene, const struct kernel *kernel)
-{
-    const struct shape *s = &scene->shape;
-    uint32_t run = 1;
-    for (uint32_t at = 0, some; at < s->keys; at += some) {
-        struct kernel_span *span = &scene->spans[at / s->span_tokens];
-        uint32_t slot = at - span->position;
-        some = smaller(smaller(run, s->keys - at), s->span_tokens - slot);
-        kernel->kv_write(s->k_format, s->v_format, (void *)(uintptr_t)span->k, (void *)(uintptr_t)span->v, slot, some,
-                         scene->k + (uint64_t)at * s->head_dim, s->head_dim, s->head_dim,
-                         scene->v + (uint64_t)at * s->value_dim, s->value_dim, s->value_dim);
-        span->count = slot + some;
-        run = run % 37 + 1;
-    }
-}
-
-static void scene_read(struct scene *scene)
-{
-    const struct shape *s = &scene->shape;
-    for (uint32_t at = 0; at < s->keys; at++) {
-        const struct kernel_span *span = &scene->spans[at / s->span_tokens];
-        kernel_k_row_decode(s->k_format, span->k, at - span->position, s->head_dim,
-                            scene->k_read + (uint64_t)at * s->head_dim);
-        kernel_v_row_decode(s->v_format, span->v, at - span->position, s->value_dim,
-                            scene->v_read + (uint64_t)at * s->value_dim);
-    }
-}
-
 static uint16_t unwritten_word = 0xFFFF;
 
 static void fill_unwritten(void *memory, uint64_t bytes)
@@ -92,18 +66,76 @@ static void *unwritten(uint64_t bytes)
     return memory;
 }
 
+/* Closes all pairs of groups of K. */
+static void scene_close_k(struct scene *scene, const struct kernel *kernel)
+{
+    const struct shape *s = &scene->shape;
+    void *exact = unwritten(2 * kernel_k_group_bytes(NF_F16, s->head_dim)), *none = unwritten(64);
+    for (uint32_t at = 0; at < s->keys; at += KERNEL_CLOSED_TOKENS) {
+        const struct kernel_span *span = &scene->spans[at / s->span_tokens];
+        uint64_t group = (at - span->position) / KERNEL_GROUP_TOKENS;
+        kernel->kv_write(NF_F16, NF_F16, exact, none, 0, KERNEL_CLOSED_TOKENS, scene->k + (uint64_t)at * s->head_dim,
+                         s->head_dim, s->head_dim, none, 0, 0);
+        kernel->k_close(s->k_format, (char *)(uintptr_t)span->k + group * kernel_k_group_bytes(NF_INT4, s->head_dim),
+                        exact, s->head_dim);
+    }
+    free(exact);
+    free(none);
+}
+
+/* Writes the rows of all keys into spans, in runs of changing length. */
+static void scene_write(struct scene *scene, const struct kernel *kernel)
+{
+    const struct shape *s = &scene->shape;
+    uint32_t run = 1;
+    for (uint32_t at = 0, some; at < s->keys; at += some) {
+        struct kernel_span *span = &scene->spans[at / s->span_tokens];
+        uint32_t slot = at - span->position;
+        some = smaller(smaller(run, s->keys - at), s->span_tokens - slot);
+        kernel->kv_write(s->k_format, s->v_format, (void *)(uintptr_t)span->k, (void *)(uintptr_t)span->v, slot, some,
+                         scene->k + (uint64_t)at * s->head_dim, s->head_dim, s->head_dim,
+                         scene->v + (uint64_t)at * s->value_dim, s->value_dim, s->value_dim);
+        span->count = slot + some;
+        run = run % 37 + 1;
+    }
+    if (s->k_format == NF_INT4) scene_close_k(scene, kernel);
+}
+
+static void scene_read(struct scene *scene)
+{
+    const struct shape *s = &scene->shape;
+    for (uint32_t at = 0; at < s->keys; at++) {
+        const struct kernel_span *span = &scene->spans[at / s->span_tokens];
+        kernel_k_row_decode(s->k_format, span->k, at - span->position, s->head_dim,
+                            scene->k_read + (uint64_t)at * s->head_dim);
+        kernel_v_row_decode(s->v_format, span->v, at - span->position, s->value_dim,
+                            scene->v_read + (uint64_t)at * s->value_dim);
+    }
+}
+
+/* K in int4 is closed in pairs of groups; its last rows are of tokens that no query sees. */
+static uint32_t closed_keys(const struct shape *s)
+{
+    return (s->keys + KERNEL_CLOSED_TOKENS - 1) / KERNEL_CLOSED_TOKENS * KERNEL_CLOSED_TOKENS;
+}
+
 static struct scene scene_open(const struct shape *shape, const struct kernel *kernel)
 {
     struct scene scene = {.shape = *shape};
     const struct shape *s = &scene.shape;
+    if (s->k_format == NF_INT4 && s->span_tokens % KERNEL_CLOSED_TOKENS) scene.shape.span_tokens += 16;
     seed = 7;
     scene.q = random_rows((uint64_t)s->keys * s->group * s->head_dim, 6);
-    scene.k = random_rows((uint64_t)s->keys * s->head_dim, 1);
+    scene.k = random_rows((uint64_t)closed_keys(s) * s->head_dim, 1);
     scene.v = random_rows((uint64_t)s->keys * s->value_dim, 1);
     scene.k_read = random_rows((uint64_t)s->keys * s->head_dim, 1);
     scene.v_read = random_rows((uint64_t)s->keys * s->value_dim, 1);
-    scene.offset_q = random_rows((uint64_t)s->keys * s->group * s->offset_dims, 3);
-    scene.offset_table = random_rows((uint64_t)(s->keys / KERNEL_SEGMENT_TOKENS + 1) * s->offset_dims * 64, 1);
+    scene.offset_q = random_rows((uint64_t)s->keys * s->group * (s->group_dims + s->key_dims), 3);
+    scene.offset_groups = random_rows((uint64_t)(s->keys / KERNEL_SEGMENT_TOKENS + 1) * s->group_dims * 64, 1);
+    scene.offset_keys = random_rows((uint64_t)(s->keys / 16 + 1) * s->key_dims * 16, 1);
+    for (uint32_t key = s->keys; key < s->keys / 16 * 16 + 16; key++) /* that are not there */
+        for (uint32_t i = 0; i < s->key_dims; i++)
+            scene.offset_keys[(key / 16 * s->key_dims + i) * 16 + key % 16] = NAN;
     scene.span_count = (s->keys + s->span_tokens - 1) / s->span_tokens;
     scene.spans = calloc(scene.span_count, sizeof *scene.spans);
     assert_non_null(scene.spans);
@@ -130,7 +162,8 @@ static void scene_close(struct scene *scene)
     free(scene->v);
     free(scene->k_read);
     free(scene->offset_q);
-    free(scene->offset_table);
+    free(scene->offset_groups);
+    free(scene->offset_keys);
     free(scene->v_read);
 }
 
@@ -140,6 +173,7 @@ enum split { WHOLE, BY_SEGMENT };
 static struct kernel_attend scene_attend(const struct scene *scene, uint32_t position, uint32_t tokens, float *out)
 {
     const struct shape *s = &scene->shape;
+    uint32_t offset_dims = s->group_dims + s->key_dims;
     uint64_t q_stride = (uint64_t)s->group * s->head_dim, out_stride = (uint64_t)s->group * s->value_dim;
     return (struct kernel_attend){
         .k_format = s->k_format,
@@ -151,10 +185,14 @@ static struct kernel_attend scene_attend(const struct scene *scene, uint32_t pos
         .position = position,
         .window = s->window,
         .sinks = s->sinks,
-        .offset_q = s->offset_dims ? scene->offset_q + (uint64_t)position * s->group * s->offset_dims : NULL,
-        .offset_q_token_stride = (uint64_t)s->group * s->offset_dims,
-        .offset_table = scene->offset_table,
-        .offset_dims = s->offset_dims,
+        .key_begin = scene->key_begin,
+        .key_end = scene->key_end,
+        .offset = {.q = offset_dims ? scene->offset_q + (uint64_t)position * s->group * offset_dims : NULL,
+                   .q_token_stride = (uint64_t)s->group * offset_dims,
+                   .group_dims = s->group_dims,
+                   .key_dims = s->key_dims,
+                   .groups = s->group_dims ? scene->offset_groups : NULL,
+                   .keys = s->key_dims ? scene->offset_keys : NULL},
         .scale = 1.0f / sqrtf((float)s->head_dim),
         .softcap = s->softcap,
         .q = scene->q + position * q_stride,
@@ -170,42 +208,58 @@ static uint32_t scene_spans(const struct scene *scene, uint32_t position, uint32
 {
     const struct shape *s = &scene->shape;
     uint32_t first = s->window && position + 1 > s->window ? position + 1 - s->window : 0, count = 0;
-    for (uint32_t i = 0; i <= (position + tokens - 1) / s->span_tokens; i++)
-        if (scene->spans[i].position < s->sinks || scene->spans[i].position + s->span_tokens > first)
+    uint32_t end = position + tokens;
+    if (scene->key_end && scene->key_end < end) end = scene->key_end;
+    for (uint32_t i = 0; i * s->span_tokens < end; i++) {
+        const uint32_t span_end = scene->spans[i].position + s->span_tokens;
+        if ((scene->spans[i].position < s->sinks || span_end > first) && span_end > scene->key_begin)
             out[count++] = scene->spans[i];
-    assert_true(out[count - 1].position + out[count - 1].count >= position + tokens);
+    }
+    assert_true(end <= first || end <= scene->key_begin || out[count - 1].position + out[count - 1].count >= end);
     return count;
+}
+
+/* The state of `tokens` queries from `position` on; `attend` becomes the call. */
+static float *scene_state(const struct scene *scene, const struct kernel *kernel, uint32_t position, uint32_t tokens,
+                          enum split split, float *out, struct kernel_attend *attend)
+{
+    *attend = scene_attend(scene, position, tokens, out);
+    struct kernel_span spans[200];
+    assert_true(scene->span_count <= ARRAY_COUNT(spans));
+    attend->span_count = scene_spans(scene, position, tokens, spans);
+    attend->spans = spans;
+    uint64_t state_bytes = kernel_attend_state_floats(attend) * sizeof(float);
+    float *state = malloc(state_bytes), *next = malloc(state_bytes);
+    float *scratch = aligned_alloc(64, kernel_attend_scratch_floats(attend) * sizeof(float));
+    assert_true(state && next && scratch);
+    fill_unwritten(state, state_bytes);
+    fill_unwritten(scratch, kernel_attend_scratch_floats(attend) * sizeof(float));
+    uint32_t segments = (position + tokens - 1) / KERNEL_SEGMENT_TOKENS + 1;
+    kernel->attend(attend, 0, split == WHOLE ? segments : 1, state, scratch);
+    for (uint32_t i = 1; split == BY_SEGMENT && i < segments; i++) {
+        kernel->attend(attend, i, i + 1, next, scratch);
+        kernel->attend_fold(attend, state, next);
+    }
+    attend->spans = NULL;
+    free(next);
+    free(scratch);
+    return state;
 }
 
 /* Attention of `tokens` queries from `position` on, into their place of `out` [keys, group * value_dim]. */
 static void scene_run(const struct scene *scene, const struct kernel *kernel, uint32_t position, uint32_t tokens,
                       enum split split, float *out)
 {
-    struct kernel_attend attend = scene_attend(scene, position, tokens, out);
-    struct kernel_span spans[200];
-    assert_true(scene->span_count <= ARRAY_COUNT(spans));
-    attend.span_count = scene_spans(scene, position, tokens, spans);
-    attend.spans = spans;
-    uint64_t state_bytes = kernel_attend_state_floats(&attend) * sizeof(float);
-    float *state = malloc(state_bytes), *next = malloc(state_bytes);
-    float *scratch = aligned_alloc(64, kernel_attend_scratch_floats(&attend) * sizeof(float));
-    assert_true(state && next && scratch);
-    fill_unwritten(state, state_bytes);
-    fill_unwritten(scratch, kernel_attend_scratch_floats(&attend) * sizeof(float));
-    uint32_t segments = (position + tokens - 1) / KERNEL_SEGMENT_TOKENS + 1;
-    kernel->attend(&attend, 0, split == WHOLE ? segments : 1, state, scratch);
-    for (uint32_t i = 1; split == BY_SEGMENT && i < segments; i++) {
-        kernel->attend(&attend, i, i + 1, next, scratch);
-        kernel->attend_fold(&attend, state, next);
-    }
+    struct kernel_attend attend;
+    float *state = scene_state(scene, kernel, position, tokens, split, out, &attend);
     kernel->attend_finish(&attend, state);
     free(state);
-    free(next);
-    free(scratch);
 }
 
-static bool sees(const struct shape *s, uint32_t position, uint32_t key)
+static bool sees(const struct scene *scene, uint32_t position, uint32_t key)
 {
+    const struct shape *s = &scene->shape;
+    if (key < scene->key_begin || (scene->key_end && key >= scene->key_end)) return false;
     return key <= position && (!s->window || key + s->window > position || key < s->sinks);
 }
 
@@ -215,9 +269,12 @@ static double score_exact(const struct scene *scene, uint32_t position, uint32_t
     const float *q = scene->q + ((uint64_t)position * s->group + head) * s->head_dim;
     double dot = 0;
     for (uint32_t d = 0; d < s->head_dim; d++) dot += (double)q[d] * scene->k_read[(uint64_t)key * s->head_dim + d];
-    for (uint32_t i = 0; i < s->offset_dims; i++)
-        dot += (double)scene->offset_q[((uint64_t)position * s->group + head) * s->offset_dims + i] *
-               scene->offset_table[((uint64_t)(key / 1024) * s->offset_dims + i) * 64 + key / 16 % 64];
+    const float *c = scene->offset_q + ((uint64_t)position * s->group + head) * (s->group_dims + s->key_dims);
+    for (uint32_t i = 0; i < s->group_dims; i++)
+        dot += (double)c[i] * scene->offset_groups[((uint64_t)(key / 1024) * s->group_dims + i) * 64 + key / 16 % 64];
+    for (uint32_t i = 0; i < s->key_dims; i++)
+        dot +=
+            (double)c[s->group_dims + i] * scene->offset_keys[((uint64_t)(key / 16) * s->key_dims + i) * 16 + key % 16];
     dot /= sqrt(s->head_dim);
     return s->softcap > 0 ? s->softcap * tanh(dot / s->softcap) : dot;
 }
@@ -229,12 +286,12 @@ static void attend_exact(const struct scene *scene, uint32_t position, uint32_t 
     double *scores = malloc((position + 1) * sizeof *scores), top = -INFINITY, sum = 0;
     assert_non_null(scores);
     for (uint32_t key = 0; key <= position; key++) {
-        scores[key] = sees(s, position, key) ? score_exact(scene, position, head, key) : -INFINITY;
+        scores[key] = sees(scene, position, key) ? score_exact(scene, position, head, key) : -INFINITY;
         if (scores[key] > top) top = scores[key];
     }
     for (uint32_t d = 0; d < s->value_dim; d++) out[d] = 0;
     for (uint32_t key = 0; key <= position; key++) {
-        double p = exp(scores[key] - top);
+        double p = scores[key] > -INFINITY ? exp(scores[key] - top) : 0;
         sum += p;
         for (uint32_t d = 0; d < s->value_dim && p > 0; d++)
             out[d] += p * scene->v_read[(uint64_t)key * s->value_dim + d];
@@ -265,7 +322,9 @@ static void expect_exact(const struct scene *scene, const struct kernel *kernel,
             const float *row = out + ((uint64_t)position * s->group + head) * s->value_dim;
             for (uint32_t d = 0; d < s->value_dim; d++) {
                 double error = fabs(row[d] - exact[d]);
-                if (!(error <= error_max(s, kernel)))
+                if (isnan(exact[d])) /* no key is seen */
+                    assert_true(isnan(row[d]));
+                else if (!(error <= error_max(s, kernel)))
                     fail_msg("%s: dim %u/%u group %u window %u sinks %u softcap %g formats %d/%d: position %u head %u "
                              "column %u "
                              "is %.9g, not %.9g",
@@ -327,14 +386,14 @@ static void test_exact(void **unused)
 {
     (void)unused;
     static const struct shape shapes[] = {
-        {NF_F32, NF_F32, 64, 64, 7, 130, 0, 0, 64, 0, 0},    {NF_F16, NF_F16, 64, 64, 7, 300, 0, 0, 32, 0, 0},
-        {NF_F16, NF_F16, 64, 64, 3, 257, 0, 0, 16, 0, 0},    {NF_F16, NF_F16, 256, 256, 4, 200, 50, 0, 64, 0, 0},
-        {NF_F16, NF_F32, 128, 128, 4, 100, 0, 0, 128, 0, 0}, {NF_F32, NF_F16, 80, 80, 1, 90, 0, 30, 16, 0, 0},
-        {NF_F16, NF_F16, 96, 96, 2, 75, 0, 0, 48, 0, 0},     {NF_F16, NF_F16, 112, 112, 5, 75, 17, 5, 32, 0, 0},
-        {NF_F32, NF_F32, 16, 16, 1, 75, 1, 0, 16, 0, 0},     {NF_F16, NF_F16, 32, 32, 8, 75, 16, 0, 16, 0, 0},
-        {NF_F16, NF_F16, 20, 13, 3, 75, 0, 50, 32, 0, 0},    {NF_F32, NF_F32, 7, 3, 2, 75, 33, 0, 32, 0, 0},
-        {NF_F16, NF_F16, 192, 128, 16, 60, 0, 0, 32, 0, 0},  {NF_F16, NF_F32, 1, 1, 1, 40, 0, 0, 16, 0, 0},
-        {NF_F16, NF_F16, 64, 40, 71, 33, 0, 0, 16, 0, 0},    {NF_F32, NF_F16, 40, 72, 13, 50, 20, 0, 16, 0, 0},
+        {NF_F32, NF_F32, 64, 64, 7, 130, 0, 0, 64, 0, 0, 0},    {NF_F16, NF_F16, 64, 64, 7, 300, 0, 0, 32, 0, 0, 0},
+        {NF_F16, NF_F16, 64, 64, 3, 257, 0, 0, 16, 0, 0, 0},    {NF_F16, NF_F16, 256, 256, 4, 200, 50, 0, 64, 0, 0, 0},
+        {NF_F16, NF_F32, 128, 128, 4, 100, 0, 0, 128, 0, 0, 0}, {NF_F32, NF_F16, 80, 80, 1, 90, 0, 30, 16, 0, 0, 0},
+        {NF_F16, NF_F16, 96, 96, 2, 75, 0, 0, 48, 0, 0, 0},     {NF_F16, NF_F16, 112, 112, 5, 75, 17, 5, 32, 0, 0, 0},
+        {NF_F32, NF_F32, 16, 16, 1, 75, 1, 0, 16, 0, 0, 0},     {NF_F16, NF_F16, 32, 32, 8, 75, 16, 0, 16, 0, 0, 0},
+        {NF_F16, NF_F16, 20, 13, 3, 75, 0, 50, 32, 0, 0, 0},    {NF_F32, NF_F32, 7, 3, 2, 75, 33, 0, 32, 0, 0, 0},
+        {NF_F16, NF_F16, 192, 128, 16, 60, 0, 0, 32, 0, 0, 0},  {NF_F16, NF_F32, 1, 1, 1, 40, 0, 0, 16, 0, 0, 0},
+        {NF_F16, NF_F16, 64, 40, 71, 33, 0, 0, 16, 0, 0, 0},    {NF_F32, NF_F16, 40, 72, 13, 50, 20, 0, 16, 0, 0, 0},
     };
     EACH_TABLE(kernel)
     for (uint32_t i = 0; i < ARRAY_COUNT(shapes); i++) {
@@ -356,15 +415,15 @@ static void test_exact_in_all_formats(void **unused)
     static const uint32_t dims[][2] = {{64, 64}, {80, 80}, {65, 33}, {96, 112}, {7, 3}, {18, 66}, {3, 128}, {1, 17}};
     static const uint32_t seen[][3] = {{0, 0, 0},   {1, 0, 0},   {33, 5, 0},
                                        {50, 17, 0}, {16, 70, 0}, {20, 4, 0}}; /* window, sinks */
-    static const uint32_t groups[] = {7, 1, 3, 16, 2}, offsets[] = {0, 64, 0, 5};
+    static const uint32_t groups[] = {7, 1, 3, 16, 2}, offsets[] = {0, 64, 0, 5}, keyed[] = {0, 4, 3};
     uint32_t at = 0;
     for (uint32_t k = 0; k < ARRAY_COUNT(cache_formats); k++)
         for (uint32_t v = 0; v < ARRAY_COUNT(cache_formats); v++)
             for (uint32_t i = 0; i < test_count(2, 24); i++, at++) {
                 const uint32_t *dim = dims[at % ARRAY_COUNT(dims)], *limits = seen[at % ARRAY_COUNT(seen)];
-                const struct shape shape = {cache_formats[k], cache_formats[v], dim[0],         dim[1],
-                                            groups[at % 5],   90 + at % 7,      limits[0],      at % 4 == 3 ? 20 : 0,
-                                            16 + at % 3 * 16, limits[1],        offsets[at % 4]};
+                const struct shape shape = {cache_formats[k], cache_formats[v], dim[0],          dim[1],
+                                            groups[at % 5],   90 + at % 7,      limits[0],       at % 4 == 3 ? 20 : 0,
+                                            16 + at % 3 * 16, limits[1],        offsets[at % 4], keyed[at % 3]};
                 EACH_TABLE(kernel)
                 {
                     struct scene scene = scene_open(&shape, kernel);
@@ -381,16 +440,16 @@ static void test_long_contexts(void **unused)
 {
     (void)unused;
     static const struct shape shapes[] = {
-        {NF_F16, NF_F16, 16, 16, 2, 2600, 0, 0, 64, 0, 0},
-        {NF_F32, NF_F32, 16, 24, 3, 2100, 1030, 0, 256, 0, 0},
-        {NF_F16, NF_F16, 64, 64, 7, 1100, 512, 0, 32, 0, 0},
-        {NF_F32, NF_F16, 32, 32, 1, 3100, 2000, 20, 1024, 0, 0},
-        {NF_F16, NF_F16, 16, 16, 1, 2100, 1024, 0, 128, 0, 0},
-        {NF_INT8, NF_INT8, 64, 64, 7, 2100, 0, 0, 64, 0, 64},
-        {NF_INT8, NF_INT4, 20, 33, 2, 2500, 300, 0, 32, 1100, 0},
-        {NF_FP8_E4M3, NF_INT8, 48, 16, 3, 2300, 100, 0, 16, 4, 0},
-        {NF_F32, NF_F32, 16, 20, 2, 2300, 500, 0, 64, 1030, 7},
-        {NF_INT4, NF_BF16, 64, 16, 1, 2100, 1500, 0, 128, 600, 0},
+        {NF_F16, NF_F16, 16, 16, 2, 2600, 0, 0, 64, 0, 0, 0},
+        {NF_F32, NF_F32, 16, 24, 3, 2100, 1030, 0, 256, 0, 0, 0},
+        {NF_F16, NF_F16, 64, 64, 7, 1100, 512, 0, 32, 0, 0, 0},
+        {NF_F32, NF_F16, 32, 32, 1, 3100, 2000, 20, 1024, 0, 0, 0},
+        {NF_F16, NF_F16, 16, 16, 1, 2100, 1024, 0, 128, 0, 0, 0},
+        {NF_INT8, NF_INT8, 64, 64, 7, 2100, 0, 0, 64, 0, 64, 4},
+        {NF_INT8, NF_INT4, 20, 33, 2, 2500, 300, 0, 32, 1100, 0, 0},
+        {NF_FP8_E4M3, NF_INT8, 48, 16, 3, 2300, 100, 0, 16, 4, 0, 0},
+        {NF_F32, NF_F32, 16, 20, 2, 2300, 500, 0, 64, 1030, 7, 5},
+        {NF_INT4, NF_BF16, 64, 16, 1, 2100, 1500, 0, 128, 600, 0, 0},
     };
     EACH_TABLE(kernel)
     for (uint32_t i = 0; i < ARRAY_COUNT(shapes); i += CASE_STEP) {
@@ -420,16 +479,16 @@ static void test_chunks_and_spans(void **unused)
 {
     (void)unused;
     static const struct shape shapes[] = {
-        {NF_F16, NF_F16, 64, 64, 7, 170, 0, 0, 256, 0, 0},
-        {NF_F32, NF_F32, 32, 48, 3, 170, 45, 0, 256, 0, 0},
-        {NF_F16, NF_F16, 16, 16, 1, 170, 16, 9, 256, 0, 0},
-        {NF_F32, NF_F16, 24, 20, 4, 170, 0, 0, 256, 0, 0},
-        {NF_F16, NF_F32, 16, 16, 13, 170, 1, 0, 256, 0, 0},
-        {NF_INT8, NF_INT8, 64, 64, 7, 170, 0, 0, 256, 0, 0},
-        {NF_INT4, NF_INT4, 21, 50, 3, 170, 20, 0, 256, 37, 9},
-        {NF_FP8_E5M2, NF_FP8_E4M3, 16, 16, 2, 170, 40, 0, 256, 3, 0},
-        {NF_F32, NF_F32, 16, 16, 3, 170, 40, 9, 256, 30, 64},
-        {NF_BF16, NF_INT8, 16, 16, 2, 170, 0, 0, 256, 0, 0},
+        {NF_F16, NF_F16, 64, 64, 7, 170, 0, 0, 256, 0, 0, 0},
+        {NF_F32, NF_F32, 32, 48, 3, 170, 45, 0, 256, 0, 0, 0},
+        {NF_F16, NF_F16, 16, 16, 1, 170, 16, 9, 256, 0, 0, 0},
+        {NF_F32, NF_F16, 24, 20, 4, 170, 0, 0, 256, 0, 0, 0},
+        {NF_F16, NF_F32, 16, 16, 13, 170, 1, 0, 256, 0, 0, 0},
+        {NF_INT8, NF_INT8, 64, 64, 7, 170, 0, 0, 256, 0, 0, 0},
+        {NF_INT4, NF_INT4, 21, 50, 3, 170, 20, 0, 256, 37, 9, 4},
+        {NF_FP8_E5M2, NF_FP8_E4M3, 16, 16, 2, 170, 40, 0, 256, 3, 0, 0},
+        {NF_F32, NF_F32, 16, 16, 3, 170, 40, 9, 256, 30, 64, 8},
+        {NF_BF16, NF_INT8, 16, 16, 2, 170, 0, 0, 256, 0, 0, 1},
     };
     EACH_TABLE(kernel)
     for (uint32_t i = 0; i < ARRAY_COUNT(shapes); i++) {
@@ -454,7 +513,7 @@ static void test_chunks_and_spans(void **unused)
 static void test_masked_keys_leave_no_trace(void **unused)
 {
     (void)unused;
-    const struct shape shape = {NF_F32, NF_F32, 16, 24, 3, 90, 20, 0, 32, 0, 0};
+    const struct shape shape = {NF_F32, NF_F32, 16, 24, 3, 90, 20, 0, 32, 0, 0, 0};
     EACH_TABLE(kernel)
     {
         struct scene scene = scene_open(&shape, kernel);
@@ -488,7 +547,7 @@ static void test_unwritten_bytes_leave_no_trace(void **unused)
     for (uint32_t f = 0; f < ARRAY_COUNT(cache_formats); f++)
         for (uint32_t i = 0; i < 2; i++) {
             const enum number_format k = cache_formats[f], v = cache_formats[(f + i) % ARRAY_COUNT(cache_formats)];
-            const struct shape shape = {k, v, 20, 18, 3, 150, 40, 0, 16, i * 3, i * 5};
+            const struct shape shape = {k, v, 20, 18, 3, 150, 40, 0, 16, i * 3, i * 5, f % 3};
             float *first = NULL;
             for (uint32_t b = 0; b < ARRAY_COUNT(words); b++) {
                 unwritten_word = words[b];
@@ -515,7 +574,7 @@ static void test_unwritten_bytes_leave_no_trace(void **unused)
 static void test_fold_of_empty_states(void **unused)
 {
     (void)unused;
-    const struct shape shape = {NF_F16, NF_F16, 16, 20, 3, 1100, 40, 0, 64, 0, 0};
+    const struct shape shape = {NF_F16, NF_F16, 16, 20, 3, 1100, 40, 0, 64, 0, 0, 0};
     EACH_TABLE(kernel)
     {
         struct scene scene = scene_open(&shape, kernel);
@@ -550,7 +609,7 @@ static void test_fold_of_empty_states(void **unused)
 static void test_f16_saturates(void **unused)
 {
     (void)unused;
-    const struct shape shape = {NF_F16, NF_F16, 16, 24, 3, 90, 0, 0, 32, 0, 0};
+    const struct shape shape = {NF_F16, NF_F16, 16, 24, 3, 90, 0, 0, 32, 0, 0, 0};
     EACH_TABLE(kernel)
     {
         struct scene large = scene_open(&shape, kernel);
@@ -569,23 +628,136 @@ static void test_f16_saturates(void **unused)
     }
 }
 
+/* The largest keys that int4 can hold, in line with the query: as large as sums get. Fixed point has the widest steps in small
+ * dimensions and the largest sums at powers of four. */
+static void test_largest_closed_keys(void **unused)
+{
+    (void)unused;
+    static const uint32_t dims[] = {2, 4, 16, 64, 256};
+    EACH_TABLE(kernel)
+    for (uint32_t i = 0; i < ARRAY_COUNT(dims); i++) {
+        const struct shape shape = {NF_INT4, NF_INT4, dims[i], 24, 2, 64, 0, 0, 32, 0, 0, 0};
+        struct scene scene = scene_open(&shape, kernel);
+        float *out = out_open(&shape);
+        for (uint32_t at = 0; at < shape.keys * dims[i]; at++) scene.k[at] = at / dims[i] % 5 ? -9e4f : 9e4f;
+        for (uint32_t at = 0; at < shape.keys * 2 * dims[i]; at++)
+            scene.q[at] = (at / dims[i] % 2 ? 4e-4f : -4e-4f) / sqrtf((float)dims[i]);
+        scene_write(&scene, kernel);
+        scene_read(&scene);
+        assert_true(scene.k_read[0] > 65000 && scene.k_read[dims[i]] < -65000);
+        scene_run(&scene, kernel, 0, shape.keys, WHOLE, out);
+        expect_exact(&scene, kernel, out, 1);
+        free(out);
+        scene_close(&scene);
+    }
+}
+
+/* Keys before `split` from `closed`, the others from `open`, which has K in f16. */
+static void run_both(struct scene *closed, struct scene *open, const struct kernel *kernel, uint32_t split,
+                     uint32_t position, uint32_t tokens, float *out)
+{
+    struct kernel_attend attend;
+    closed->key_end = split;
+    open->key_begin = split;
+    float *state = scene_state(closed, kernel, position, tokens, WHOLE, out, &attend);
+    float *rest = scene_state(open, kernel, position, tokens, WHOLE, out, &attend);
+    const uint64_t stride = 2 + closed->shape.value_dim;
+    for (uint32_t i = 0; i < tokens; i++) /* queries before the split see nothing of what is open */
+        for (uint32_t head = 0; head < attend.group; head++) {
+            const float *row = rest + (i * attend.group + head) * stride;
+            assert_true((position + i < split) == (row[0] == -INFINITY));
+            if (row[0] == -INFINITY) assert_true(row[1] == 0);
+        }
+    kernel->attend_fold(&attend, state, rest);
+    kernel->attend_finish(&attend, state);
+    free(state);
+    free(rest);
+}
+
+/* A sequence whose last keys are not closed yet is two calls. Keys on the other side of the split are poisoned. */
+static void test_closed_and_open(void **unused)
+{
+    (void)unused;
+    static const struct shape shapes[] = {
+        {NF_INT4, NF_INT4, 64, 64, 7, 150, 0, 0, 64, 0, 0, 0},
+        {NF_F16, NF_F16, 64, 64, 7, 150, 0, 0, 64, 0, 9, 4},
+        {NF_INT4, NF_F32, 21, 13, 2, 150, 40, 0, 32, 0, 0, 8},
+        {NF_INT4, NF_INT8, 6, 18, 3, 150, 33, 20, 96, 70, 5, 1},
+        {NF_F32, NF_F32, 16, 20, 3, 150, 50, 0, 32, 20, 3, 4},
+        {NF_INT4, NF_BF16, 65, 33, 1, 150, 0, 0, 160, 0, 64, 4},
+        {NF_F16, NF_F16, 16, 16, 2, 1100, 90, 0, 128, 33, 0, 2},
+    };
+    EACH_TABLE(kernel)
+    for (uint32_t i = 0; i < ARRAY_COUNT(shapes); i++)
+        for (uint32_t split = 32; split <= shapes[i].keys; split += shapes[i].keys > 1000 ? 512 : 32) {
+            struct shape other = shapes[i];
+            if (other.k_format == NF_INT4) other.k_format = NF_F16;
+            struct scene closed = scene_open(&shapes[i], kernel), open = scene_open(&other, kernel);
+            const struct shape *s = &closed.shape;
+            memcpy(closed.k_read + (uint64_t)split * s->head_dim, open.k_read + (uint64_t)split * s->head_dim,
+                   (uint64_t)(s->keys - split) * s->head_dim * sizeof(float));
+            for (uint32_t key = 0; key < s->keys; key += KERNEL_GROUP_TOKENS) {
+                const struct scene *at = key < split ? &open : &closed;
+                const struct kernel_span *span = &at->spans[key / at->shape.span_tokens];
+                const uint64_t group = (key - span->position) / KERNEL_GROUP_TOKENS;
+                const uint64_t k_bytes = kernel_k_group_bytes(at->shape.k_format, s->head_dim);
+                const uint64_t v_bytes = kernel_v_group_bytes(s->v_format, s->value_dim);
+                fill_unwritten((char *)(uintptr_t)span->k + group * k_bytes, k_bytes);
+                fill_unwritten((char *)(uintptr_t)span->v + group * v_bytes, v_bytes);
+            }
+            float *whole = out_open(s), *parts = out_open(s);
+            run_both(&closed, &open, kernel, split, 0, s->keys, whole);
+            for (uint32_t at = 0; at < s->keys; at += 41)
+                run_both(&closed, &open, kernel, split, at, smaller(41, s->keys - at), parts);
+            expect_same(kernel, whole, parts, out_count(s), "chunks of 41 and a split at", split);
+            closed.key_end = 0;
+            expect_exact(&closed, kernel, whole, s->keys > 1000 ? 17 : 1);
+            free(whole);
+            free(parts);
+            scene_close(&closed);
+            scene_close(&open);
+        }
+}
+
+/* Calls that see keys [key_begin, key_end) alone, wherever these lie in a group. */
+static void test_key_bounds(void **unused)
+{
+    (void)unused;
+    static const struct shape shapes[] = {{NF_F16, NF_F16, 64, 64, 7, 100, 0, 0, 64, 0, 0, 0},
+                                          {NF_INT4, NF_INT4, 20, 18, 2, 100, 30, 0, 32, 11, 0, 3},
+                                          {NF_F32, NF_F32, 16, 20, 3, 100, 30, 0, 16, 11, 4, 2},
+                                          {NF_INT8, NF_INT4, 33, 7, 1, 100, 50, 0, 48, 60, 0, 0}};
+    static const uint32_t bounds[][2] = {{0, 1}, {5, 0}, {3, 29}, {17, 18}, {40, 90}, {99, 0}, {64, 96}, {0, 200}};
+    EACH_TABLE(kernel)
+    for (uint32_t i = 0; i < ARRAY_COUNT(shapes) * ARRAY_COUNT(bounds); i++) {
+        struct scene scene = scene_open(&shapes[i / ARRAY_COUNT(bounds)], kernel);
+        float *out = out_open(&scene.shape);
+        scene.key_begin = bounds[i % ARRAY_COUNT(bounds)][0];
+        scene.key_end = bounds[i % ARRAY_COUNT(bounds)][1];
+        scene_run(&scene, kernel, 0, scene.shape.keys, WHOLE, out);
+        expect_exact(&scene, kernel, out, 1);
+        free(out);
+        scene_close(&scene);
+    }
+}
+
 /* Every table writes the bytes that ref writes, and no others. */
 static void test_write_matches_ref(void **unused)
 {
     (void)unused;
-    static const struct shape shapes[] = {{NF_F16, NF_F16, 64, 64, 1, 100, 0, 0, 48, 0, 0},
-                                          {NF_F32, NF_F16, 20, 13, 1, 70, 0, 0, 32, 0, 0},
-                                          {NF_F16, NF_F32, 5, 33, 1, 35, 0, 0, 16, 0, 0},
-                                          {NF_BF16, NF_BF16, 20, 13, 1, 70, 0, 0, 32, 0, 0},
-                                          {NF_FP8_E4M3, NF_FP8_E5M2, 65, 70, 1, 70, 0, 0, 32, 0, 0},
-                                          {NF_INT8, NF_INT8, 66, 15, 1, 70, 0, 0, 32, 0, 0},
-                                          {NF_INT4, NF_INT4, 64, 64, 1, 70, 0, 0, 32, 0, 0},
-                                          {NF_INT4, NF_INT4, 7, 129, 1, 70, 0, 0, 32, 0, 0}};
+    static const struct shape shapes[] = {{NF_F16, NF_F16, 64, 64, 1, 100, 0, 0, 48, 0, 0, 0},
+                                          {NF_F32, NF_F16, 20, 13, 1, 70, 0, 0, 32, 0, 0, 0},
+                                          {NF_F16, NF_F32, 5, 33, 1, 35, 0, 0, 16, 0, 0, 0},
+                                          {NF_BF16, NF_BF16, 20, 13, 1, 70, 0, 0, 32, 0, 0, 0},
+                                          {NF_FP8_E4M3, NF_FP8_E5M2, 65, 70, 1, 70, 0, 0, 32, 0, 0, 0},
+                                          {NF_INT8, NF_INT8, 66, 15, 1, 70, 0, 0, 32, 0, 0, 0},
+                                          {NF_INT4, NF_INT4, 64, 64, 1, 70, 0, 0, 32, 0, 0, 0},
+                                          {NF_INT4, NF_INT4, 7, 129, 1, 70, 0, 0, 32, 0, 0, 0}};
     const struct kernel *ref = table(0);
     EACH_TABLE(kernel)
     for (uint32_t i = 0; i < ARRAY_COUNT(shapes); i++) {
         struct scene a = scene_open(&shapes[i], ref), b = scene_open(&shapes[i], kernel);
-        uint64_t groups = shapes[i].span_tokens / KERNEL_GROUP_TOKENS;
+        uint64_t groups = a.shape.span_tokens / KERNEL_GROUP_TOKENS;
         for (uint32_t span = 0; span < a.span_count; span++) {
             assert_memory_equal(a.spans[span].k, b.spans[span].k,
                                 groups * kernel_k_group_bytes(shapes[i].k_format, shapes[i].head_dim));
@@ -602,11 +774,15 @@ static void test_sizes(void **unused)
     (void)unused;
     assert_int_equal(kernel_k_group_bytes(NF_F32, 64), 16 * 64 * 4);
     assert_int_equal(kernel_v_group_bytes(NF_F16, 80), 16 * 80 * 2);
-    assert_int_equal(kernel_row_bytes(NF_BF16, 65), 130);
-    assert_int_equal(kernel_row_bytes(NF_FP8_E4M3, 65), 67);
-    assert_int_equal(kernel_row_bytes(NF_INT8, 64), 66);
-    assert_int_equal(kernel_row_bytes(NF_INT4, 64), 34);
-    assert_int_equal(kernel_row_bytes(NF_INT4, 65), 35);
+    assert_int_equal(kernel_k_row_bytes(NF_BF16, 65), 130);
+    assert_int_equal(kernel_v_row_bytes(NF_FP8_E4M3, 65), 67);
+    assert_int_equal(kernel_k_row_bytes(NF_INT8, 64), 66);
+    assert_int_equal(kernel_v_row_bytes(NF_INT4, 64), 34);
+    assert_int_equal(kernel_v_row_bytes(NF_INT4, 65), 35);
+    assert_int_equal(kernel_k_row_bytes(NF_INT4, 64), 40);
+    assert_int_equal(kernel_k_row_bytes(NF_INT4, 65), 42);
+    assert_int_equal(kernel_k_group_bytes(NF_INT4, 64), 16 * 40);
+    assert_int_equal(kernel_k_group_bytes(NF_INT4, 65), 16 * 33 + 130);
     assert_int_equal(kernel_k_group_bytes(NF_INT8, 64), 16 * 66);
     assert_int_equal(kernel_v_group_bytes(NF_INT4, 65), 16 * 35);
     struct kernel_attend attend = {.tokens = 5, .group = 7, .head_dim = 80, .value_dim = 64};
@@ -620,6 +796,7 @@ int main(void)
         cmocka_unit_test(test_sizes),
         cmocka_unit_test(test_write_matches_ref),
         cmocka_unit_test(test_f16_saturates),
+        cmocka_unit_test(test_largest_closed_keys),
         cmocka_unit_test(test_exact),
         cmocka_unit_test(test_exact_in_all_formats),
         cmocka_unit_test(test_long_contexts),
@@ -627,6 +804,8 @@ int main(void)
         cmocka_unit_test(test_masked_keys_leave_no_trace),
         cmocka_unit_test(test_unwritten_bytes_leave_no_trace),
         cmocka_unit_test(test_fold_of_empty_states),
+        cmocka_unit_test(test_key_bounds),
+        cmocka_unit_test(test_closed_and_open),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

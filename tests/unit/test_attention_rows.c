@@ -40,19 +40,20 @@ static const enum number_format formats[] = {NF_F32, NF_F16, NF_BF16, NF_FP8_E4M
 struct rows {
     enum number_format format;
     uint32_t dim;
-    uint64_t bytes;
+    uint64_t k_bytes, v_bytes;
     uint8_t *k, *v;
 };
 
 static struct rows rows_open(enum number_format format, uint32_t dim, int fill)
 {
-    struct rows rows = {.format = format, .dim = dim, .bytes = 2 * kernel_k_group_bytes(format, dim)};
-    assert_int_equal(rows.bytes, 2 * kernel_v_group_bytes(format, dim));
-    rows.k = malloc(rows.bytes);
-    rows.v = malloc(rows.bytes);
+    struct rows rows = {.format = format, .dim = dim};
+    rows.k_bytes = 2 * kernel_k_group_bytes(format, dim);
+    rows.v_bytes = 2 * kernel_v_group_bytes(format, dim);
+    rows.k = malloc(rows.k_bytes);
+    rows.v = malloc(rows.v_bytes);
     assert_true(rows.k && rows.v);
-    memset(rows.k, fill, rows.bytes);
-    memset(rows.v, fill, rows.bytes);
+    memset(rows.k, fill, rows.k_bytes);
+    memset(rows.v, fill, rows.v_bytes);
     return rows;
 }
 
@@ -68,12 +69,13 @@ static void rows_write(const struct kernel *kernel, struct rows *rows, uint32_t 
                      rows->dim, rows->dim);
 }
 
-/* The row of slot `slot`, which must be the same in K and in V. */
+/* The row of slot `slot`, which must be the same in K and in V; K in int4 is not written so. */
 static void rows_read(const struct rows *rows, uint32_t slot, float *out)
 {
     float v[DIM_MAX];
-    kernel_k_row_decode(rows->format, rows->k, slot, rows->dim, out);
-    kernel_v_row_decode(rows->format, rows->v, slot, rows->dim, v);
+    kernel_v_row_decode(rows->format, rows->v, slot, rows->dim, out);
+    if (rows->format == NF_INT4) return;
+    kernel_k_row_decode(rows->format, rows->k, slot, rows->dim, v);
     assert_memory_equal(out, v, rows->dim * sizeof *v);
 }
 
@@ -266,20 +268,125 @@ static void test_order_of_writing_leaves_no_trace(void **unused)
             rows_write(kernel, &once, 0, 32, from);
             rows_write(kernel, &other, 0, 31, from + 1);
             for (uint32_t slot = 32; slot--;) rows_write(kernel, &other, slot, 1, from + (uint64_t)slot * dims[i]);
-            assert_memory_equal(once.k, other.k, once.bytes);
-            assert_memory_equal(once.v, other.v, once.bytes);
+            assert_memory_equal(once.k, other.k, once.k_bytes);
+            assert_memory_equal(once.v, other.v, once.v_bytes);
+            for (uint64_t at = 0; formats[f] == NF_INT4 && at < once.k_bytes; at++)
+                assert_int_equal(once.k[at], 0x5A); /* of int4 only V is written */
             rows_close(&once);
             rows_close(&other);
         }
     free(from);
 }
 
+/* ---- K in int4, closed ------------------------------------------------------------------------------------------- */
+
+/* Closes `from` [32][dim] into a pair of groups; the numbers that f16 made of it into `exact` and what is read into `read`,
+ * both [32][dim]. Bytes of the pair that are left alone have the value `fill`. */
+static uint8_t *close_rows(const struct kernel *kernel, const float *from, uint32_t dim, int fill, float *exact,
+                           float *read)
+{
+    const uint64_t bytes = 2 * kernel_k_group_bytes(NF_INT4, dim), exact_bytes = 2 * kernel_k_group_bytes(NF_F16, dim);
+    uint8_t *pair = malloc(bytes), *groups = malloc(exact_bytes), none = 0;
+    assert_true(pair && groups);
+    memset(pair, fill, bytes);
+    kernel->kv_write(NF_F16, NF_F16, groups, &none, 0, KERNEL_CLOSED_TOKENS, from, dim, dim, from, 0, 0);
+    kernel->k_close(NF_INT4, pair, groups, dim);
+    for (uint32_t slot = 0; slot < KERNEL_CLOSED_TOKENS; slot++) {
+        kernel_k_row_decode(NF_F16, groups, slot, dim, exact + (uint64_t)slot * dim);
+        kernel_k_row_decode(NF_INT4, pair, slot, dim, read + (uint64_t)slot * dim);
+    }
+    free(groups);
+    return pair;
+}
+
+/* The squared error of one channel, and what codes over its whole range, of f16 steps, would leave. */
+static double channel_error(const float *exact, const float *read, uint32_t dim, double *whole)
+{
+    float low = exact[0], high = exact[0];
+    double sum = 0;
+    for (uint32_t i = 0; i < KERNEL_CLOSED_TOKENS; i++) {
+        low = fminf(low, exact[(uint64_t)i * dim]);
+        high = fmaxf(high, exact[(uint64_t)i * dim]);
+    }
+    const float step = f16_to_f32(f16_from_f32((high - low) / 15));
+    *whole = 0;
+    for (uint32_t i = 0; i < KERNEL_CLOSED_TOKENS; i++) {
+        const double x = exact[(uint64_t)i * dim], code = step > 0 ? fmin(rint((x - low) / step), 15) : 0;
+        sum += (read[(uint64_t)i * dim] - x) * (read[(uint64_t)i * dim] - x);
+        *whole += (x - low - code * step) * (x - low - code * step);
+    }
+    return sum;
+}
+
+/* Channels of all sizes, some far from zero: no channel is worse than without a search, on the mean they are better, and
+ * all tables write the same bytes, each of them. */
+static void test_closed_errors(void **unused)
+{
+    (void)unused;
+    static const uint32_t dims[] = {64, 1, 2, 3, 7, 17, 65, 66, 80, 130, 199};
+    static const float sizes[] = {1, 1e-4f, 900, 3e-7f, 1}, middles[] = {0, 0, -3000, 0, 40};
+    static float from[32 * DIM_MAX], exact[32 * DIM_MAX], read[32 * DIM_MAX], bound[32 * DIM_MAX];
+    double sum = 0, whole_sum = 0;
+    for (uint32_t i = 0; i < ARRAY_COUNT(dims); i++) {
+        const uint32_t dim = dims[i];
+        const uint64_t bytes = 2 * kernel_k_group_bytes(NF_INT4, dim);
+        uint8_t *first = NULL;
+        for (uint32_t at = 0; at < 32 * dim; at++) from[at] = gaussian() * sizes[at % dim % 5] + middles[at % dim % 5];
+        EACH_TABLE(kernel)
+        {
+            uint8_t *pair = close_rows(kernel, from, dim, 0x5A + (int)table_index, exact, table_index ? bound : read);
+            if (first) assert_memory_equal(first, pair, bytes);
+            if (!first)
+                first = pair;
+            else
+                free(pair);
+        }
+        free(first);
+        for (uint32_t d = 0; d < dim; d++) {
+            double whole, error = channel_error(exact + d, read + d, dim, &whole);
+            assert_true(error <= whole * 1.00001 + 1e-20);
+            if (d % 5) continue;
+            sum += error / 32;
+            whole_sum += whole / 32;
+        }
+    }
+    if (getenv("KVASIR_TEST_VERBOSE")) print_message("closed: %.4g of %.4g\n", sum, whole_sum);
+    assert_true(sum < 0.92 * whole_sum);
+}
+
+static void test_closed_exactly(void **unused)
+{
+    (void)unused;
+    enum { DIM = 7 };
+    float from[32 * DIM], exact[32 * DIM], read[32 * DIM];
+    for (uint32_t i = 0; i < 32; i++) {
+        float *row = from + (uint64_t)i * DIM;
+        row[0] = (float)(i % 16) * 0.5f - 3; /* the 16 levels themselves */
+        row[1] = (float)(i * 7 % 16) * 0x1p-24f;
+        row[2] = -700.5f; /* the same for all tokens */
+        row[3] = i % 2 ? 0x1p-24f : 0;
+        row[4] = 0;
+        row[5] = i == 20 ? 3.4e38f : -3.4e38f; /* both saturate */
+        row[6] = (float)(i * 5 % 16) * -1024;
+    }
+    EACH_TABLE(kernel)
+    {
+        free(close_rows(kernel, from, DIM, 0xFF, exact, read));
+        for (uint32_t i = 0; i < 32 * DIM; i++)
+            if (i % DIM == 5)
+                assert_true(fabsf(read[i] - exact[i]) <= 65504 * 0.001f);
+            else if (read[i] != exact[i])
+                fail_msg("%s: %a in channel %u is read as %a", kernel->name, exact[i], i % DIM, read[i]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_codes),       cmocka_unit_test(test_round_trip),
-        cmocka_unit_test(test_mean_errors), cmocka_unit_test(test_rounds_to_nearest_even),
-        cmocka_unit_test(test_saturates),   cmocka_unit_test(test_order_of_writing_leaves_no_trace),
+        cmocka_unit_test(test_codes),         cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_mean_errors),   cmocka_unit_test(test_rounds_to_nearest_even),
+        cmocka_unit_test(test_saturates),     cmocka_unit_test(test_order_of_writing_leaves_no_trace),
+        cmocka_unit_test(test_closed_errors), cmocka_unit_test(test_closed_exactly),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
