@@ -6,6 +6,11 @@
 
 const int8_t cache_int4_levels[16] = {-127, -98, -77, -61, -46, -33, -21, -9, 2, 13, 24, 36, 49, 64, 83, 108};
 
+bool kernel_k_closes(enum number_format format)
+{
+    return format == NF_INT4;
+}
+
 bool kernel_cache_format(enum number_format format)
 {
     return format == NF_F32 || format == NF_F16 || format == NF_BF16 || (cache_coded(format) && format < NF_CACHE_END);

@@ -142,6 +142,8 @@ struct kernel_output {
 #define KERNEL_SEGMENT_TOKENS 1024u
 
 bool kernel_cache_format(enum number_format format); /* whether K and V may have it */
+/* Whether K rows of it are quantised a group of KERNEL_CLOSED_TOKENS at a time (k_close), not one by one (kv_write). */
+bool kernel_k_closes(enum number_format format);
 /* One group of one KV head: 16 rows with their scales. K in int4: 16 * ceil(head_dim / 2) + 2 * head_dim. */
 uint64_t kernel_k_group_bytes(enum number_format format, uint32_t head_dim);
 uint64_t kernel_v_group_bytes(enum number_format format, uint32_t value_dim);

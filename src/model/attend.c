@@ -33,10 +33,13 @@ static void describe(const struct model_run *run, const struct tile *tile, uint3
     };
     kv_seq_formats(seq, run->layer, &out->k_format, &out->v_format);
     struct kernel_offset *offset = &out->offset;
-    offset->group_dims = rows_offset_dims(c);
+    offset->group_dims = rows_group_dims(c);
+    offset->key_dims = 2 * rows_fast_pairs(c, c->sliding[run->layer]);
     if (!treatment.offset) return;
-    offset->q = run->offset_q + ((uint64_t)tile->row * c->heads + (uint64_t)head * group) * offset->group_dims;
-    offset->q_token_stride = (uint64_t)c->heads * offset->group_dims;
+    const uint32_t dims = offset->group_dims + offset->key_dims;
+    offset->q = run->offset_q + ((uint64_t)tile->row * c->heads + (uint64_t)head * group) * dims;
+    offset->q_token_stride = (uint64_t)c->heads * dims;
+    offset->keys = run->key_table[c->sliding[run->layer]];
     offset->groups = run->offset_table[c->sliding[run->layer]];
 }
 
@@ -47,7 +50,8 @@ static struct kernel_attend shape_of(const struct model_run *run, uint32_t token
                                   .value_dim = c->value_dim,
                                   .group = c->heads / c->kv_heads,
                                   .tokens = tokens,
-                                  .offset.group_dims = rows_offset_dims(c)};
+                                  .offset.group_dims = rows_group_dims(c),
+                                  .offset.key_dims = KERNEL_OFFSET_KEY_DIMS};
 }
 
 uint64_t attend_state_floats(const struct model_run *run, uint32_t tokens)
@@ -126,6 +130,7 @@ static void attend_cached(struct model_run *run, const struct tile *tile, uint32
         tile->position - attend->window + 1 > from)
         from = tile->position - attend->window + 1;
     if (closes(run, tile)) attend->key_end = open_begin(tile);
+    if (closes(run, tile) && open_begin(tile) == 0) end = begin; /* nothing is closed yet */
     attend->spans = worker->spans;
     attend->span_count = from < to ? kv_seq_spans(seq, run->layer, head, from, to, worker->spans) : 0;
     run->model->kernel->attend(attend, begin, end, state, worker->scratch);

@@ -12,7 +12,8 @@
  *   comes as R(p) b, rotated by rope. Stored is k - R(p0) b, p0 being the first position of the key's group of 16: known from
  *   weights and position alone, so it takes no bytes and no later token changes it. A query adds back, to all scores of a group,
  *       q . R(p0) b = sum over pairs i of (q1 b1 + q2 b2) cos(p0 f_i) + (q2 b1 - q1 b2) sin(p0 f_i),
- *   a product of a vector of the query's (offset_q) and one of the group's (offset_table): struct kernel_offset. */
+ *   a product of a vector of the query's and one of the group's: struct kernel_offset. The few pairs that turn by more than half a
+ *   radian a token would be elsewhere by the end of a group: for them p0 is the key's own position. */
 #include "run_internal.h"
 #include <math.h>
 #include <string.h>
@@ -27,10 +28,22 @@ static bool turned(enum number_format format, bool keys)
 
 /* ---- offsets ----------------------------------------------------------------------------------------------------- */
 
-/* Cosines, sines, and a one for the elements that rope leaves alone. */
-uint32_t rows_offset_dims(const struct model_config *c)
+/* A pair that turns by more than this (radians a token) is not still enough for a group. */
+#define FAST_FREQUENCY 0.5f
+
+/* Of the table of groups: cosines, sines, and a one for the elements that rope leaves alone. */
+uint32_t rows_group_dims(const struct model_config *c)
 {
     return c->rope_dimensions + (c->rope_dimensions < c->head_dim);
+}
+
+uint32_t rows_fast_pairs(const struct model_config *c, uint32_t kind)
+{
+    uint32_t pairs = 0;
+    while (pairs < KERNEL_OFFSET_KEY_DIMS / 2 && pairs < c->rope_dimensions / 2 &&
+           c->rope_frequencies[kind][pairs] > FAST_FREQUENCY)
+        pairs++;
+    return pairs;
 }
 
 uint64_t rows_exact_bytes(const struct model_config *c)
@@ -59,8 +72,9 @@ void rows_treatment(const struct model_run *run, const struct kv_seq *seq, struc
 static void extend_table(struct model_run *run, uint32_t kind, uint32_t last)
 {
     const struct model_config *c = &run->model->config;
-    uint32_t half = c->rope_dimensions / 2, dims = rows_offset_dims(c);
+    uint32_t half = c->rope_dimensions / 2, dims = rows_group_dims(c);
     const float factor = rope_factor(c, kind);
+    const uint32_t fast = rows_fast_pairs(c, kind);
     for (uint32_t *g = &run->offset_groups[kind]; *g <= last / KERNEL_GROUP_TOKENS; ++*g) {
         float *column = run->offset_table[kind] + (uint64_t)(*g / TABLE_LANES) * dims * TABLE_LANES + *g % TABLE_LANES;
         for (uint32_t i = 0; i < half; i++) {
@@ -69,6 +83,13 @@ static void extend_table(struct model_run *run, uint32_t kind, uint32_t last)
             column[(uint64_t)(half + i) * TABLE_LANES] = sinf(angle) * factor;
         }
         if (dims > 2 * half) column[(uint64_t)2 * half * TABLE_LANES] = 1;
+        float *keys = run->key_table[kind] + (uint64_t)*g * 2 * fast * KERNEL_GROUP_TOKENS;
+        for (uint32_t i = 0; i < fast; i++)
+            for (uint32_t key = 0; key < KERNEL_GROUP_TOKENS; key++) {
+                float angle = (float)(*g * KERNEL_GROUP_TOKENS + key) * c->rope_frequencies[kind][i];
+                keys[i * KERNEL_GROUP_TOKENS + key] = cosf(angle) * factor;
+                keys[(fast + i) * KERNEL_GROUP_TOKENS + key] = sinf(angle) * factor;
+            }
     }
 }
 
@@ -85,31 +106,41 @@ void rows_begin(struct model_run *run)
     }
 }
 
-/* R(first position of the group) bias, [head_dim]. */
-static void group_bias(const struct model_run *run, const float *bias, uint32_t group, float *out)
+/* What the key at `position` is stored less: R(p0) bias, [head_dim]. */
+static void stored_bias(const struct model_run *run, const float *bias, uint32_t position, float *out)
 {
     const struct model_config *c = &run->model->config;
-    uint32_t kind = c->sliding[run->layer], half = c->rope_dimensions / 2, dims = rows_offset_dims(c);
+    uint32_t kind = c->sliding[run->layer], half = c->rope_dimensions / 2, dims = rows_group_dims(c);
+    uint32_t fast = rows_fast_pairs(c, kind), group = position / KERNEL_GROUP_TOKENS;
     const float *column =
         run->offset_table[kind] + (uint64_t)(group / TABLE_LANES) * dims * TABLE_LANES + group % TABLE_LANES;
+    const float *key =
+        run->key_table[kind] + (uint64_t)group * 2 * fast * KERNEL_GROUP_TOKENS + position % KERNEL_GROUP_TOKENS;
     uint32_t step = c->rope_neighbours ? 2 : 1, apart = c->rope_neighbours ? 1 : half;
     memcpy(out, bias, c->head_dim * sizeof *out);
     for (uint32_t i = 0, a = 0; i < half; i++, a += step) {
         uint32_t b = a + apart;
-        float cosine = column[(uint64_t)i * TABLE_LANES], sine = column[(uint64_t)(half + i) * TABLE_LANES];
+        float cosine = i < fast ? key[i * KERNEL_GROUP_TOKENS] : column[(uint64_t)i * TABLE_LANES];
+        float sine = i < fast ? key[(fast + i) * KERNEL_GROUP_TOKENS] : column[(uint64_t)(half + i) * TABLE_LANES];
         out[a] = bias[a] * cosine - bias[b] * sine;
         out[b] = bias[b] * cosine + bias[a] * sine;
     }
 }
 
-/* What query `q` has with the bias of its KV head, as coefficients of the table: [rows_offset_dims]. */
-static void query_offset(const struct model_config *c, const float *bias, const float *q, float *out)
+/* What query `q` has with the bias of its KV head, as coefficients of the two tables: [rows_group_dims + 2 * fast]. */
+static void query_offset(const struct model_config *c, uint32_t fast, const float *bias, const float *q, float *out)
 {
     uint32_t half = c->rope_dimensions / 2, step = c->rope_neighbours ? 2 : 1, apart = c->rope_neighbours ? 1 : half;
     const float *q2 = q + apart, *bias2 = bias + apart;
     for (uint32_t i = 0, a = 0; i < half; i++, a += step) {
         out[i] = q[a] * bias[a] + q2[a] * bias2[a];
         out[half + i] = q2[a] * bias[a] - q[a] * bias2[a];
+    }
+    float *keys = out + rows_group_dims(c);
+    for (uint32_t i = 0; i < fast; i++) {
+        keys[i] = out[i];
+        keys[fast + i] = out[half + i];
+        out[i] = out[half + i] = 0;
     }
     if (c->rope_dimensions == c->head_dim) return;
     float rest = 0;
@@ -134,12 +165,13 @@ static void ready_queries(const struct model_run *run, uint32_t row, uint32_t he
 {
     const struct model_config *c = &run->model->config;
     const struct layer *layer = &run->model->layers[run->layer];
-    uint32_t group = c->heads / c->kv_heads, dims = rows_offset_dims(c);
+    uint32_t group = c->heads / c->kv_heads, fast = rows_fast_pairs(c, c->sliding[run->layer]);
+    uint32_t dims = rows_group_dims(c) + 2 * fast;
     for (uint32_t h = head * group; h < (head + 1) * group; h++) {
         float *q = run->q + ((uint64_t)row * c->heads + h) * c->head_dim;
         rotate_head(run, q, layer->q_norm, row);
         if (treatment->offset)
-            query_offset(c, layer->k.bias + (uint64_t)head * c->head_dim, q,
+            query_offset(c, fast, layer->k.bias + (uint64_t)head * c->head_dim, q,
                          run->offset_q + ((uint64_t)row * c->heads + h) * dims);
         if (treatment->turn_k) run->model->kernel->hadamard(q, c->head_dim);
     }
@@ -179,8 +211,7 @@ static void ready_and_write(const struct model_run *run, const struct tile *tile
         ready_queries(run, row, head, &treatment);
         rotate_head(run, k, layer->k_norm, row);
         if (treatment.offset) {
-            if (i == 0 || position % KERNEL_GROUP_TOKENS == 0)
-                group_bias(run, layer->k.bias + (uint64_t)head * c->head_dim, position / KERNEL_GROUP_TOKENS, bias);
+            stored_bias(run, layer->k.bias + (uint64_t)head * c->head_dim, position, bias);
             for (uint32_t d = 0; d < c->head_dim; d++) k[d] -= bias[d];
         }
         if (treatment.turn_k) kernel->hadamard(k, c->head_dim);

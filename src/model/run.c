@@ -110,11 +110,15 @@ enum status model_run_open(const struct model *model, struct pool *pool, uint32_
     run->logits = take(run, 2 * (uint64_t)logits_max * c->vocabulary, sizeof(float), &failed);
     run->precise = take(run, tokens_max, sizeof *run->precise, &failed);
     run->bias = take(run, (uint64_t)tokens_max * c->kv_heads * c->head_dim, sizeof(float), &failed);
-    run->offset_q = take(run, (uint64_t)tokens_max * c->heads * rows_offset_dims(c), sizeof(float), &failed);
-    for (int kind = 0; kind < 2; kind++)
-        run->offset_table[kind] =
-            take(run, (uint64_t)run->segments_max * rows_offset_dims(c) * (KERNEL_SEGMENT_TOKENS / KERNEL_GROUP_TOKENS),
-                 sizeof(float), &failed);
+    run->offset_q = take(run, (uint64_t)tokens_max * c->heads * (rows_group_dims(c) + KERNEL_OFFSET_KEY_DIMS),
+                         sizeof(float), &failed);
+    for (int kind = 0; kind < 2; kind++) {
+        uint64_t segments = run->segments_max;
+        run->offset_table[kind] = take(run, segments * KERNEL_SEGMENT_TOKENS / KERNEL_GROUP_TOKENS * rows_group_dims(c),
+                                       sizeof(float), &failed);
+        run->key_table[kind] =
+            take(run, segments * KERNEL_SEGMENT_TOKENS * KERNEL_OFFSET_KEY_DIMS, sizeof(float), &failed);
+    }
     run->exact = take(run, (uint64_t)tokens_max * c->kv_heads, rows_exact_bytes(c), &failed);
     run->tiles = take(run, tokens_max, sizeof *run->tiles, &failed); /* at worst every token is an entry of its own */
     take_workers(run, pool_workers(pool), &failed);

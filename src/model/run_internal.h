@@ -75,10 +75,10 @@ struct model_run {
     float *logits;                          /* [2 * logits_max, vocabulary] */
     uint32_t *precise;                      /* [tokens_max] rows of this pass that are multiplied precisely */
     float *bias;     /* [tokens_max, kv_heads, head_dim] the bias that a tile's keys are stored less */
-    float *offset_q; /* [tokens_max, heads, rows_offset_dims] */
-    /* [segments_max][rows_offset_dims][64] for full and sliding layers, as struct kernel_offset has it; of the first
-     * offset_groups groups */
-    float *offset_table[2];
+    float *offset_q; /* [tokens_max, heads, rows_group_dims + 2 * rows_fast_pairs] */
+    /* For full and sliding layers, as struct kernel_offset has them: [segments_max][rows_group_dims][64], and
+     * [groups][2 * rows_fast_pairs][16]; of the first offset_groups groups */
+    float *offset_table[2], *key_table[2];
     uint32_t offset_groups[2];
     unsigned char *exact; /* [tokens_max tiles at most, kv_heads, rows_exact_bytes] */
     struct tile *tiles;
@@ -116,7 +116,8 @@ struct row_treatment {
 uint64_t rows_exact_bytes(const struct model_config *config);
 void *rows_exact(const struct model_run *run, const struct tile *tile, uint32_t head);
 void rows_treatment(const struct model_run *run, const struct kv_seq *seq, struct row_treatment *out);
-uint32_t rows_offset_dims(const struct model_config *config);
+uint32_t rows_group_dims(const struct model_config *config);
+uint32_t rows_fast_pairs(const struct model_config *config, uint32_t kind);
 void rows_begin(struct model_run *run); /* tables for the positions of a pass; once a pass */
 void rows_write_task(struct model_run *run, uint32_t worker,
                      uint32_t workers); /* q, k, v of run->layer: ready, written */
