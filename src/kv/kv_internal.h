@@ -187,6 +187,9 @@ struct kv_cache {
     struct kv_batch *batch;   /* its storage */
     uint64_t clock;           /* counts releases, for LRU order */
     uint64_t queried_tokens, hit_tokens, evicted_blocks, copied_blocks;
+    uint64_t opened_seqs;
+    void (*event)(void *data, const struct kv_event *event); /* or NULL */
+    void *event_data;
 };
 
 /* ---- seq.c, match.c ---------------------------------------------------------------------------------------------- */
@@ -201,6 +204,7 @@ struct kv_table {
 struct kv_seq {
     struct kv_cache *cache;
     struct kv_seq *previous_seq, *next_seq;
+    uint64_t number;                  /* from 1, in the order of opening */
     struct kv_table *tables;          /* [group_count] */
     uint32_t count;                   /* committed tokens */
     uint32_t reserved;                /* tokens for which the tables have blocks, all after `count` its own */

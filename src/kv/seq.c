@@ -41,6 +41,7 @@ enum status seq_new(struct kv_cache *cache, struct kv_seq **out)
     struct kv_seq *seq = mem_zero(1, sizeof *seq);
     if (!seq) return ST_NOMEM;
     seq->cache = cache;
+    seq->number = ++cache->opened_seqs;
     seq->node = seq->spare_head = NODE_NONE;
     seq->tables = mem_zero(cache->group_count, sizeof *seq->tables);
     seq->tail = mem_zero(cache->block_tokens, sizeof *seq->tail);
@@ -478,6 +479,11 @@ enum status kv_seq_truncate(struct kv_seq *seq, uint32_t count)
 uint32_t kv_seq_count(const struct kv_seq *seq)
 {
     return seq->count;
+}
+
+uint64_t kv_seq_number(const struct kv_seq *seq)
+{
+    return seq->number;
 }
 
 void kv_seq_tokens(const struct kv_seq *seq, uint32_t begin, uint32_t count, uint32_t *out)
