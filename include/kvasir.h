@@ -107,10 +107,12 @@ int kvasir_chat_tokenize(const struct kvasir_model *model, const struct kvasir_c
 struct kvasir_engine;
 
 struct kvasir_engine_options {
-    uint32_t context;        /* most tokens of one request, prompt and answer; 0 = the model's, or less if its K and V
-                                    do not fit the budget, or half of free memory where no budget is stated */
-    uint64_t kv_cache_bytes; /* budget; 0 = what one request of `context` tokens needs */
-    uint32_t block_size;     /* tokens a block; 0 = default (32); a multiple of 16, 16…128 */
+    /* Most tokens of one request, prompt and answer; 0 = the model's, or less if its K and V do not fit the budget. */
+    uint32_t context;
+    /* Budget; 0 = half of free memory, or what one request of a stated `context` needs where that is more. It is address
+     * space, which becomes memory as it is used; what finished requests leave stays cached within it. */
+    uint64_t kv_cache_bytes;
+    uint32_t block_size;         /* tokens a block; 0 = default (32); a multiple of 16, 16…128 */
     const char *kv_cache_dtype;  /* NULL or "auto" (f16); "f32", "f16", or "k=f32,v=f16" */
     bool no_kv_cache;            /* recompute everything each step: for comparison only */
     uint32_t max_batched_tokens; /* prompt tokens computed in one step; 0 = 512 */
@@ -157,6 +159,9 @@ struct kvasir_request {
     bool ignore_eos;
     uint32_t logprobs; /* alternatives reported for each token, 0…128 */
     bool show_control; /* control tokens appear in the text by their spelling */
+    uint64_t
+        cache_salt; /* requests share prefixes with those of the same salt only, so that tenants learn nothing of each
+                            other's prompts from time; 0 = common */
 };
 /* KVASIR_LIMIT: the prompt is longer than the context (which always fits the KV cache's budget). KVASIR_FULL: 4096 requests
  * wait already. */

@@ -96,6 +96,16 @@ void json_out_text(struct buffer *out, const char *text, size_t bytes);
 void json_out_ids(struct buffer *out, const uint32_t *ids, size_t count);
 void json_out_real(struct buffer *out, double value); /* null where it is not finite */
 
+/* ---- the KV cache's options (cache_options.c) ----------------------------------------------------------------------------------- */
+
+struct cache_options {
+    struct kvasir_engine_options engine;
+    char *dtype; /* owned; `engine` points to it */
+};
+MUST_CHECK enum status cache_options_read(const struct options *options, struct cache_options *out,
+                                          struct error *error);
+void cache_options_release(struct cache_options *options); /* also one that is all zero */
+
 /* ---- a session: one model, one engine, one request at a time (session.c) --------------------------------------------------------- */
 
 /* The model that the options name, its weights and a progress bar. */
@@ -106,7 +116,7 @@ struct session {
     struct kvasir_model *model;
     struct kvasir_engine *engine;
     struct kvasir_model_info info;
-    char *dtype;           /* owned; the KV cache's number format as the engine takes it */
+    struct cache_options cache;
     char *template_source; /* owned; NULL = the model's */
     char *values;          /* owned; template variables as JSON, or NULL */
 };
@@ -134,9 +144,6 @@ MUST_CHECK enum status session_answer(struct session *session, const struct kvas
 void answer_release(struct answer *answer);
 /* The closing line, on standard error. */
 void answer_report(const struct session *session, const struct kvasir_request *request, const struct answer *answer);
-/* The KV cache's number format that -ctk, -ctv and --kv-cache-dtype name together: taken by the caller. */
-MUST_CHECK enum status kv_dtype_text(const struct options *options, char **out, struct error *error);
-
 /* ---- line editing (line_editor.c) ---------------------------------------------------------------------------------------------------- */
 
 struct line_editor;

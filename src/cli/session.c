@@ -16,33 +16,6 @@ static const struct {
     uint32_t top_k;
 } CHAT_SAMPLING = {.temperature = 0.7f, .top_k = 40, .top_p = 0.95f, .min_p = 0.05f};
 
-enum status kv_dtype_text(const struct options *options, char **out, struct error *error)
-{
-    const char *both = options->kv_cache_dtype, *k = options->cache_type_k, *v = options->cache_type_v;
-    struct buffer text;
-    buffer_init(&text, 0);
-    enum status status = ST_OK;
-    if (!k && !v)
-        buffer_text(&text, both);
-    else if (strchr(both, '='))
-        status =
-            error_set(error, ST_INVALID, "--kv-cache-dtype %s already names K and V: leave out -ctk and -ctv", both);
-    else
-        buffer_printf(&text, "k=%s,v=%s",
-                      k                      ? k
-                      : strcmp(both, "auto") ? both
-                                             : "f16",
-                      v                      ? v
-                      : strcmp(both, "auto") ? both
-                                             : "f16");
-    if (status == ST_OK && text.failed) status = error_set(error, ST_NOMEM, "not enough memory");
-    if (status == ST_OK)
-        *out = buffer_take(&text);
-    else
-        buffer_release(&text);
-    return status;
-}
-
 static void load_progress(void *data, double fraction)
 {
     progress_update(data, fraction);
@@ -69,16 +42,10 @@ enum status model_load(const struct options *options, struct kvasir_model **out,
 
 static enum status engine_open(struct session *session, struct error *error)
 {
-    const struct options *options = session->options;
-    struct kvasir_engine_options engine_options = {.context = (uint32_t)options->context,
-                                                   .kv_cache_bytes = options->kv_cache_bytes,
-                                                   .block_size = (uint32_t)options->block_size,
-                                                   .kv_cache_dtype = session->dtype,
-                                                   .no_kv_cache = options->no_kv_cache,
-                                                   .max_batched_tokens = (uint32_t)options->max_batched_tokens,
-                                                   .max_sequences = 1};
+    session->cache.engine.max_sequences = 1;
     struct kvasir_error reason;
-    if (kvasir_engine_open(session->model, &engine_options, &session->engine, &reason) == KVASIR_OK) return ST_OK;
+    if (kvasir_engine_open(session->model, &session->cache.engine, &session->engine, &reason) == KVASIR_OK)
+        return ST_OK;
     return library_error(&reason, error);
 }
 
@@ -94,7 +61,7 @@ static enum status template_read(struct session *session, struct error *error)
 enum status session_open(struct session *session, const struct options *options, struct error *error)
 {
     *session = (struct session){.options = options};
-    enum status status = kv_dtype_text(options, &session->dtype, error);
+    enum status status = cache_options_read(options, &session->cache, error);
     if (status == ST_OK) status = source_values(options, &session->values, error);
     if (status == ST_OK) status = template_read(session, error);
     if (status == ST_OK) status = model_load(options, &session->model, error);
@@ -110,7 +77,7 @@ void session_close(struct session *session)
     if (session->model) kvasir_model_close(session->model);
     free(session->values); /* jansson's */
     mem_free(session->template_source);
-    mem_free(session->dtype);
+    cache_options_release(&session->cache);
     *session = (struct session){0};
 }
 

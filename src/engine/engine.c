@@ -27,6 +27,8 @@ int kvasir_engine_open(struct kvasir_model *model, const struct kvasir_engine_op
     engine->next_id = 1;
     struct engine_plan *plan = &engine->plan;
     enum status status = engine_plan_init(model->model, options, plan, error);
+    if (status == ST_OK && engine_provenance(model, &plan->kv, plan->kv.provenance) != ST_OK)
+        status = error_set(error, ST_NOMEM, "not enough memory for an engine");
     if (status == ST_OK) status = pool_open(model->threads, &engine->pool, error);
     if (status == ST_OK) status = kv_open(&plan->kv, &engine->kv, error);
     /* A sequence that decodes adds one token to the prompt tokens of the pass. */

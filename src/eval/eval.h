@@ -16,9 +16,7 @@ MUST_CHECK enum status eval_inspect(const char *path, enum eval_output output, s
 struct eval_text {
     const uint32_t *ids;
     size_t count;
-    uint32_t context;           /* 0 = the model's */
-    const char *kv_cache_dtype; /* as in kvasir_engine_options */
-    bool no_kv_cache;
+    struct kvasir_engine_options cache; /* its context, and all that says how K and V are kept; the rest is not read */
     void (*progress)(void *data, double fraction); /* may be NULL */
     void *progress_data;
 };
@@ -48,9 +46,8 @@ struct eval_bench_options {
     const uint32_t *prompt, *generate, *depth; /* a 0 in prompt or generate: no such test */
     size_t prompt_count, generate_count, depth_count;
     uint32_t repetitions;
-    const char *kv_cache_dtype;
-    bool no_kv_cache;
-    bool roofline; /* not with no_kv_cache: ST_INVALID */
+    struct kvasir_engine_options cache; /* all that says how K and V are kept; the rest is not read */
+    bool roofline;                      /* not with no_kv_cache: ST_INVALID */
     /* May be NULL. While the machine is measured, `test` is "machine". */
     void (*progress)(void *data, const char *test, uint32_t done, uint32_t total);
     void *progress_data;

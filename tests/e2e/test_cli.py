@@ -155,6 +155,17 @@ class Tiny(Case):
         for change in (["-t", "1"], ["-t", "2"], ["--no-kv-cache"], ["--block-size", "16"], ["--max-num-batched-tokens", "3"]):
             self.assertEqual(self.run_json(*change)["token_ids"], wanted, change)
 
+    def test_budgets_and_blocks(self):
+        nll = ["eval", "nll", "-m", TINY, "--prompt-ids", IDS]
+        wanted = self.json(*nll)
+        for change in (["--kv-cache-memory", "1MiB"], ["--block-size", "64"]):
+            self.assertEqual(self.json(*nll, *change), wanted, change)
+            self.kvasir("eval", "kl", *nll[2:], *change)
+            self.kvasir("bench", "-m", TINY, "-p", "16", "-n", "2", "-r", "1", *change)
+        for command in (["run", *nll[2:]], nll, ["eval", "kl", *nll[2:]], ["bench", "-m", TINY, "-p", "16"]):
+            self.fails(*command, "--kv-cache-memory", "2000", says="2000")
+            self.fails(*command, "--block-size", "24", says="block size 24")
+
     def test_seed(self):
         def drawn(seed):
             return self.run_json("--temp", "5", "-s", seed)["token_ids"]

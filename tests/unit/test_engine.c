@@ -9,13 +9,19 @@
 /* One model for all tests: loading takes most of the time. gemma3 has sliding and full layers. */
 static struct kvasir_model *model;
 
+static const char *model_path(const char *name)
+{
+    static char path[512];
+    snprintf(path, sizeof path, "%s/tiny/%s", TEST_DATA, name);
+    return path;
+}
+
 static struct kvasir_model *open_model(uint32_t threads)
 {
     struct kvasir_model *opened;
     struct kvasir_error error = {0};
-    char path[512];
-    snprintf(path, sizeof path, "%s/tiny/gemma3", TEST_DATA);
-    if (kvasir_model_open(path, &(struct kvasir_model_options){.threads = threads}, &opened, &error) != KVASIR_OK)
+    if (kvasir_model_open(model_path("gemma3"), &(struct kvasir_model_options){.threads = threads}, &opened, &error) !=
+        KVASIR_OK)
         fail_msg("%s", error.text);
     return opened;
 }
@@ -217,8 +223,11 @@ static void test_blocks_given_up(void **state)
     (void)state;
     struct answer alone[REQUESTS], answers[REQUESTS];
     run_alone(alone);
-    struct kvasir_engine *engine =
-        open_engine(model, (struct kvasir_engine_options){.context = 140, .block_size = 16, .max_batched_tokens = 32});
+    struct kvasir_engine_options options = {.context = 140, .block_size = 16, .max_batched_tokens = 32};
+    struct kvasir_engine *engine = open_engine(model, options);
+    options.kv_cache_bytes = engine->plan.request_bytes;
+    kvasir_engine_close(engine);
+    engine = open_engine(model, options);
     uint64_t ids[REQUESTS];
     uint32_t given_up = 0, running = 0;
     memset(answers, 0, sizeof answers);
@@ -269,6 +278,35 @@ static void test_warm_prefix(void **state)
         assert_true(timings.ttft_s > 0 && timings.tpot_s > 0 && timings.kv_bytes > 0 && timings.kv_blocks > 0);
         assert_true(timings.prefill_s <= timings.ttft_s);
     }
+    kvasir_engine_close(engine);
+}
+
+/* Tokens of request `index` under `salt` that come from the cache. */
+static uint32_t cached_tokens(struct kvasir_engine *engine, uint32_t index, uint64_t salt)
+{
+    uint32_t prompt[128];
+    struct kvasir_request request;
+    struct kvasir_timings timings;
+    const struct kvasir_event *events;
+    size_t count;
+    uint64_t id;
+    make_request(index, prompt, &request);
+    request.cache_salt = salt;
+    assert_int_equal(kvasir_engine_submit(engine, &request, &id, NULL), KVASIR_OK);
+    while (kvasir_engine_busy(engine)) assert_int_equal(kvasir_engine_step(engine, &events, &count, NULL), KVASIR_OK);
+    assert_int_equal(kvasir_engine_timings(engine, id, &timings), KVASIR_OK);
+    return timings.cached_tokens;
+}
+
+static void test_salt(void **state)
+{
+    (void)state;
+    struct kvasir_engine *engine = open_engine(model, (struct kvasir_engine_options){0});
+    assert_int_equal(cached_tokens(engine, 4, 7), 0);
+    assert_int_equal(cached_tokens(engine, 4, 8), 0);
+    assert_int_equal(cached_tokens(engine, 4, 0), 0);
+    assert_int_equal(cached_tokens(engine, 4, 7), 79);
+    assert_int_equal(cached_tokens(engine, 4, 8), 79);
     kvasir_engine_close(engine);
 }
 
@@ -447,6 +485,21 @@ static void test_sizes(void **state)
     assert_true(kv_bytes_needed(kv, stats.context, engine->plan.max_batched_tokens) <= 300000);
     assert_true(kv_bytes_needed(kv, stats.context + 32, stats.context + 32) > 300000);
     kvasir_engine_close(engine);
+    /* Without a budget: half of free memory, of which one request is kept free; one whose context needs more gets it. */
+    engine = open_engine(model, (struct kvasir_engine_options){.context = 200});
+    kv = &engine->plan.kv;
+    uint64_t need = kv_bytes_needed(kv, 200, 200), half = mem_available_bytes() / 2;
+    assert_int_equal(engine->plan.request_bytes, need);
+    assert_int_equal(kv->bytes_pinned_max, kv->bytes_max - need);
+    assert_true(kv->bytes_max > half / 2 && kv->bytes_max < half + half / 2);
+    uint64_t per_token = (kv_bytes_needed(kv, 64000, 512) - kv_bytes_needed(kv, 32000, 512)) / 32000;
+    uint32_t context = (uint32_t)(half * 5 / 4 / per_token);
+    kvasir_engine_close(engine);
+    struct engine_plan plan;
+    assert_int_equal(engine_plan_init(model->model, &(struct kvasir_engine_options){.context = context}, &plan, NULL),
+                     ST_OK);
+    assert_true(plan.kv.bytes_max == plan.request_bytes && plan.request_bytes > half);
+    engine_plan_release(&plan);
     enum number_format k, v;
     assert_int_equal(engine_kv_formats(NULL, &k, &v, NULL), ST_OK);
     assert_true(k == NF_F16 && v == NF_F16);
@@ -458,15 +511,60 @@ static void test_sizes(void **state)
     assert_true(k == NF_F16 && v == NF_F32);
 }
 
+static void provenance(struct kvasir_model *of, struct kvasir_engine_options options, unsigned char out[KV_KEY_BYTES])
+{
+    struct kvasir_engine *engine = open_engine(of, options);
+    memcpy(out, engine->plan.kv.provenance, KV_KEY_BYTES);
+    kvasir_engine_close(engine);
+}
+
+/* All that rows depend on is in it, and nothing else. */
+static void test_provenance(void **state)
+{
+    (void)state;
+    unsigned char own[KV_KEY_BYTES], other[KV_KEY_BYTES];
+    const char *dtypes[] = {"f32", "k=f32", "v=f32", "int8"};
+    const struct kvasir_model_options ways[] = {{.isa = "ref"}, {.rope_frequencies = "f32"}, {.threads = 1}};
+    provenance(model, (struct kvasir_engine_options){0}, own);
+    provenance(
+        model,
+        (struct kvasir_engine_options){
+            .kv_cache_dtype = "f16", .context = 64, .block_size = 64, .kv_cache_bytes = 8u << 20, .max_sequences = 3},
+        other);
+    assert_memory_equal(own, other, sizeof own);
+    for (size_t i = 0; i < ARRAY_COUNT(dtypes); i++) {
+        provenance(model, (struct kvasir_engine_options){.kv_cache_dtype = dtypes[i]}, other);
+        assert_memory_not_equal(own, other, sizeof own);
+    }
+    for (size_t i = 0; i < ARRAY_COUNT(ways); i++) {
+        struct kvasir_model *opened;
+        assert_int_equal(kvasir_model_open(model_path("gemma3"), &ways[i], &opened, NULL), KVASIR_OK);
+        provenance(opened, (struct kvasir_engine_options){0}, other);
+        if (ways[i].threads)
+            assert_memory_equal(own, other, sizeof own);
+        else if (model->kernel != opened->kernel || ways[i].rope_frequencies)
+            assert_memory_not_equal(own, other, sizeof own);
+        kvasir_model_close(opened);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_batched_is_alone), cmocka_unit_test(test_any_chunk),
-        cmocka_unit_test(test_any_block_size),   cmocka_unit_test(test_one_thread_is_two),
-        cmocka_unit_test(test_without_cache),    cmocka_unit_test(test_blocks_given_up),
-        cmocka_unit_test(test_warm_prefix),      cmocka_unit_test(test_ends),
-        cmocka_unit_test(test_cancel),           cmocka_unit_test(test_refused_requests),
-        cmocka_unit_test(test_refused_engines),  cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_batched_is_alone),
+        cmocka_unit_test(test_any_chunk),
+        cmocka_unit_test(test_any_block_size),
+        cmocka_unit_test(test_one_thread_is_two),
+        cmocka_unit_test(test_without_cache),
+        cmocka_unit_test(test_blocks_given_up),
+        cmocka_unit_test(test_warm_prefix),
+        cmocka_unit_test(test_ends),
+        cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_refused_requests),
+        cmocka_unit_test(test_refused_engines),
+        cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_salt),
+        cmocka_unit_test(test_provenance),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -34,7 +34,8 @@ static double mean_nll(const uint32_t *ids, size_t count, uint32_t context, bool
 {
     struct buffer out;
     struct error error = {0};
-    const struct eval_text options = {.ids = ids, .count = count, .context = context, .no_kv_cache = no_kv_cache};
+    const struct eval_text options = {
+        .ids = ids, .count = count, .cache = {.context = context, .no_kv_cache = no_kv_cache}};
     buffer_init(&out, 0);
     if (eval_nll(model, &options, EVAL_JSON, &out, &error) != ST_OK) fail_msg("%s", error.text);
     json_t *report = json_loads(out.data, 0, NULL);
@@ -83,9 +84,9 @@ static void test_nll_refused(void **state)
     struct kvasir_model *vocabulary;
     refuse_nll(model, (struct eval_text){.ids = ids, .count = 1}, "at least 2");
     refuse_nll(model, (struct eval_text){.ids = ids, .count = 2}, "512");
-    refuse_nll(model, (struct eval_text){.ids = ids, .count = 2, .context = 1}, "token 1 is 512");
-    refuse_nll(model, (struct eval_text){.ids = (uint32_t[]){1, 2}, .count = 2, .context = 1}, "context");
-    refuse_nll(model, (struct eval_text){.ids = (uint32_t[]){1, 2}, .count = 2, .kv_cache_dtype = "f9"}, "f9");
+    refuse_nll(model, (struct eval_text){.ids = ids, .count = 2, .cache.context = 1}, "token 1 is 512");
+    refuse_nll(model, (struct eval_text){.ids = (uint32_t[]){1, 2}, .count = 2, .cache.context = 1}, "context");
+    refuse_nll(model, (struct eval_text){.ids = (uint32_t[]){1, 2}, .count = 2, .cache.kv_cache_dtype = "f9"}, "f9");
     assert_int_equal(kvasir_model_open(tiny_path("gemma3"), &(struct kvasir_model_options){.vocabulary_only = true},
                                        &vocabulary, NULL),
                      KVASIR_OK);
@@ -105,7 +106,7 @@ static struct kl kl_of(const uint32_t *ids, size_t count, uint32_t context, cons
     struct buffer out;
     struct error error = {0};
     struct kl kl;
-    const struct eval_text text = {.ids = ids, .count = count, .context = context, .kv_cache_dtype = dtype};
+    const struct eval_text text = {.ids = ids, .count = count, .cache = {.context = context, .kv_cache_dtype = dtype}};
     buffer_init(&out, 0);
     if (eval_kl(model, &text, EVAL_JSON, &out, &error) != ST_OK) fail_msg("%s", error.text);
     json_t *report = json_loads(out.data, 0, NULL);
@@ -140,7 +141,7 @@ static void test_kl_without_cache(void **state)
 {
     (void)state;
     const uint32_t ids[] = {1, 2, 3};
-    const struct eval_text text = {.ids = ids, .count = ARRAY_COUNT(ids), .no_kv_cache = true};
+    const struct eval_text text = {.ids = ids, .count = ARRAY_COUNT(ids), .cache.no_kv_cache = true};
     struct buffer out;
     struct error error = {0};
     buffer_init(&out, 0);
@@ -166,7 +167,7 @@ static void test_bench(void **state)
     for (int no_kv_cache = 0; no_kv_cache < 2; no_kv_cache++) {
         struct buffer out;
         struct eval_bench_options options = all;
-        options.no_kv_cache = no_kv_cache != 0;
+        options.cache.no_kv_cache = no_kv_cache != 0;
         buffer_init(&out, 0);
         assert_int_equal(eval_bench(model, &options, EVAL_JSON, &out, NULL), ST_OK);
         json_t *list = json_loads(out.data, 0, NULL);
@@ -283,7 +284,7 @@ static void test_bench_roofline_tables(void **state)
     for (const char *at = out.data; *at; at++) commas[at >= row] += *at == ',';
     assert_int_equal(commas[0], 13);
     assert_int_equal(commas[1], 13);
-    options.no_kv_cache = true;
+    options.cache.no_kv_cache = true;
     assert_int_equal(eval_bench(ref, &options, EVAL_CSV, &out, &error), ST_INVALID);
     assert_non_null(strstr(error.text, "roofline"));
     buffer_release(&out);
