@@ -211,11 +211,75 @@ int kvasir_engine_timings(const struct kvasir_engine *engine, uint64_t id, struc
 
 struct kvasir_engine_stats {
     uint32_t context, block_size;
-    uint64_t kv_bytes_per_token; /* all layers, K and V, for a token that every layer still holds */
-    uint64_t kv_bytes_budget, kv_bytes_used, kv_blocks_used;
+    uint64_t kv_bytes_per_token;   /* all layers, K and V, for a token that every layer still holds */
+    uint64_t kv_bytes_per_request; /* that one request of the whole context needs: it always fits */
+    uint64_t kv_bytes_budget;
+    /* Held by requests, sequences and pins; wasted: the part of it without rows that a next token can read (the empty ends of
+     * last blocks, what windows have passed). */
+    uint64_t kv_bytes_used, kv_blocks_used, kv_bytes_wasted;
+    /* Held by none, found by the next prompt that begins so, until evicted; protected: that a second one has used. */
+    uint64_t kv_bytes_cached, kv_blocks_cached, kv_bytes_protected;
+    uint64_t kv_bytes_pinned;   /* by name */
+    uint64_t kv_bytes_mapped;   /* real memory, at most the budget; it is given back when idle */
+    uint64_t kv_bytes_metadata; /* of the prefix index, beside the budget */
+    /* Since the engine was opened: prompt tokens looked up and found, blocks evicted for others, and copied because a
+     * sequence went on from the middle of a shared one. */
+    uint64_t kv_queried_tokens, kv_hit_tokens, kv_evicted_blocks, kv_copied_blocks;
     uint32_t running, waiting;
 };
 void kvasir_engine_stats(const struct kvasir_engine *engine, struct kvasir_engine_stats *out);
+
+/* ---- what stays in the KV cache ------------------------------------------------------------------------------------ */
+
+/* Every request leaves its tokens' K and V cached until they are evicted, and every prompt that begins with the same tokens
+ * (and has the same salt) takes them from there: nothing need be called for that. The calls below are for what must not be
+ * evicted, or goes elsewhere. All of them are called between two steps, on the engine's thread.
+ *
+ * A sequence is a handle on the cached K and V of a run of tokens: a document that many questions will be about, the state
+ * of a conversation. While it is open nothing of it is evicted, and requests whose prompt begins with its tokens find them,
+ * to the token. It costs only blocks: sequences, requests and pins with common tokens share them.
+ *
+ *   struct kvasir_seq *book;
+ *   kvasir_seq_open(engine, ids, count, 0, &book, &error);          runs what is not cached yet, as a request would
+ *   …submit requests whose prompt is ids and a question: their timings say cached_tokens == count…
+ *   kvasir_seq_truncate(book, chapter_one, &error);                 keeps the first tokens only
+ *   kvasir_seq_close(book);                                         stays cached until evicted
+ *
+ * Sequences and pins together may hold the budget less kv_bytes_per_request, so that a request always fits; each counts in
+ * full, shared blocks too. Errors, each with its line in `error`:
+ *   KVASIR_LIMIT        more than that; more tokens than the engine's context; kvasir_seq_truncate: a sliding window has passed
+ *                       rows that the next token would read
+ *   KVASIR_FULL         running requests hold the blocks now: try again when some have ended
+ *   KVASIR_INVALID      no tokens, or one that is not in the vocabulary
+ *   KVASIR_UNSUPPORTED  the engine was opened with no_kv_cache
+ *   KVASIR_NOMEM
+ * After an error nothing has changed. */
+struct kvasir_seq;
+int kvasir_seq_open(struct kvasir_engine *engine, const uint32_t *ids, size_t count, uint64_t salt,
+                    struct kvasir_seq **out, struct kvasir_error *error);
+/* A second handle on the same tokens: nothing is copied. */
+int kvasir_seq_fork(struct kvasir_seq *seq, struct kvasir_seq **out, struct kvasir_error *error);
+int kvasir_seq_truncate(struct kvasir_seq *seq, size_t count, struct kvasir_error *error); /* 1…tokens */
+void kvasir_seq_close(struct kvasir_seq *seq); /* before its engine; NULL is allowed */
+struct kvasir_seq_info {
+    uint32_t tokens;
+    uint32_t cached;        /* of these, how many were there when it was opened */
+    uint64_t bytes, blocks; /* that it holds, shared ones too; windows hold their last tokens only */
+};
+void kvasir_seq_info(const struct kvasir_seq *seq, struct kvasir_seq_info *out);
+
+/* A prefix pinned by name, such as a system prompt when a program starts: it is run if need be, and kept until it is
+ * unpinned or the engine closes. A pin of the same name is replaced. Errors as above. */
+int kvasir_engine_pin(struct kvasir_engine *engine, const char *name, const uint32_t *ids, size_t count, uint64_t salt,
+                      struct kvasir_error *error);
+int kvasir_engine_unpin(struct kvasir_engine *engine, const char *name); /* or KVASIR_NOT_FOUND */
+struct kvasir_pin {
+    const char *name; /* borrowed until it is unpinned */
+    uint32_t tokens;
+    uint64_t bytes;
+};
+/* The first `capacity` pins in order of name; returns how many there are. */
+size_t kvasir_engine_pins(const struct kvasir_engine *engine, struct kvasir_pin *out, size_t capacity);
 
 #ifdef __cplusplus
 }

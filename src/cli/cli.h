@@ -132,7 +132,7 @@ struct answer {
     size_t count, capacity, top_count, top_capacity;
     enum kvasir_finish finish;
     struct kvasir_timings timings;
-    struct kvasir_engine_stats stats;
+    struct kvasir_engine_stats stats, most; /* at its end; when most of the KV cache was in use */
     bool interrupted;
 };
 /* The request that the options describe, without its prompt. Arrays are borrowed from `options`. With `chatting`, the
@@ -144,6 +144,12 @@ MUST_CHECK enum status session_answer(struct session *session, const struct kvas
 void answer_release(struct answer *answer);
 /* The closing line, on standard error. */
 void answer_report(const struct session *session, const struct kvasir_request *request, const struct answer *answer);
+/* ---- the KV cache's statistics (kv_report.c) ------------------------------------------------------------------------------------- */
+
+/* `now`, and `most`: when most of the cache was in use. Lines; or members, each after a comma. */
+void kv_report_text(const struct kvasir_engine_stats *now, const struct kvasir_engine_stats *most, struct buffer *out);
+void kv_report_json(const struct kvasir_engine_stats *now, const struct kvasir_engine_stats *most, struct buffer *out);
+
 /* ---- line editing (line_editor.c) ---------------------------------------------------------------------------------------------------- */
 
 struct line_editor;

@@ -240,6 +240,10 @@ const struct option_row OPTION_ROWS[] = {
      .exclusive = "cached", .offset = AT(no_kv_cache),
      .help = "recompute everything for each token: slow, same tokens, for comparison"},
 
+    {.commands = FOR(RUN), .name = "kv-stats", .kind = OPTION_FLAG, .group = "KV cache", .offset = AT(kv_stats),
+     .help = "after the answer, what the KV cache did: lookups and hits, blocks in use and cached, waste, evictions; with "
+             "--output json under \"kv\". In a chat, /stats tells"},
+
     /* ---- measurement ---- */
     {.commands = FOR(BENCH), .letter = 'p', .name = "n-prompt", .kind = OPTION_WHOLES, .argument = "N,...",
      .group = "Measurement", .fallback = "512", .low = 0, .high = TOKENS_MAX, .offset = AT(bench_prompt),

@@ -1,5 +1,6 @@
 /* run.c - one prompt, one answer. The prompt is read before the model is opened, so that a wrong file name costs nothing. */
 #include "cli/cli.h"
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -127,9 +128,11 @@ static enum status json_write(const struct session *session, const struct kvasir
     number_write(&out, ",\"tpot_s\":", timings->tpot_s);
     number_write(&out, ",\"prefill_tokens_per_s\":", timings->prefill_tokens_per_s);
     number_write(&out, ",\"decode_tokens_per_s\":", timings->decode_tokens_per_s);
-    buffer_printf(&out, "},\"kv\":{\"bytes_per_token\":%llu,\"bytes_used\":%llu,\"blocks_used\":%llu}}\n",
+    buffer_printf(&out, "},\"kv\":{\"bytes_per_token\":%llu,\"bytes_used\":%llu,\"blocks_used\":%llu",
                   (unsigned long long)answer->stats.kv_bytes_per_token, (unsigned long long)timings->kv_bytes,
                   (unsigned long long)timings->kv_blocks);
+    if (session->options->kv_stats) kv_report_json(&answer->stats, &answer->most, &out);
+    buffer_text(&out, "}}\n");
     enum status status = out.failed ? error_set(error, ST_NOMEM, "not enough memory for the answer")
                                     : output_write(out.data, out.length, error);
     buffer_release(&out);
@@ -142,6 +145,15 @@ static enum status text_end(const struct answer *answer, struct error *error)
     const struct buffer *text = &answer->text;
     if (text->length && text->data[text->length - 1] == '\n') return ST_OK;
     return output_write("\n", 1, error);
+}
+
+static void stats_print(const struct answer *answer)
+{
+    struct buffer text;
+    buffer_init(&text, 0);
+    kv_report_text(&answer->stats, &answer->most, &text);
+    if (!text.failed) fputs(text.data, stderr);
+    buffer_release(&text);
 }
 
 static int answer_prompt(struct session *session, const struct prompt *prompt, struct error *error)
@@ -162,6 +174,7 @@ static int answer_prompt(struct session *session, const struct prompt *prompt, s
     else if (!json && answer.text.length && status != ST_CANCELLED)
         status = text_end(&answer, &ignored) == ST_OK ? status : error->status; /* the error line begins a line */
     if (status == ST_OK) answer_report(session, &request, &answer);
+    if (status == ST_OK && !json && session->options->kv_stats) stats_print(&answer);
     answer_release(&answer);
     return status != ST_OK ? fail(error) : interrupted ? EXIT_INTERRUPTED : EXIT_OK;
 }

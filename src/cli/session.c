@@ -180,6 +180,9 @@ static enum status steps_run(struct session *session, uint64_t id, bool stream, 
             status = library_error(&reason, error);
             break;
         }
+        struct kvasir_engine_stats stats;
+        kvasir_engine_stats(session->engine, &stats);
+        if (stats.kv_bytes_used >= out->most.kv_bytes_used) out->most = stats;
         for (size_t i = 0; i < count && status == ST_OK; i++) {
             const struct kvasir_event *event = &events[i];
             if (event->id != id) continue;

@@ -96,6 +96,7 @@ struct kvasir_engine {
     struct pool *pool;
     struct engine_plan plan;
     struct kv_cache *kv;
+    uint64_t held_bytes; /* of kv, by handles of callers (sequence.c) */
     struct model_run *run;
     struct sampler sampler;
 

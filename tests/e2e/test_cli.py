@@ -166,6 +166,17 @@ class Tiny(Case):
             self.fails(*command, "--kv-cache-memory", "2000", says="2000")
             self.fails(*command, "--block-size", "24", says="block size 24")
 
+    def test_kv_stats(self):
+        plain, told = self.run_json()["kv"], self.run_json("--kv-stats", "--kv-cache-memory", "1MiB")["kv"]
+        self.assertEqual(plain, {key: told[key] for key in plain})
+        self.assertEqual((told["bytes_budget"], told["block_size"]), (1 << 20, 32))
+        self.assertEqual((told["queried_tokens"], told["hit_tokens"], told["evicted_blocks"]), (8, 0, 0))
+        self.assertEqual(told["most_bytes_used"], told["bytes_used"])
+        self.assertEqual(told["bytes_cached"], told["most_bytes_used"])
+        self.assertEqual(told["most_bytes_wasted"], 20 * told["bytes_per_token"])  # before the last of 6 tokens 12 had rows
+        self.kvasir("run", "-m", TINY, "--prompt-ids", IDS, "-n", "3", "--quiet", "--kv-stats")
+        self.assertRegex(self.stderr, r"^KV cache +budget .*\n +prefixes 8 prompt .*\n +in use .*\n +cached .*\n$")
+
     def test_seed(self):
         def drawn(seed):
             return self.run_json("--temp", "5", "-s", seed)["token_ids"]

@@ -310,6 +310,189 @@ static void test_salt(void **state)
     kvasir_engine_close(engine);
 }
 
+/* ---- what callers keep ------------------------------------------------------------------------------------------------- */
+
+static struct kvasir_seq_info info_of(const struct kvasir_seq *seq)
+{
+    struct kvasir_seq_info info;
+    kvasir_seq_info(seq, &info);
+    return info;
+}
+
+static uint64_t bytes_used(const struct kvasir_engine *engine)
+{
+    struct kvasir_engine_stats stats;
+    kvasir_engine_stats(engine, &stats);
+    return stats.kv_bytes_used;
+}
+
+/* Requests 4 and 5 share 70 of their 80 tokens. */
+static void test_sequence(void **state)
+{
+    (void)state;
+    struct answer alone[REQUESTS], answers[REQUESTS];
+    uint32_t prompt[128];
+    struct kvasir_request request;
+    struct kvasir_seq *seq, *fork;
+    run_alone(alone);
+    struct kvasir_engine *engine = open_engine(model, (struct kvasir_engine_options){.max_batched_tokens = 33});
+    make_request(4, prompt, &request);
+    assert_int_equal(kvasir_seq_open(engine, prompt, 75, 0, &seq, NULL), KVASIR_OK);
+    check_rules(engine);
+    struct kvasir_seq_info info = info_of(seq);
+    assert_int_equal(info.tokens, 75);
+    assert_int_equal(info.cached, 0);
+    assert_true(info.bytes == bytes_used(engine) && info.bytes > 0 && info.blocks > 0);
+    assert_int_equal(cached_tokens(engine, 4, 0), 75); /* the last block of it is partial */
+    assert_int_equal(cached_tokens(engine, 5, 0), 70);
+    assert_int_equal(cached_tokens(engine, 4, 1), 0);
+    run_all(engine, 1, answers);
+    check_same(alone, answers);
+    assert_int_equal(kvasir_seq_fork(seq, &fork, NULL), KVASIR_OK);
+    assert_int_equal(bytes_used(engine), info.bytes); /* nothing was copied */
+    kvasir_seq_close(seq);
+    assert_int_equal(bytes_used(engine), info.bytes);
+    assert_int_equal(info_of(fork).tokens, 75);
+    assert_int_equal(kvasir_seq_open(engine, prompt, 80, 0, &seq, NULL), KVASIR_OK);
+    assert_int_equal(info_of(seq).cached, 80); /* a request has run them */
+    assert_int_equal(kvasir_seq_truncate(seq, 40, NULL), KVASIR_OK);
+    assert_int_equal(info_of(seq).tokens, 40);
+    assert_true(info_of(seq).blocks < info.blocks);
+    check_rules(engine);
+    kvasir_seq_close(fork);
+    assert_int_equal(bytes_used(engine), info_of(seq).bytes);
+    run_all(engine, 1, answers);
+    check_same(alone, answers);
+    kvasir_seq_close(seq);
+    assert_int_equal(bytes_used(engine), 0);
+    kvasir_engine_close(engine);
+}
+
+/* What is kept is not evicted, and requests run beside it. */
+static void test_kept_beside_requests(void **state)
+{
+    (void)state;
+    struct kvasir_engine_options options = {.context = 140, .block_size = 16, .max_batched_tokens = 32};
+    struct kvasir_engine *engine = open_engine(model, options);
+    uint64_t needed = kv_bytes_needed(&engine->plan.kv, 80, 32);
+    options.kv_cache_bytes = engine->plan.request_bytes + needed;
+    kvasir_engine_close(engine);
+    engine = open_engine(model, options);
+    struct answer alone[REQUESTS], answers[REQUESTS];
+    uint32_t prompt[128];
+    struct kvasir_request request;
+    struct kvasir_seq *seq, *second;
+    struct kvasir_error error = {0};
+    run_alone(alone);
+    make_request(4, prompt, &request);
+    assert_int_equal(kvasir_seq_open(engine, prompt, 80, 0, &seq, NULL), KVASIR_OK);
+    run_all(engine, 0, answers);
+    check_same(alone, answers);
+    assert_int_equal(cached_tokens(engine, 4, 0), 79);
+    make_request(3, prompt, &request);
+    assert_int_equal(kvasir_seq_open(engine, prompt, 80, 0, &second, &error), KVASIR_LIMIT);
+    assert_non_null(strstr(error.text, "KV cache to keep"));
+    assert_null(second);
+    assert_int_equal(kvasir_engine_pin(engine, "x", prompt, 80, 0, &error), KVASIR_LIMIT);
+    kvasir_seq_close(seq);
+    assert_int_equal(kvasir_seq_open(engine, prompt, 80, 0, &second, &error), KVASIR_OK);
+    kvasir_seq_close(second);
+    kvasir_engine_close(engine);
+}
+
+static void refuse_sequence(struct kvasir_engine *engine, const uint32_t *ids, size_t count, int status,
+                            const char *why)
+{
+    struct kvasir_seq *seq;
+    struct kvasir_error error = {0};
+    assert_int_equal(kvasir_seq_open(engine, ids, count, 0, &seq, &error), status);
+    if (!strstr(error.text, why)) fail_msg("'%s' does not say '%s'", error.text, why);
+    assert_null(seq);
+    assert_int_equal(kvasir_engine_pin(engine, "x", ids, count, 0, &error), status);
+}
+
+static void test_refused_sequences(void **state)
+{
+    (void)state;
+    uint32_t prompt[128] = {0};
+    const uint32_t outside[] = {1, 512};
+    struct kvasir_seq *seq;
+    struct kvasir_error error = {0};
+    struct kvasir_engine *engine = open_engine(model, (struct kvasir_engine_options){.context = 64});
+    refuse_sequence(engine, prompt, 0, KVASIR_INVALID, "no tokens");
+    refuse_sequence(engine, outside, 2, KVASIR_INVALID, "token 1 of the sequence is 512");
+    refuse_sequence(engine, prompt, 65, KVASIR_LIMIT, "the context is 64");
+    assert_int_equal(kvasir_engine_pin(engine, "", prompt, 3, 0, &error), KVASIR_INVALID);
+    assert_int_equal(kvasir_seq_open(engine, prompt, 64, 0, &seq, NULL), KVASIR_OK);
+    assert_int_equal(kvasir_seq_truncate(seq, 0, &error), KVASIR_INVALID);
+    assert_int_equal(kvasir_seq_truncate(seq, 65, &error), KVASIR_INVALID);
+    kvasir_seq_close(seq);
+    kvasir_seq_close(NULL);
+    kvasir_engine_close(engine);
+    engine = open_engine(model, (struct kvasir_engine_options){.no_kv_cache = true});
+    refuse_sequence(engine, prompt, 3, KVASIR_UNSUPPORTED, "without a KV cache");
+    kvasir_engine_close(engine);
+}
+
+/* Requests hold the whole budget: not now, but when they have ended. */
+static void test_no_room_now(void **state)
+{
+    (void)state;
+    uint32_t prompt[128];
+    struct kvasir_seq *seq;
+    struct kvasir_request request;
+    struct kvasir_error error = {0};
+    const struct kvasir_event *events;
+    size_t count;
+    uint64_t ids[2];
+    struct kvasir_engine_options options = {.context = 140, .block_size = 16, .max_batched_tokens = 16};
+    struct kvasir_engine *engine = open_engine(model, options);
+    options.kv_cache_bytes = engine->plan.request_bytes + kv_bytes_needed(&engine->plan.kv, 100, 16);
+    kvasir_engine_close(engine);
+    engine = open_engine(model, options);
+    for (uint32_t r = 0; r < 2; r++) {
+        make_request(3, prompt, &request);
+        prompt[0] += r;
+        assert_int_equal(kvasir_engine_submit(engine, &request, &ids[r], NULL), KVASIR_OK);
+    }
+    for (int i = 0; i < 20; i++) assert_int_equal(kvasir_engine_step(engine, &events, &count, NULL), KVASIR_OK);
+    assert_int_equal(engine->running, 2);
+    prompt[0] += 2;
+    assert_int_equal(kvasir_seq_open(engine, prompt, 100, 0, &seq, &error), KVASIR_FULL);
+    assert_non_null(strstr(error.text, "try again"));
+    check_rules(engine);
+    while (kvasir_engine_busy(engine)) assert_int_equal(kvasir_engine_step(engine, &events, &count, NULL), KVASIR_OK);
+    assert_int_equal(kvasir_seq_open(engine, prompt, 100, 0, &seq, &error), KVASIR_OK);
+    kvasir_seq_close(seq);
+    kvasir_engine_close(engine);
+}
+
+static void test_pins(void **state)
+{
+    (void)state;
+    struct kvasir_engine *engine = open_engine(model, (struct kvasir_engine_options){0});
+    uint32_t prompt[128];
+    struct kvasir_request request;
+    struct kvasir_pin pins[2];
+    make_request(4, prompt, &request);
+    assert_int_equal(kvasir_engine_pins(engine, pins, 2), 0);
+    assert_int_equal(kvasir_engine_pin(engine, "system", prompt, 70, 0, NULL), KVASIR_OK);
+    assert_int_equal(cached_tokens(engine, 4, 0), 70); /* it was run: preloaded */
+    assert_int_equal(kvasir_engine_pin(engine, "b", prompt, 3, 0, NULL), KVASIR_OK);
+    assert_int_equal(kvasir_engine_pin(engine, "system", prompt, 75, 0, NULL), KVASIR_OK);
+    assert_int_equal(kvasir_engine_pins(engine, pins, 2), 2);
+    assert_string_equal(pins[0].name, "b");
+    assert_int_equal(pins[0].tokens, 3);
+    assert_string_equal(pins[1].name, "system");
+    assert_int_equal(pins[1].tokens, 75);
+    assert_true(pins[1].bytes > 0);
+    assert_int_equal(kvasir_engine_unpin(engine, "b"), KVASIR_OK);
+    assert_int_equal(kvasir_engine_unpin(engine, "b"), KVASIR_NOT_FOUND);
+    assert_int_equal(kvasir_engine_pins(engine, pins, 1), 1);
+    check_rules(engine);
+    kvasir_engine_close(engine);
+}
+
 /* ---- what ends a request ----------------------------------------------------------------------------------------------- */
 
 /* Tokens of `request`, and how it ended. */
@@ -565,6 +748,11 @@ int main(void)
         cmocka_unit_test(test_sizes),
         cmocka_unit_test(test_salt),
         cmocka_unit_test(test_provenance),
+        cmocka_unit_test(test_sequence),
+        cmocka_unit_test(test_kept_beside_requests),
+        cmocka_unit_test(test_pins),
+        cmocka_unit_test(test_refused_sequences),
+        cmocka_unit_test(test_no_room_now),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
