@@ -112,8 +112,13 @@ struct kvasir_engine_options {
     /* Budget; 0 = half of free memory, or what one request of a stated `context` needs where that is more. It is address
      * space, which becomes memory as it is used; what finished requests leave stays cached within it. */
     uint64_t kv_cache_bytes;
-    uint32_t block_size;         /* tokens a block; 0 = default (32); a multiple of 16, 16…128 */
-    const char *kv_cache_dtype;  /* NULL or "auto" (f16); "f32", "f16", or "k=f32,v=f16" */
+    uint32_t block_size; /* tokens a block; 0 = default (32); a multiple of 16, 16…128 */
+    /* Number format of K and V: NULL or "auto" (f16), "f32", "f16", "bf16", "fp8_e4m3", "fp8_e5m2", "int8", "int4", or
+     * "k=int8,v=int4". */
+    const char *kv_cache_dtype;
+    /* Selective caching: which tokens each layer and KV head keeps, as JSON (docs/kv-policy.md); NULL = as the model says. What
+     * a head does not keep it does not see: answers change. A whole layer or head that slides keeps memory constant. */
+    const char *kv_policy;
     bool no_kv_cache;            /* recompute everything each step: for comparison only */
     uint32_t max_batched_tokens; /* prompt tokens computed in one step; 0 = 512 */
     uint32_t max_sequences;      /* running at once; 0 = 64 */

@@ -100,7 +100,7 @@ void json_out_real(struct buffer *out, double value); /* null where it is not fi
 
 struct cache_options {
     struct kvasir_engine_options engine;
-    char *dtype; /* owned; `engine` points to it */
+    char *dtype, *policy; /* owned; `engine` points to them */
 };
 MUST_CHECK enum status cache_options_read(const struct options *options, struct cache_options *out,
                                           struct error *error);

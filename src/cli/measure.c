@@ -32,7 +32,10 @@ int inspect_main(const struct options *options)
     buffer_init(&report, 0);
     enum status status = model_locate(options, &path, &error);
     if (status == ST_OK) {
-        status = eval_inspect(path.data, output_kind(options), &report, &error);
+        struct cache_options cache;
+        status = cache_options_read(options, &cache, &error);
+        if (status == ST_OK) status = eval_inspect(path.data, cache.policy, output_kind(options), &report, &error);
+        cache_options_release(&cache);
         buffer_release(&path);
     }
     status = report_print(status, &report, &error);

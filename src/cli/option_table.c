@@ -59,8 +59,9 @@ const struct command COMMANDS[COMMAND_COUNT] = {
          "exponential is the perplexity.",
          "kvasir eval nll smollm2 -f wiki.txt --output json\t{\"mean_nll\",\"tokens\"}\n"},
     [COMMAND_EVAL_KL] =
-        {"eval kl", ARGUMENTS_MODEL, "[MODEL]", "measure what a KV cache format costs",
-         "Runs the text twice, with the KV cache in f32 and in the format of --kv-cache-dtype, and compares what the "
+        {"eval kl", ARGUMENTS_MODEL, "[MODEL]", "measure what a KV cache format or policy costs",
+         "Runs the text twice, with a KV cache of f32 that keeps all, and with that of --kv-cache-dtype and "
+         "--kv-policy, and compares what the "
          "model "
          "predicts at every position: the Kullback-Leibler divergence in nats (mean and 99th percentile) and how often "
          "the "
@@ -240,6 +241,9 @@ const struct option_row OPTION_ROWS[] = {
      .exclusive = "cached", .offset = AT(no_kv_cache),
      .help = "recompute everything for each token: slow, same tokens, for comparison"},
 
+    {.commands = GENERATES | FOR(INSPECT), .name = "kv-policy", .kind = OPTION_FILE, .argument = "FILE",
+     .group = "KV cache", .unset = "as the model says", .offset = AT(kv_policy),
+     .help = "selective caching: which tokens each layer and KV head keeps, as JSON; `kvasir eval heads` writes such a file"},
     {.commands = FOR(RUN), .name = "kv-stats", .kind = OPTION_FLAG, .group = "KV cache", .offset = AT(kv_stats),
      .help = "after the answer, what the KV cache did: lookups and hits, blocks in use and cached, waste, evictions; with "
              "--output json under \"kv\". In a chat, /stats tells"},

@@ -179,10 +179,14 @@ enum status engine_plan_init(const struct model *model, const struct kvasir_engi
     if (status == ST_OK) status = engine_kv_formats(options->kv_cache_dtype, &k, &v, error);
     if (status != ST_OK) return status;
     struct kv_layer *layers = mem_zero(c->layers, sizeof *layers);
-    if (!layers) return error_set(error, ST_NOMEM, "not enough memory for an engine");
-    model_kv_layers(c, k, v, layers);
     out->kv.layers = layers;
-    status = decide(model, options, out, error);
+    out->heads = options->kv_policy ? mem_zero((uint64_t)c->layers * c->kv_heads, sizeof *out->heads) : NULL;
+    if (!layers || (options->kv_policy && !out->heads))
+        status = error_set(error, ST_NOMEM, "not enough memory for an engine");
+    if (status == ST_OK) model_kv_layers(c, k, v, layers);
+    if (status == ST_OK && options->kv_policy)
+        status = engine_kv_policy(options->kv_policy, c, layers, out->heads, error);
+    if (status == ST_OK) status = decide(model, options, out, error);
     if (status != ST_OK) {
         engine_plan_release(out);
         return status;
@@ -197,5 +201,6 @@ enum status engine_plan_init(const struct model *model, const struct kvasir_engi
 void engine_plan_release(struct engine_plan *plan)
 {
     mem_free((struct kv_layer *)plan->kv.layers);
+    mem_free(plan->heads);
     *plan = (struct engine_plan){0};
 }

@@ -59,6 +59,8 @@ static enum status check(const struct eval_bench_options *o, struct error *error
         for (size_t j = 0; j < counts[i]; j++)
             if (lists[i][j] > 1u << 28)
                 return error_set(error, ST_INVALID, "a test of %u tokens: at most %u", lists[i][j], 1u << 28);
+    if (o->roofline && o->cache.kv_policy)
+        return error_set(error, ST_INVALID, "a roofline counts the keys of no KV policy: leave out one of the two");
     if (o->roofline && o->cache.no_kv_cache)
         return error_set(error, ST_INVALID, "a roofline is of decoding with a KV cache: leave out one of the two");
     return ST_OK;

@@ -112,6 +112,7 @@ enum status eval_kl(struct kvasir_model *opened, const struct eval_text *text, e
     struct kl kl = {0};
     struct kvasir_engine_options reference = text->cache;
     reference.kv_cache_dtype = "f32";
+    reference.kv_policy = NULL;
     enum status status = ST_OK;
     if (text->cache.no_kv_cache)
         status = error_set(error, ST_INVALID, "a KV cache format cannot be measured without a KV cache");

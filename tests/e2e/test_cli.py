@@ -166,6 +166,23 @@ class Tiny(Case):
             self.fails(*command, "--kv-cache-memory", "2000", says="2000")
             self.fails(*command, "--block-size", "24", says="block size 24")
 
+    def test_policy(self):
+        policy = self.path("policy.json", json.dumps({"default": {"kind": "sinks", "sinks": 2, "window": 3}}))
+        ids = ["-m", TINY, "--prompt-ids", ",".join(str(3 + i * i % 500) for i in range(60))]
+        self.assertNotEqual(self.json("eval", "nll", *ids, "--kv-policy", policy), self.json("eval", "nll", *ids))
+        self.assertEqual(self.json("eval", "nll", *ids, "--kv-policy", policy), self.json("eval", "nll", *ids, "--kv-policy", policy, "--no-kv-cache"))
+        self.assertGreater(self.json("eval", "kl", *ids, "--kv-policy", policy)["mean_kl"], self.json("eval", "kl", *ids)["mean_kl"])
+        run = ["run", *ids, "-n", "6", "--ignore-eos", "--kv-policy", policy]
+        self.assertEqual(self.json(*run)["token_ids"], self.json(*run, "--no-kv-cache")["token_ids"])
+        self.kvasir("bench", "-m", TINY, "-p", "16", "-n", "2", "-r", "1", "--kv-policy", policy)
+        line = self.json("inspect", TINY, "--kv-policy", policy)["kv"]["table"][-1]
+        self.assertLess(line["bytes_with_policy"]["f16"], line["bytes"]["f16"] / 100)
+        bad = self.path("bad.json", '{"layers": {"99": {"kind": "full"}}}')
+        for command in (["run", *ids], ["eval", "nll", *ids], ["eval", "kl", *ids], ["bench", "-m", TINY], ["inspect", TINY]):
+            self.fails(*command, "--kv-policy", bad, says="KV policy: layers.99")
+            self.fails(*command, "--kv-policy", self.path("empty"), says="KV policy: line 1")
+            self.fails(*command, "--kv-policy", "/nonexistent", says="/nonexistent")
+
     def test_kv_stats(self):
         plain, told = self.run_json()["kv"], self.run_json("--kv-stats", "--kv-cache-memory", "1MiB")["kv"]
         self.assertEqual(plain, {key: told[key] for key in plain})
@@ -245,6 +262,12 @@ class Tiny(Case):
         self.assertIn("llama", page)
         self.assertIn("128K", page)
         self.assertIn("llama", json.dumps(self.json("inspect", TINY)))
+
+    def test_inspect_says_what_run_takes(self):
+        told = self.json("inspect", TINY)["kv"]["bytes_per_token"]
+        self.assertEqual(len(told), 8)
+        for dtype, size in told.items():
+            self.assertEqual(self.run_json("--kv-cache-dtype", dtype)["kv"]["bytes_per_token"], size, dtype)
 
     def test_closing_line(self):
         self.kvasir("run", "-m", TINY, "--prompt-ids", IDS, "-n", "3")

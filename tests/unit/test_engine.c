@@ -694,6 +694,86 @@ static void test_sizes(void **state)
     assert_true(k == NF_F16 && v == NF_F32);
 }
 
+/* ---- selective caching ------------------------------------------------------------------------------------------------- */
+
+static const char POLICY[] = "{\"about\": [1], \"default\": {\"kind\": \"sinks\", \"sinks\": 4, \"window\": 24},"
+                             " \"layers\": {\"0\": {\"kind\": \"sliding\", \"window\": 5},"
+                             " \"5\": {\"heads\": {\"1\": {\"kind\": \"full\"}}}, \"6\": {\"kind\": \"full\"}}}";
+
+/* gemma3: layer 5 is full, all others slide over 16 tokens; 2 KV heads. */
+static void test_policy(void **state)
+{
+    (void)state;
+    struct engine_plan plan, whole;
+    assert_int_equal(engine_plan_init(model->model, &(struct kvasir_engine_options){.kv_policy = POLICY}, &plan, NULL),
+                     ST_OK);
+    const struct kv_layer *layers = plan.kv.layers;
+    assert_true(layers[0].kind == KV_SLIDING && layers[0].window == 5);  /* narrower than the model's */
+    assert_true(layers[1].kind == KV_SLIDING && layers[1].window == 16); /* the model's is narrower, and has no sinks */
+    assert_true(layers[6].kind == KV_SLIDING && layers[6].window == 16 && !layers[6].heads);
+    assert_true(layers[5].heads[0].kind == KV_SINKS && layers[5].heads[0].sinks == 4 &&
+                layers[5].heads[0].window == 24);
+    assert_true(layers[5].heads[1].kind == KV_FULL && layers[5].heads[1].window == 0);
+    assert_int_equal(engine_plan_init(model->model, NULL, &whole, NULL), ST_OK);
+    assert_true(kv_bytes_needed(&plan.kv, 4096, 1) < kv_bytes_needed(&whole.kv, 4096, 1) * 3 / 4);
+    engine_plan_release(&plan);
+    engine_plan_release(&whole);
+    /* With a cache, shared or not, and without one: the same tokens, which are not those of the whole past. */
+    const struct kvasir_engine_options ways[] = {{.kv_policy = POLICY, .no_kv_cache = true},
+                                                 {.kv_policy = POLICY},
+                                                 {.kv_policy = POLICY, .block_size = 16, .max_batched_tokens = 7}};
+    struct answer wanted[REQUESTS], answers[REQUESTS];
+    for (size_t i = 0; i < ARRAY_COUNT(ways); i++) {
+        struct kvasir_engine *engine = open_engine(model, ways[i]);
+        run_all(engine, 1, answers);
+        if (i == 0) memcpy(wanted, answers, sizeof wanted);
+        check_same(wanted, answers);
+        run_all(engine, 0, answers);
+        check_same(wanted, answers);
+        kvasir_engine_close(engine);
+    }
+    run_alone(answers);
+    assert_true(answers[3].first.logprob != wanted[3].first.logprob);
+}
+
+static void test_refused_policies(void **state)
+{
+    (void)state;
+    const struct {
+        const char *json, *why;
+    } bad[] = {
+        {"", "line 1"},
+        {"[]", "the whole: must be an object"},
+        {"{\"layer\": {}}", "the whole: must be an object of"},
+        {"{\"default\": {\"kind\": \"full\"}, \"default\": {\"kind\": \"full\"}}", "duplicate"},
+        {"{\"default\": 3}", "default: must be an object"},
+        {"{\"default\": {}}", "default: \"kind\" must be"},
+        {"{\"default\": {\"kind\": \"none\"}}", "default: \"kind\" must be"},
+        {"{\"default\": {\"kind\": \"full\", \"window\": 3}}", "this kind has no \"window\""},
+        {"{\"default\": {\"kind\": \"sliding\"}}", "\"window\" must be a whole number"},
+        {"{\"default\": {\"kind\": \"sliding\", \"window\": 1.5}}", "\"window\" must be a whole number"},
+        {"{\"default\": {\"kind\": \"sliding\", \"window\": 0}}", "\"window\" must be a whole number"},
+        {"{\"default\": {\"kind\": \"sliding\", \"window\": 99999999999}}", "\"window\" must be a whole number"},
+        {"{\"default\": {\"kind\": \"sinks\", \"window\": 3}}", "\"sinks\" must be a whole number"},
+        {"{\"default\": {\"kind\": \"sliding\", \"window\": 3, \"sinks\": 4}}", "this kind has no \"sinks\""},
+        {"{\"default\": {\"kind\": \"full\", \"heads\": {}}}", "default: must be an object of"},
+        {"{\"layers\": []}", "layers: must be an object"},
+        {"{\"layers\": {\"7\": {\"kind\": \"full\"}}}", "layers.7: is no layer of this model, which has 0 to 6"},
+        {"{\"layers\": {\"01\": {\"kind\": \"full\"}}}", "layers.01: is no layer"},
+        {"{\"layers\": {\"\": {\"kind\": \"full\"}}}", "is no layer"},
+        {"{\"layers\": {\"-1\": {\"kind\": \"full\"}}}", "is no layer"},
+        {"{\"layers\": {\"99999999999999999999999\": {\"kind\": \"full\"}}}", "is no layer"},
+        {"{\"layers\": {\"1\": {}}}", "layers.1: \"kind\" must be"},
+        {"{\"layers\": {\"1\": null}}", "layers.1: must be an object"},
+        {"{\"layers\": {\"1\": {\"kind\": \"full\", \"size\": 3}}}", "layers.1: must be an object of"},
+        {"{\"layers\": {\"1\": {\"heads\": [1]}}}", "layers.1.heads: must be an object"},
+        {"{\"layers\": {\"1\": {\"heads\": {\"2\": {\"kind\": \"full\"}}}}}", "layers.1.heads.2: is no KV head"},
+        {"{\"layers\": {\"1\": {\"heads\": {\"1\": {\"kind\": \"f\"}}}}}", "layers.1.heads.1: \"kind\" must be"},
+    };
+    for (size_t i = 0; i < ARRAY_COUNT(bad); i++)
+        refuse_engine((struct kvasir_engine_options){.kv_policy = bad[i].json}, KVASIR_INVALID, bad[i].why);
+}
+
 static void provenance(struct kvasir_model *of, struct kvasir_engine_options options, unsigned char out[KV_KEY_BYTES])
 {
     struct kvasir_engine *engine = open_engine(of, options);
@@ -709,6 +789,8 @@ static void test_provenance(void **state)
     const char *dtypes[] = {"f32", "k=f32", "v=f32", "int8"};
     const struct kvasir_model_options ways[] = {{.isa = "ref"}, {.rope_frequencies = "f32"}, {.threads = 1}};
     provenance(model, (struct kvasir_engine_options){0}, own);
+    provenance(model, (struct kvasir_engine_options){.kv_policy = POLICY}, other);
+    assert_memory_not_equal(own, other, sizeof own);
     provenance(
         model,
         (struct kvasir_engine_options){
@@ -753,6 +835,8 @@ int main(void)
         cmocka_unit_test(test_pins),
         cmocka_unit_test(test_refused_sequences),
         cmocka_unit_test(test_no_room_now),
+        cmocka_unit_test(test_policy),
+        cmocka_unit_test(test_refused_policies),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -293,12 +293,12 @@ static void test_bench_roofline_tables(void **state)
 
 /* ---- inspect ------------------------------------------------------------------------------------------------------- */
 
-static json_t *inspect(const char *path)
+static json_t *inspect(const char *path, const char *policy)
 {
     struct buffer out;
     struct error error = {0};
     buffer_init(&out, 0);
-    if (eval_inspect(path, EVAL_JSON, &out, &error) != ST_OK) fail_msg("%s", error.text);
+    if (eval_inspect(path, policy, EVAL_JSON, &out, &error) != ST_OK) fail_msg("%s", error.text);
     json_t *report = json_loads(out.data, 0, NULL);
     assert_non_null(report);
     buffer_release(&out);
@@ -317,13 +317,16 @@ static json_int_t number_at(json_t *object, const char *key, const char *format)
 static void test_inspect(void **state)
 {
     (void)state;
-    json_t *report = inspect(tiny_path("gemma3")), *kv = json_object_get(report, "kv");
+    json_t *report = inspect(tiny_path("gemma3"), NULL), *kv = json_object_get(report, "kv");
+    /* Bytes of a head's K and V for one token; a row of a small format begins with an f16 scale. */
+    json_int_t dim = number_at(report, "head_dim", NULL);
     const struct {
         const char *name;
         json_int_t bytes;
-    } formats[] = {{"f32", 4}, {"f16", 2}};
+    } formats[] = {{"f32", 8 * dim},          {"f16", 4 * dim},      {"bf16", 4 * dim},
+                   {"fp8_e4m3", 2 * dim + 4}, {"int8", 2 * dim + 4}, {"k=int8,v=int4", dim + dim / 2 + 4}};
     json_int_t layers = number_at(report, "layers", NULL), heads = number_at(report, "kv_heads", NULL);
-    json_int_t width = number_at(report, "head_dim", NULL) + number_at(report, "value_dim", NULL), sliding = 0;
+    json_int_t sliding = 0;
     assert_string_equal(json_string_value(json_object_get(report, "architecture")), "gemma3");
     assert_true(json_is_true(json_object_get(report, "runs")));
     json_t *kinds = json_object_get(kv, "layer_kinds"), *table = json_object_get(kv, "table");
@@ -336,7 +339,7 @@ static void test_inspect(void **state)
     assert_true(sliding > 0 && sliding < layers);
     for (size_t f = 0; f < ARRAY_COUNT(formats); f++) {
         const char *name = formats[f].name;
-        json_int_t layer = heads * width * formats[f].bytes;
+        json_int_t layer = heads * formats[f].bytes;
         assert_int_equal(number_at(kv, "bytes_per_token", name), layers * layer);
         assert_int_equal(json_array_size(table), 8);
         for (size_t row = 0; row < 8; row++) {
@@ -361,10 +364,33 @@ static void test_inspect(void **state)
 
     struct buffer out;
     buffer_init(&out, 0);
-    assert_int_equal(eval_inspect(tiny_path("gemma3"), EVAL_TEXT, &out, NULL), ST_OK);
+    assert_int_equal(eval_inspect(tiny_path("gemma3"), NULL, EVAL_TEXT, &out, NULL), ST_OK);
     assert_non_null(strstr(out.data, "gemma3"));
     assert_non_null(strstr(out.data, "for the last 16 tokens"));
     assert_non_null(strstr(out.data, "128K"));
+    buffer_release(&out);
+}
+
+/* The one full layer keeps 4 tokens and a window of 40: the first block, and at most three of the window. */
+static void test_inspect_policy(void **state)
+{
+    (void)state;
+    const char *policy = "{\"default\": {\"kind\": \"sinks\", \"sinks\": 4, \"window\": 40}}";
+    json_t *report = inspect(tiny_path("gemma3"), policy), *kv = json_object_get(report, "kv");
+    json_int_t layers = number_at(report, "layers", NULL), layer = number_at(kv, "bytes_per_token", "f16") / layers;
+    for (size_t row = 0; row < 8; row++) {
+        json_t *line = json_array_get(json_object_get(kv, "table"), row);
+        assert_int_equal(number_at(line, "bytes_with_policy", "f16"), (layers - 1) * layer * 64 + layer * 4 * 32);
+        assert_int_equal(number_at(line, "bytes", "f16"), (layers - 1) * layer * 64 + layer * (1024 << row));
+    }
+    json_decref(report);
+    struct error error = {0};
+    struct buffer out;
+    buffer_init(&out, 0);
+    assert_int_equal(eval_inspect(tiny_path("gemma3"), policy, EVAL_TEXT, &out, NULL), ST_OK);
+    assert_non_null(strstr(out.data, "with the KV policy"));
+    assert_int_equal(eval_inspect(tiny_path("gemma3"), "{\"layers\": 1}", EVAL_TEXT, &out, &error), ST_INVALID);
+    assert_non_null(strstr(error.text, "KV policy: layers"));
     buffer_release(&out);
 }
 
@@ -390,7 +416,7 @@ static void test_inspect_unknown(void **state)
     struct error error = {0};
     scratch_init(&scratch);
     write_unknown(&scratch, 0); /* f32 */
-    json_t *report = inspect(scratch_path(&scratch, "model.gguf"));
+    json_t *report = inspect(scratch_path(&scratch, "model.gguf"), NULL);
     assert_true(json_is_false(json_object_get(report, "runs")));
     assert_non_null(strstr(json_string_value(json_object_get(report, "reason")), "unheard-of"));
     assert_true(json_is_null(json_object_get(report, "kv")));
@@ -398,16 +424,16 @@ static void test_inspect_unknown(void **state)
     assert_int_equal(number_at(report, "parameters", NULL), 512);
     json_decref(report);
     buffer_init(&out, 0);
-    assert_int_equal(eval_inspect(scratch_path(&scratch, "model.gguf"), EVAL_TEXT, &out, &error), ST_OK);
+    assert_int_equal(eval_inspect(scratch_path(&scratch, "model.gguf"), NULL, EVAL_TEXT, &out, &error), ST_OK);
     assert_non_null(strstr(out.data, "cannot run"));
     assert_null(strchr(out.data, '\x1b'));
     out.length = 0;
     write_unknown(&scratch, 39); /* a tensor format that is not known: the metadata is shown */
-    report = inspect(scratch_path(&scratch, "model.gguf"));
+    report = inspect(scratch_path(&scratch, "model.gguf"), NULL);
     assert_true(json_is_false(json_object_get(report, "runs")));
     assert_non_null(strstr(json_string_value(json_object_get(report, "reason")), "token_embd.weight"));
     json_decref(report);
-    assert_int_not_equal(eval_inspect(scratch_path(&scratch, "absent.gguf"), EVAL_TEXT, &out, &error), ST_OK);
+    assert_int_not_equal(eval_inspect(scratch_path(&scratch, "absent.gguf"), NULL, EVAL_TEXT, &out, &error), ST_OK);
     assert_non_null(strstr(error.text, "absent.gguf"));
     assert_int_equal(out.length, 0);
     buffer_release(&out);
@@ -426,6 +452,7 @@ int main(void)
         cmocka_unit_test(test_bench_roofline),
         cmocka_unit_test(test_bench_roofline_tables),
         cmocka_unit_test(test_inspect),
+        cmocka_unit_test(test_inspect_policy),
         cmocka_unit_test(test_inspect_unknown),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
