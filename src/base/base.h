@@ -116,6 +116,26 @@ void file_map_drop(const struct file_map *map, const void *begin, uint64_t bytes
 MUST_CHECK enum status file_read(const char *path, uint64_t bytes_max, struct buffer *out, struct error *error);
 /* Writes a file atomically: temporary name beside it, fsync, rename. Mode 0600. */
 MUST_CHECK enum status file_write(const char *path, const void *bytes, size_t count, struct error *error);
+/* The same, piece by piece: a whole file appears at file_writer_close(keep), or none. */
+struct file_writer {
+    int fd;
+    char *path, *temporary;
+};
+MUST_CHECK enum status file_writer_open(const char *path, struct file_writer *out, struct error *error);
+MUST_CHECK enum status file_writer_put(struct file_writer *writer, const void *bytes, uint64_t count,
+                                       struct error *error);
+/* Always releases the writer; without `keep`, and after a failure, nothing is left of the file. */
+MUST_CHECK enum status file_writer_close(struct file_writer *writer, bool keep, struct error *error);
+/* A regular file, read piece by piece. */
+struct file_reader {
+    int fd;
+    const char *path; /* the caller's */
+    uint64_t bytes;   /* of the file when it was opened */
+};
+MUST_CHECK enum status file_reader_open(const char *path, struct file_reader *out, struct error *error);
+/* Exactly the next `count` bytes; ST_INVALID: the file ends before. */
+MUST_CHECK enum status file_reader_get(struct file_reader *reader, void *out, uint64_t count, struct error *error);
+void file_reader_close(struct file_reader *reader);
 bool file_exists(const char *path);
 bool file_is_folder(const char *path);
 
