@@ -273,6 +273,18 @@ struct kvasir_seq_info {
 };
 void kvasir_seq_info(const struct kvasir_seq *seq, struct kvasir_seq_info *out);
 
+/* Its first `capacity` tokens; returns how many there are. */
+size_t kvasir_seq_tokens(const struct kvasir_seq *seq, uint32_t *ids, size_t capacity);
+
+/* Tokens, K and V to a file and back, byte for byte, in this process or another: what was saved need not be run again. A file
+ * is of one model file, KV cache format, policy, block size, instruction set and version of Kvasir; every other one is
+ * refused, like a file that was cut or changed. Checksums find accidents: load no file from somebody you do not trust.
+ * Save: KVASIR_IO. Load: KVASIR_IO, KVASIR_INVALID (the file is broken), KVASIR_UNSUPPORTED (it is of something else),
+ * and the errors above. */
+int kvasir_seq_save(const struct kvasir_seq *seq, const char *path, struct kvasir_error *error);
+int kvasir_seq_load(struct kvasir_engine *engine, const char *path, uint64_t salt, struct kvasir_seq **out,
+                    struct kvasir_error *error);
+
 /* A prefix pinned by name, such as a system prompt when a program starts: it is run if need be, and kept until it is
  * unpinned or the engine closes. A pin of the same name is replaced. Errors as above. */
 int kvasir_engine_pin(struct kvasir_engine *engine, const char *name, const uint32_t *ids, size_t count, uint64_t salt,
@@ -285,6 +297,29 @@ struct kvasir_pin {
 };
 /* The first `capacity` pins in order of name; returns how many there are. */
 size_t kvasir_engine_pins(const struct kvasir_engine *engine, struct kvasir_pin *out, size_t capacity);
+
+/* ---- looking into the KV cache ------------------------------------------------------------------------------------- */
+
+/* Every block as it is now, as JSON (the caller's, kvasir_free):
+ *   {"block_size", "bytes_budget",
+ *    "groups": [{"kind","window","sinks","block_bytes","bytes_per_token"}, …],     heads that keep the same tokens
+ *    "requests": [{"id","owner"}, …],                                               that run: their blocks' owner
+ *    "blocks": [{"group","index","tier","state","published","pinned","moving","protected","references","tokens","position",
+ *                "owner","age","key"}, …]}
+ * tier: "memory", "swap". state: "held" (by `references` sequences and pins, the oldest is `owner`), "cached" (found by the
+ * next prompt that begins so, evicted when room is needed; age: blocks let go since). tokens: with rows, from `position` on.
+ * key: the first 16 hexadecimal digits of the key that events have, null unless published. */
+int kvasir_engine_kv_snapshot(const struct kvasir_engine *engine, char **json, size_t *bytes,
+                              struct kvasir_error *error);
+
+/* From now on `event` gets a line of JSON for every block that the prefix index gains or loses:
+ *   {"event": "stored" | "removed", "tier", "group", "bytes", "key", "parent", "tokens": […]}
+ * `key` names the block's tokens and all before it (and all that rows depend on), `parent` the tokens before the block; of a
+ * first block, its salt. A partial block has fewer tokens than others. `json` ends without a newline, is borrowed for the
+ * time of the call, and comes on the engine's thread from inside a call of the engine: do not call the engine from there.
+ * NULL: no more. */
+void kvasir_engine_kv_events(struct kvasir_engine *engine, void (*event)(void *data, const char *json, size_t bytes),
+                             void *data);
 
 #ifdef __cplusplus
 }

@@ -117,8 +117,11 @@ struct session {
     struct kvasir_engine *engine;
     struct kvasir_model_info info;
     struct cache_options cache;
-    char *template_source; /* owned; NULL = the model's */
-    char *values;          /* owned; template variables as JSON, or NULL */
+    struct file_writer events; /* of --kv-events; path NULL: none */
+    struct error events_error; /* status ST_OK: they could be written */
+    struct kvasir_seq *loaded; /* of --kv-load, or NULL */
+    char *template_source;     /* owned; NULL = the model's */
+    char *values;              /* owned; template variables as JSON, or NULL */
 };
 MUST_CHECK enum status session_open(struct session *session, const struct options *options, struct error *error);
 void session_close(struct session *session);

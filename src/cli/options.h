@@ -124,7 +124,7 @@ struct options {
     int64_t context, block_size, max_batched_tokens;
     uint64_t kv_cache_bytes;
     const char *kv_cache_dtype, *cache_type_k, *cache_type_v;
-    const char *kv_policy;
+    const char *kv_policy, *kv_events, *kv_save, *kv_load;
     bool no_kv_cache, kv_stats;
 
     struct id_list bench_prompt, bench_generate, bench_depth;

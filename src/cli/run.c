@@ -156,6 +156,27 @@ static void stats_print(const struct answer *answer)
     buffer_release(&text);
 }
 
+/* Prompt and answer: a request has run all but its last token. */
+static enum status cache_save(const struct session *session, const struct kvasir_request *request,
+                              const struct answer *answer, struct error *error)
+{
+    size_t count = request->prompt_count + answer->count;
+    uint32_t *ids = mem_alloc(count * sizeof *ids);
+    if (!ids) return error_set(error, ST_NOMEM, "not enough memory for %zu tokens", count);
+    memcpy(ids, request->prompt, request->prompt_count * sizeof *ids);
+    for (size_t i = 0; i < answer->count; i++) ids[request->prompt_count + i] = answer->tokens[i].id;
+    struct kvasir_error reason;
+    struct kvasir_seq *seq;
+    enum status status = ST_OK;
+    if (kvasir_seq_open(session->engine, ids, count, 0, &seq, &reason) != KVASIR_OK)
+        status = library_error(&reason, error);
+    else if (kvasir_seq_save(seq, session->options->kv_save, &reason) != KVASIR_OK)
+        status = library_error(&reason, error);
+    kvasir_seq_close(seq);
+    mem_free(ids);
+    return status;
+}
+
 static int answer_prompt(struct session *session, const struct prompt *prompt, struct error *error)
 {
     bool json = strcmp(session->options->output, "json") == 0;
@@ -173,6 +194,7 @@ static int answer_prompt(struct session *session, const struct prompt *prompt, s
         status = json ? json_write(session, &request, &answer, error) : text_end(&answer, error);
     else if (!json && answer.text.length && status != ST_CANCELLED)
         status = text_end(&answer, &ignored) == ST_OK ? status : error->status; /* the error line begins a line */
+    if (status == ST_OK && session->options->kv_save) status = cache_save(session, &request, &answer, error);
     if (status == ST_OK) answer_report(session, &request, &answer);
     if (status == ST_OK && !json && session->options->kv_stats) stats_print(&answer);
     answer_release(&answer);
@@ -187,6 +209,8 @@ int run_main(const struct options *options)
         return fail_usage("run: --system has no place in a raw prompt");
     bool json = strcmp(options->output, "json") == 0;
     if (!source_is_given(options)) {
+        if ((options->kv_save || options->kv_load) && terminal_is(STDOUT_FILENO))
+            return fail_usage("run: --kv-save and --kv-load need a prompt: a chat keeps its own cache");
         if (!json && !options->raw && terminal_is(STDOUT_FILENO)) return chat_main(options);
         return fail_usage("run: no prompt: give one as the second argument, with -p, -f or on standard input");
     }

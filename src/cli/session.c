@@ -49,6 +49,29 @@ static enum status engine_open(struct session *session, struct error *error)
     return library_error(&reason, error);
 }
 
+static void event_write(void *data, const char *json, size_t bytes)
+{
+    struct session *session = data;
+    struct error *error = &session->events_error; /* told when the answer ends */
+    if (error->status == ST_OK) error->status = file_writer_put(&session->events, json, bytes, error);
+    if (error->status == ST_OK) error->status = file_writer_put(&session->events, "\n", 1, error);
+}
+
+static enum status cache_prepare(struct session *session, struct error *error)
+{
+    const struct options *options = session->options;
+    struct kvasir_error reason;
+    if (options->kv_events) {
+        enum status status = file_writer_open_stream(options->kv_events, &session->events, error);
+        if (status != ST_OK) return status;
+        kvasir_engine_kv_events(session->engine, event_write, session);
+    }
+    if (options->kv_load &&
+        kvasir_seq_load(session->engine, options->kv_load, 0, &session->loaded, &reason) != KVASIR_OK)
+        return library_error(&reason, error);
+    return ST_OK;
+}
+
 static enum status template_read(struct session *session, struct error *error)
 {
     struct buffer source;
@@ -67,13 +90,17 @@ enum status session_open(struct session *session, const struct options *options,
     if (status == ST_OK) status = model_load(options, &session->model, error);
     if (status == ST_OK) kvasir_model_info(session->model, &session->info);
     if (status == ST_OK) status = engine_open(session, error);
+    if (status == ST_OK) status = cache_prepare(session, error);
     if (status != ST_OK) session_close(session);
     return status;
 }
 
 void session_close(struct session *session)
 {
+    kvasir_seq_close(session->loaded);
     if (session->engine) kvasir_engine_close(session->engine);
+    struct error ignored; /* what could not be written was told */
+    if (session->events.path && file_writer_close(&session->events, true, &ignored) != ST_OK) session->events.fd = -1;
     if (session->model) kvasir_model_close(session->model);
     free(session->values); /* jansson's */
     mem_free(session->template_source);
@@ -214,6 +241,10 @@ enum status session_answer(struct session *session, const struct kvasir_request 
     if (status == ST_OK && kvasir_engine_timings(session->engine, id, &out->timings) != KVASIR_OK)
         status = error_set(error, ST_NOT_FOUND, "the engine has no record of the answer");
     kvasir_engine_stats(session->engine, &out->stats);
+    if (status == ST_OK && session->events_error.status != ST_OK) {
+        *error = session->events_error;
+        status = error->status;
+    }
     return status;
 }
 

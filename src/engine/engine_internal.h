@@ -96,6 +96,8 @@ struct kvasir_engine {
     struct pool *pool;
     struct engine_plan plan;
     struct kv_cache *kv;
+    void (*kv_event)(void *data, const char *json, size_t bytes); /* or NULL */
+    void *kv_event_data;
     uint64_t held_bytes; /* of kv, by handles of callers (sequence.c) */
     struct model_run *run;
     struct sampler sampler;

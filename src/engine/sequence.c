@@ -97,37 +97,80 @@ static void measure(struct kvasir_seq *handle)
     handle->engine->held_bytes += handle->bytes;
 }
 
+/* A handle that holds all of ids[0 … count-1], which are cached; ids[count] is there. */
+static enum status hold(struct kvasir_engine *engine, const uint32_t *ids, uint32_t count, uint64_t salt,
+                        uint32_t cached, struct kvasir_seq **out, struct error *error)
+{
+    struct kvasir_seq *handle = mem_zero(1, sizeof *handle);
+    uint32_t held = 0;
+    enum status status = handle ? open_cached(engine, ids, count, salt, &handle->seq, &held) : ST_NOMEM;
+    if (status != ST_OK) {
+        mem_free(handle);
+        return error_set(error, status, "not enough memory for a sequence");
+    }
+    ASSERT(held == count); /* nothing was evicted since they were published */
+    handle->engine = engine;
+    handle->cached = cached;
+    measure(handle);
+    *out = handle;
+    return ST_OK;
+}
+
 int kvasir_seq_open(struct kvasir_engine *engine, const uint32_t *ids, size_t count, uint64_t salt,
                     struct kvasir_seq **out, struct kvasir_error *public_error)
 {
     struct error *error = private_error(public_error);
-    struct kvasir_seq *handle = NULL;
-    uint32_t *copy = NULL, held, tokens = (uint32_t)count;
+    uint32_t cached, tokens = (uint32_t)count;
     *out = NULL;
     enum status status = check(engine, ids, count, error);
-    uint64_t bytes = status == ST_OK ? kv_bytes_needed(&engine->plan.kv, tokens, engine->plan.max_batched_tokens) : 0;
-    if (status == ST_OK) status = check_held(engine, bytes, 0, error);
+    if (status == ST_OK)
+        status =
+            check_held(engine, kv_bytes_needed(&engine->plan.kv, tokens, engine->plan.max_batched_tokens), 0, error);
     if (status != ST_OK) return (int)status;
-    handle = mem_zero(1, sizeof *handle);
-    copy = mem_zero(count + 1, sizeof *copy);
-    if (!handle || !copy) {
-        status = error_set(error, ST_NOMEM, "not enough memory for a sequence");
-        goto done;
-    }
+    uint32_t *copy = mem_zero(count + 1, sizeof *copy);
+    if (!copy) return (int)error_set(error, ST_NOMEM, "not enough memory for a sequence");
     memcpy(copy, ids, count * sizeof *copy);
-    status = run_tokens(engine, copy, tokens, salt, &handle->cached, error);
-    if (status == ST_OK && open_cached(engine, copy, tokens, salt, &handle->seq, &held) != ST_OK)
-        status = error_set(error, ST_NOMEM, "not enough memory for a sequence");
-    if (status != ST_OK) goto done;
-    ASSERT(held == tokens);
-    handle->engine = engine;
-    measure(handle);
-    *out = handle;
-    handle = NULL;
-done:
+    status = run_tokens(engine, copy, tokens, salt, &cached, error);
+    if (status == ST_OK) status = hold(engine, copy, tokens, salt, cached, out, error);
     mem_free(copy);
-    mem_free(handle);
     return (int)status;
+}
+
+int kvasir_seq_save(const struct kvasir_seq *seq, const char *path, struct kvasir_error *error)
+{
+    return (int)kv_seq_save(seq->seq, path, private_error(error));
+}
+
+/* The loaded sequence is closed, so that its last partial block is published too, and held like any other. */
+int kvasir_seq_load(struct kvasir_engine *engine, const char *path, uint64_t salt, struct kvasir_seq **out,
+                    struct kvasir_error *public_error)
+{
+    struct error *error = private_error(public_error);
+    struct kv_seq *seq;
+    uint64_t bytes, blocks;
+    *out = NULL;
+    if (engine->plan.kv.one_layer_at_a_time)
+        return (int)error_set(error, ST_UNSUPPORTED, "the engine was opened without a KV cache: nothing can be loaded");
+    enum status status = kv_seq_load(engine->kv, path, salt, &seq, error);
+    if (status != ST_OK) return (int)status;
+    uint32_t count = kv_seq_count(seq);
+    uint32_t *ids = mem_zero((size_t)count + 1, sizeof *ids);
+    if (ids) kv_seq_tokens(seq, 0, count, ids);
+    kv_seq_usage(seq, &bytes, &blocks);
+    kv_seq_close(seq);
+    status = ids ? check(engine, ids, count, error) : error_set(error, ST_NOMEM, "not enough memory for a sequence");
+    if (status == ST_OK) status = check_held(engine, bytes, 0, error);
+    if (status == ST_OK) status = hold(engine, ids, count, salt, count, out, error);
+    if (status != ST_OK) error_prefix(error, "%s", path);
+    mem_free(ids);
+    return (int)status;
+}
+
+size_t kvasir_seq_tokens(const struct kvasir_seq *seq, uint32_t *ids, size_t capacity)
+{
+    uint32_t count = kv_seq_count(seq->seq);
+    kv_seq_tokens(seq->seq, 0, least(count, capacity < UINT32_MAX ? (uint32_t)capacity : UINT32_MAX), ids);
+    return count;
 }
 
 int kvasir_seq_fork(struct kvasir_seq *seq, struct kvasir_seq **out, struct kvasir_error *public_error)

@@ -183,6 +183,35 @@ class Tiny(Case):
             self.fails(*command, "--kv-policy", self.path("empty"), says="KV policy: line 1")
             self.fails(*command, "--kv-policy", "/nonexistent", says="/nonexistent")
 
+    def test_save_and_load(self):
+        file, ids = os.path.join(self.folder, "kv"), ",".join(str(3 + i * i % 500) for i in range(60))
+        run = ["run", "-m", TINY, "-n", "6", "--ignore-eos", "--kv-stats", "--prompt-ids"]
+        first = self.json(*run, ids, "--kv-save", file)
+        longer = ids + "," + ",".join(map(str, first["token_ids"])) + ",7,8"
+        cold, warm = self.json(*run, longer), self.json(*run, longer, "--kv-load", file)
+        self.assertEqual(cold["token_ids"], warm["token_ids"])
+        self.assertEqual((cold["kv"]["hit_tokens"], warm["kv"]["hit_tokens"]), (0, 66 + 66))  # when loaded, and by the prompt
+        self.json(*run, ids, "--kv-load", file, "--kv-save", file)
+        self.fails(*run, ids, "--kv-load", file, "--kv-cache-dtype", "f32", says=file)
+        self.fails(*run, ids, "--kv-load", file, "--no-kv-cache", says="exclude")
+        self.fails(*run, ids, "--kv-load", "/nonexistent", says="/nonexistent")
+        whole = read(file)
+        for broken in (whole[:-1], whole + b"x", whole[:200], b"", whole[:100] + bytes([whole[100] ^ 1]) + whole[101:]):
+            self.fails(*run, ids, "--kv-load", self.path("broken", broken), says="broken")
+        done = subprocess.run([KVASIR, *run, ids, "--kv-save", "/nonexistent/x"], capture_output=True, timeout=60, check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b"/nonexistent/x", done.stderr)
+
+    def test_events(self):
+        file = os.path.join(self.folder, "events")
+        self.run_json("--kv-events", file, "--block-size", "16", "-n", "12")
+        lines = [json.loads(line) for line in read(file).decode().splitlines()]
+        self.assertGreater(len(lines), 0)
+        self.assertEqual({line["event"] for line in lines}, {"stored"})
+        self.assertEqual(lines[0]["tokens"][:8], [1, 2, 3, 4, 5, 6, 7, 8])
+        self.assertEqual(lines[1]["parent"], lines[0]["key"])
+        self.fails("run", "-m", TINY, "--prompt-ids", IDS, "--kv-events", "/nonexistent/x", says="/nonexistent/x")
+
     def test_kv_stats(self):
         plain, told = self.run_json()["kv"], self.run_json("--kv-stats", "--kv-cache-memory", "1MiB")["kv"]
         self.assertEqual(plain, {key: told[key] for key in plain})

@@ -1,10 +1,15 @@
 /* test_engine.c - the engine on tiny checkpoints: a request's tokens are the same alone and in any batch, with any chunk,
  * any number of threads, with and without the cache, after giving up its blocks and with a warm prefix; and what ends it. */
 #include "engine/engine_internal.h"
-#include "support.h"
+#include "scratch.h"
+#include <jansson.h>
 
 #define REQUESTS 6u
 #define ANSWER 24u
+
+static const char POLICY[] = "{\"about\": [1], \"default\": {\"kind\": \"sinks\", \"sinks\": 4, \"window\": 24},"
+                             " \"layers\": {\"0\": {\"kind\": \"sliding\", \"window\": 5},"
+                             " \"5\": {\"heads\": {\"1\": {\"kind\": \"full\"}}}, \"6\": {\"kind\": \"full\"}}}";
 
 /* One model for all tests: loading takes most of the time. gemma3 has sliding and full layers. */
 static struct kvasir_model *model;
@@ -493,6 +498,168 @@ static void test_pins(void **state)
     kvasir_engine_close(engine);
 }
 
+/* What one engine saved another one need not run; a request on it has the same bits. */
+static void test_save_and_load(void **state)
+{
+    (void)state;
+    struct scratch scratch;
+    struct answer alone[REQUESTS], answers[REQUESTS];
+    uint32_t prompt[128], ids[128];
+    struct kvasir_request request;
+    struct kvasir_seq *seq;
+    struct kvasir_error error = {0};
+    scratch_init(&scratch);
+    run_alone(alone);
+    make_request(4, prompt, &request);
+    struct kvasir_engine *engine = open_engine(model, (struct kvasir_engine_options){0});
+    assert_int_equal(kvasir_seq_open(engine, prompt, 75, 0, &seq, NULL), KVASIR_OK);
+    assert_int_equal(kvasir_seq_save(seq, scratch_path(&scratch, "seq"), NULL), KVASIR_OK);
+    assert_int_equal(kvasir_seq_save(seq, scratch_path(&scratch, "no/such"), &error), KVASIR_IO);
+    kvasir_seq_close(seq);
+    kvasir_engine_close(engine);
+    engine = open_engine(model, (struct kvasir_engine_options){.max_batched_tokens = 20});
+    assert_int_equal(kvasir_seq_load(engine, scratch_path(&scratch, "seq"), 0, &seq, &error), KVASIR_OK);
+    assert_int_equal(info_of(seq).tokens, 75);
+    assert_int_equal(info_of(seq).cached, 75);
+    assert_int_equal(kvasir_seq_tokens(seq, ids, 128), 75);
+    assert_memory_equal(ids, prompt, 75 * sizeof *ids);
+    check_rules(engine);
+    assert_int_equal(cached_tokens(engine, 4, 0), 75);
+    assert_int_equal(cached_tokens(engine, 4, 1), 0);
+    run_all(engine, 1, answers);
+    check_same(alone, answers);
+    kvasir_seq_close(seq);
+    assert_int_equal(kvasir_seq_load(engine, scratch_path(&scratch, "absent"), 0, &seq, &error), KVASIR_IO);
+    assert_null(seq);
+    assert_non_null(strstr(error.text, "absent"));
+    kvasir_engine_close(engine);
+    /* Of something else: another format, another policy; longer than the context. */
+    const struct {
+        struct kvasir_engine_options options;
+        int status;
+    } others[] = {{{.kv_cache_dtype = "f32"}, KVASIR_UNSUPPORTED},
+                  {{.kv_policy = POLICY}, KVASIR_UNSUPPORTED},
+                  {{.no_kv_cache = true}, KVASIR_UNSUPPORTED},
+                  {{.context = 64}, KVASIR_LIMIT}};
+    for (size_t i = 0; i < ARRAY_COUNT(others); i++) {
+        engine = open_engine(model, others[i].options);
+        assert_int_equal(kvasir_seq_load(engine, scratch_path(&scratch, "seq"), 0, &seq, &error), others[i].status);
+        assert_null(seq);
+        assert_int_equal(bytes_used(engine), 0);
+        check_rules(engine);
+        kvasir_engine_close(engine);
+    }
+    scratch_release(&scratch);
+}
+
+/* ---- looking in -------------------------------------------------------------------------------------------------------- */
+
+static json_t *snapshot_of(const struct kvasir_engine *engine)
+{
+    char *text;
+    size_t bytes;
+    assert_int_equal(kvasir_engine_kv_snapshot(engine, &text, &bytes, NULL), KVASIR_OK);
+    json_t *json = json_loadb(text, bytes, 0, NULL);
+    assert_non_null(json);
+    kvasir_free(text);
+    return json;
+}
+
+static json_int_t whole(json_t *object, const char *key)
+{
+    assert_true(json_is_integer(json_object_get(object, key)));
+    return json_integer_value(json_object_get(object, key));
+}
+
+static void test_snapshot(void **state)
+{
+    (void)state;
+    struct kvasir_engine *engine = open_engine(model, (struct kvasir_engine_options){0});
+    struct kvasir_engine_stats stats;
+    uint32_t prompt[128];
+    struct kvasir_request request;
+    const struct kvasir_event *events;
+    size_t count, i;
+    uint64_t id;
+    cached_tokens(engine, 3, 0);
+    make_request(4, prompt, &request);
+    assert_int_equal(kvasir_engine_submit(engine, &request, &id, NULL), KVASIR_OK);
+    assert_int_equal(kvasir_engine_step(engine, &events, &count, NULL), KVASIR_OK);
+    kvasir_engine_stats(engine, &stats);
+    json_t *json = snapshot_of(engine), *block, *groups = json_object_get(json, "groups");
+    json_t *running = json_array_get(json_object_get(json, "requests"), 0);
+    assert_int_equal(whole(json, "block_size"), 32);
+    assert_int_equal(json_array_size(groups), 2);
+    assert_int_equal(whole(running, "id"), id);
+    json_int_t used = 0, cached = 0;
+    json_array_foreach(json_object_get(json, "blocks"), i, block)
+    {
+        json_int_t bytes = whole(json_array_get(groups, (size_t)whole(block, "group")), "block_bytes");
+        bool held = strcmp(json_string_value(json_object_get(block, "state")), "held") == 0;
+        bool published = json_is_true(json_object_get(block, "published"));
+        *(held ? &used : &cached) += bytes;
+        assert_string_equal(json_string_value(json_object_get(block, "tier")), "memory");
+        assert_int_equal(whole(block, "owner"), held ? whole(running, "owner") : 0);
+        assert_int_equal(whole(block, "references"), held);
+        assert_true(published == json_is_string(json_object_get(block, "key")));
+        assert_true(held || published);
+    }
+    assert_int_equal(used, stats.kv_bytes_used);
+    assert_int_equal(cached, stats.kv_bytes_cached);
+    assert_true(used > 0 && cached > 0);
+    json_decref(json);
+    kvasir_engine_close(engine);
+}
+
+struct told {
+    uint32_t stored, removed, tokens;
+    char first_parent[65], last_key[65];
+};
+
+static void hear(void *data, const char *line, size_t bytes)
+{
+    struct told *told = data;
+    json_t *json = json_loadb(line, bytes, 0, NULL);
+    assert_non_null(json);
+    assert_null(memchr(line, '\n', bytes));
+    if (strcmp(json_string_value(json_object_get(json, "event")), "stored") == 0) {
+        if (!told->stored++)
+            snprintf(told->first_parent, sizeof told->first_parent, "%s",
+                     json_string_value(json_object_get(json, "parent")));
+        if (whole(json, "group") == 0) told->tokens += (uint32_t)json_array_size(json_object_get(json, "tokens"));
+        snprintf(told->last_key, sizeof told->last_key, "%s", json_string_value(json_object_get(json, "key")));
+    } else {
+        told->removed++;
+    }
+    json_decref(json);
+}
+
+static void test_events(void **state)
+{
+    (void)state;
+    struct told told = {0}, again = {0};
+    struct kvasir_engine *engine = open_engine(model, (struct kvasir_engine_options){.context = 140, .block_size = 16});
+    struct kvasir_engine_options small = {
+        .context = 140, .block_size = 16, .kv_cache_bytes = engine->plan.request_bytes};
+    kvasir_engine_kv_events(engine, hear, &told);
+    cached_tokens(engine, 4, 0);
+    assert_true(told.stored > 0 && told.removed == 0);
+    assert_true(told.tokens >= 80 + ANSWER - 1);
+    assert_int_equal(strlen(told.first_parent), 64);
+    uint32_t stored = told.stored;
+    kvasir_engine_kv_events(engine, NULL, NULL);
+    cached_tokens(engine, 3, 0);
+    assert_int_equal(told.stored, stored);
+    kvasir_engine_close(engine);
+    engine = open_engine(model, small); /* what does not fit is told to go */
+    kvasir_engine_kv_events(engine, hear, &again);
+    cached_tokens(engine, 4, 0);
+    assert_string_equal(again.first_parent, told.first_parent); /* keys are the same in every cache */
+    cached_tokens(engine, 3, 0);
+    assert_true(again.removed > 0);
+    kvasir_engine_close(engine);
+}
+
 /* ---- what ends a request ----------------------------------------------------------------------------------------------- */
 
 /* Tokens of `request`, and how it ended. */
@@ -696,10 +863,6 @@ static void test_sizes(void **state)
 
 /* ---- selective caching ------------------------------------------------------------------------------------------------- */
 
-static const char POLICY[] = "{\"about\": [1], \"default\": {\"kind\": \"sinks\", \"sinks\": 4, \"window\": 24},"
-                             " \"layers\": {\"0\": {\"kind\": \"sliding\", \"window\": 5},"
-                             " \"5\": {\"heads\": {\"1\": {\"kind\": \"full\"}}}, \"6\": {\"kind\": \"full\"}}}";
-
 /* gemma3: layer 5 is full, all others slide over 16 tokens; 2 KV heads. */
 static void test_policy(void **state)
 {
@@ -835,6 +998,9 @@ int main(void)
         cmocka_unit_test(test_pins),
         cmocka_unit_test(test_refused_sequences),
         cmocka_unit_test(test_no_room_now),
+        cmocka_unit_test(test_save_and_load),
+        cmocka_unit_test(test_snapshot),
+        cmocka_unit_test(test_events),
         cmocka_unit_test(test_policy),
         cmocka_unit_test(test_refused_policies),
     };
