@@ -119,9 +119,11 @@ MUST_CHECK enum status file_write(const char *path, const void *bytes, size_t co
 /* The same, piece by piece: a whole file appears at file_writer_close(keep), or none. */
 struct file_writer {
     int fd;
-    char *path, *temporary;
+    char *path, *temporary; /* temporary: NULL in place */
 };
 MUST_CHECK enum status file_writer_open(const char *path, struct file_writer *out, struct error *error);
+/* The same in place, for readers who follow: what was put is there at once, and stays whatever happens. */
+MUST_CHECK enum status file_writer_open_stream(const char *path, struct file_writer *out, struct error *error);
 MUST_CHECK enum status file_writer_put(struct file_writer *writer, const void *bytes, uint64_t count,
                                        struct error *error);
 /* Always releases the writer; without `keep`, and after a failure, nothing is left of the file. */

@@ -116,6 +116,18 @@ enum status file_writer_open(const char *path, struct file_writer *out, struct e
     return status;
 }
 
+enum status file_writer_open_stream(const char *path, struct file_writer *out, struct error *error)
+{
+    *out = (struct file_writer){.fd = -1, .path = mem_strndup(path, strlen(path))};
+    if (!out->path) return error_set(error, ST_NOMEM, "%s: not enough memory to write it", path);
+    out->fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (out->fd >= 0) return ST_OK;
+    enum status status = cannot_write(path, errno, error);
+    mem_free(out->path);
+    *out = (struct file_writer){.fd = -1};
+    return status;
+}
+
 enum status file_writer_put(struct file_writer *writer, const void *bytes, uint64_t count, struct error *error)
 {
     const char *from = bytes;
@@ -132,12 +144,13 @@ enum status file_writer_put(struct file_writer *writer, const void *bytes, uint6
 
 enum status file_writer_close(struct file_writer *writer, bool keep, struct error *error)
 {
-    bool ok = true;
+    bool ok = true, in_place = !writer->temporary;
     int reason = 0;
-    if (keep && (fault_now(FAULT_WRITE) ? (errno = EIO, -1) : fsync(writer->fd)) != 0) ok = false, reason = errno;
+    if (keep && !in_place && (fault_now(FAULT_WRITE) ? (errno = EIO, -1) : fsync(writer->fd)) != 0)
+        ok = false, reason = errno;
     if (close(writer->fd) != 0 && ok) ok = false, reason = errno;
-    if (keep && ok && rename(writer->temporary, writer->path) != 0) ok = false, reason = errno;
-    if (!keep || !ok) unlink(writer->temporary);
+    if (keep && ok && !in_place && rename(writer->temporary, writer->path) != 0) ok = false, reason = errno;
+    if (!in_place && (!keep || !ok)) unlink(writer->temporary);
     enum status status = ok || !keep ? ST_OK : cannot_write(writer->path, reason, error);
     mem_free(writer->path);
     mem_free(writer->temporary);

@@ -32,7 +32,10 @@ int inspect_main(const struct options *options)
     buffer_init(&report, 0);
     enum status status = model_locate(options, &path, &error);
     if (status == ST_OK) {
-        status = eval_inspect(path.data, output_kind(options), &report, &error);
+        struct cache_options cache;
+        status = cache_options_read(options, &cache, &error);
+        if (status == ST_OK) status = eval_inspect(path.data, cache.policy, output_kind(options), &report, &error);
+        cache_options_release(&cache);
         buffer_release(&path);
     }
     status = report_print(status, &report, &error);
@@ -75,12 +78,12 @@ static int text_evaluation_main(const struct options *options, const struct text
     struct id_list ids = {0};
     uint32_t *library_ids = NULL;
     struct kvasir_model *model = NULL;
-    char *dtype = NULL;
+    struct cache_options cache = {0};
     bool standard_input;
     buffer_init(&report, 0);
     enum status status = options->prompt_ids ? source_ids("--prompt-ids", options->prompt_ids, &ids, &error)
                                              : source_text(options, &text, &standard_input, &error);
-    if (status == ST_OK) status = kv_dtype_text(options, &dtype, &error);
+    if (status == ST_OK) status = cache_options_read(options, &cache, &error);
     if (status == ST_OK) status = model_load(options, &model, &error);
     if (status == ST_OK) status = text_ids(options, model, &text, &ids, &library_ids, &error);
     if (status == ST_OK && ids.count < 2)
@@ -91,9 +94,7 @@ static int text_evaluation_main(const struct options *options, const struct text
         progress_begin(&progress, options, evaluation->progress);
         struct eval_text judged = {.ids = library_ids ? library_ids : ids.items,
                                    .count = ids.count,
-                                   .context = (uint32_t)options->context,
-                                   .kv_cache_dtype = dtype,
-                                   .no_kv_cache = options->no_kv_cache,
+                                   .cache = cache.engine,
                                    .progress = fraction_progress,
                                    .progress_data = &progress};
         status = evaluation->run(model, &judged, output_kind(options), &report, &error);
@@ -102,7 +103,7 @@ static int text_evaluation_main(const struct options *options, const struct text
     status = report_print(status, &report, &error);
     kvasir_free(library_ids);
     mem_free(ids.items);
-    mem_free(dtype);
+    cache_options_release(&cache);
     if (model) kvasir_model_close(model);
     buffer_release(&text);
     return status == ST_OK ? EXIT_OK : fail(&error);
@@ -139,10 +140,10 @@ int bench_main(const struct options *options)
     if (!any_positive(&options->bench_prompt) && !any_positive(&options->bench_generate))
         return fail_usage("bench: nothing to measure: both -p and -n are 0");
     struct kvasir_model *model = NULL;
-    char *dtype = NULL;
+    struct cache_options cache = {0};
     struct buffer report;
     buffer_init(&report, 0);
-    enum status status = kv_dtype_text(options, &dtype, &error);
+    enum status status = cache_options_read(options, &cache, &error);
     if (status == ST_OK) status = model_load(options, &model, &error);
     if (status == ST_OK) {
         struct progress progress;
@@ -154,8 +155,7 @@ int bench_main(const struct options *options)
                                            .depth = options->bench_depth.items,
                                            .depth_count = options->bench_depth.count,
                                            .repetitions = (uint32_t)options->repetitions,
-                                           .kv_cache_dtype = dtype,
-                                           .no_kv_cache = options->no_kv_cache,
+                                           .cache = cache.engine,
                                            .roofline = options->roofline,
                                            .progress = bench_progress,
                                            .progress_data = &progress};
@@ -163,7 +163,7 @@ int bench_main(const struct options *options)
         progress_end(&progress);
     }
     status = report_print(status, &report, &error);
-    mem_free(dtype);
+    cache_options_release(&cache);
     if (model) kvasir_model_close(model);
     return status == ST_OK ? EXIT_OK : fail(&error);
 }

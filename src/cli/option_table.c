@@ -59,8 +59,9 @@ const struct command COMMANDS[COMMAND_COUNT] = {
          "exponential is the perplexity.",
          "kvasir eval nll smollm2 -f wiki.txt --output json\t{\"mean_nll\",\"tokens\"}\n"},
     [COMMAND_EVAL_KL] =
-        {"eval kl", ARGUMENTS_MODEL, "[MODEL]", "measure what a KV cache format costs",
-         "Runs the text twice, with the KV cache in f32 and in the format of --kv-cache-dtype, and compares what the "
+        {"eval kl", ARGUMENTS_MODEL, "[MODEL]", "measure what a KV cache format or policy costs",
+         "Runs the text twice, with a KV cache of f32 that keeps all, and with that of --kv-cache-dtype and "
+         "--kv-policy, and compares what the "
          "model "
          "predicts at every position: the Kullback-Leibler divergence in nats (mean and 99th percentile) and how often "
          "the "
@@ -225,11 +226,11 @@ const struct option_row OPTION_ROWS[] = {
     {.commands = GENERATES, .name = "cache-type-v", .kind = OPTION_TEXT, .argument = "TYPE", .group = "KV cache",
      .aliases = "-ctv", .unset = "as --kv-cache-dtype", .offset = AT(cache_type_v),
      .help = "number format of V alone"},
-    {.commands = FOR(RUN), .name = "kv-cache-memory", .kind = OPTION_SIZE, .argument = "SIZE", .group = "KV cache",
-     .aliases = "--kv-cache-memory-bytes", .unset = "what one request of the whole context needs", .low = 1,
+    {.commands = GENERATES, .name = "kv-cache-memory", .kind = OPTION_SIZE, .argument = "SIZE", .group = "KV cache",
+     .aliases = "--kv-cache-memory-bytes", .unset = "half of free memory, or what the stated context needs if that is more", .low = 1,
      .high = 1.0e15, .environment = "KVASIR_KV_CACHE_MEMORY", .offset = AT(kv_cache_bytes),
-     .help = "budget of the KV cache, as in 512MiB or 2GiB"},
-    {.commands = FOR(RUN), .name = "block-size", .kind = OPTION_WHOLE, .argument = "N", .group = "KV cache",
+     .help = "budget of the KV cache, as in 512MiB or 2GiB; it is taken as it is used"},
+    {.commands = GENERATES, .name = "block-size", .kind = OPTION_WHOLE, .argument = "N", .group = "KV cache",
      .fallback = "32", .low = 16, .high = 128, .offset = AT(block_size),
      .help = "tokens in a block; a multiple of 16"},
     {.commands = FOR(RUN), .name = "max-num-batched-tokens", .kind = OPTION_WHOLE, .argument = "N",
@@ -239,6 +240,22 @@ const struct option_row OPTION_ROWS[] = {
     {.commands = GENERATES & ~FOR(EVAL_KL), .name = "no-kv-cache", .kind = OPTION_FLAG, .group = "KV cache",
      .exclusive = "cached", .offset = AT(no_kv_cache),
      .help = "recompute everything for each token: slow, same tokens, for comparison"},
+
+    {.commands = GENERATES | FOR(INSPECT), .name = "kv-policy", .kind = OPTION_FILE, .argument = "FILE",
+     .group = "KV cache", .unset = "as the model says", .offset = AT(kv_policy),
+     .help = "selective caching: which tokens each layer and KV head keeps, as JSON; `kvasir eval heads` writes such a file"},
+    {.commands = FOR(RUN), .name = "kv-load", .kind = OPTION_FILE, .argument = "FILE", .group = "KV cache",
+     .exclusive = "cached", .offset = AT(kv_load),
+     .help = "begin with the K and V that --kv-save wrote: of the prompt only what comes after them is computed"},
+    {.commands = FOR(RUN), .name = "kv-save", .kind = OPTION_FILE, .argument = "FILE", .group = "KV cache",
+     .offset = AT(kv_save),
+     .help = "after the answer, write the K and V of prompt and answer to a file, for this model and these options"},
+    {.commands = FOR(RUN), .name = "kv-events", .kind = OPTION_FILE, .argument = "FILE", .group = "KV cache",
+     .offset = AT(kv_events),
+     .help = "a line of JSON for every block that is stored in the cache for others to share, or removed"},
+    {.commands = FOR(RUN), .name = "kv-stats", .kind = OPTION_FLAG, .group = "KV cache", .offset = AT(kv_stats),
+     .help = "after the answer, what the KV cache did: lookups and hits, blocks in use and cached, waste, evictions; with "
+             "--output json under \"kv\". In a chat, /stats tells"},
 
     /* ---- measurement ---- */
     {.commands = FOR(BENCH), .letter = 'p', .name = "n-prompt", .kind = OPTION_WHOLES, .argument = "N,...",

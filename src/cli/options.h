@@ -87,7 +87,7 @@ struct option_row {
 };
 extern const struct option_row OPTION_ROWS[];
 extern const size_t OPTION_ROW_COUNT;
-#define OPTION_ROWS_MAX 64
+#define OPTION_ROWS_MAX 96
 
 /* What the process was told by its surroundings. NULL where unset or empty. */
 struct environment {
@@ -124,7 +124,8 @@ struct options {
     int64_t context, block_size, max_batched_tokens;
     uint64_t kv_cache_bytes;
     const char *kv_cache_dtype, *cache_type_k, *cache_type_v;
-    bool no_kv_cache;
+    const char *kv_policy, *kv_events, *kv_save, *kv_load;
+    bool no_kv_cache, kv_stats;
 
     struct id_list bench_prompt, bench_generate, bench_depth;
     int64_t repetitions;

@@ -32,12 +32,17 @@ struct kvasir_model {
     struct model *model;            /* NULL: vocabulary only */
     const struct kernel *kernel;
     struct error tokenizer_error, template_error;
-    uint32_t threads, bos, eos; /* TOKEN_NONE = none */
+    unsigned char fingerprint[KV_KEY_BYTES]; /* of the file; all zero with the vocabulary only */
+    uint32_t threads, bos, eos;              /* TOKEN_NONE = none */
     double load_s;
 };
 /* ST_OK, or why this model has no tokenizer. */
 MUST_CHECK enum status model_needs_tokenizer(const struct kvasir_model *model, struct error *error);
 bool model_token_ends(const struct kvasir_model *model, uint32_t id);
+
+/* ---- provenance.c ------------------------------------------------------------------------------------------------ */
+
+MUST_CHECK enum status model_fingerprint(const struct format *format, unsigned char out[KV_KEY_BYTES]);
 
 /* ---- request.c: one request from submit to its last event ---------------------------------------------------------- */
 
@@ -53,6 +58,7 @@ struct request {
     size_t stop_id_count;
     bool ignore_eos, cancelled;
     uint32_t logprobs;
+    uint64_t cache_salt;
     struct detokenizer detokenizer;
     struct stopper stopper;
 
@@ -90,6 +96,9 @@ struct kvasir_engine {
     struct pool *pool;
     struct engine_plan plan;
     struct kv_cache *kv;
+    void (*kv_event)(void *data, const char *json, size_t bytes); /* or NULL */
+    void *kv_event_data;
+    uint64_t held_bytes; /* of kv, by handles of callers (sequence.c) */
     struct model_run *run;
     struct sampler sampler;
 

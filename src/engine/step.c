@@ -53,7 +53,7 @@ static void add_to_batch(struct kvasir_engine *engine, struct request *r)
 static enum status open_seq(struct kvasir_engine *engine, struct request *r)
 {
     uint32_t cached;
-    enum status status = kv_seq_open(engine->kv, r->tokens, r->count, 0, &r->seq, &cached);
+    enum status status = kv_seq_open(engine->kv, r->tokens, r->count, r->cache_salt, &r->seq, &cached);
     if (status == ST_OK && r->started_s == 0) r->cached_tokens = cached;
     return status;
 }

@@ -9,16 +9,16 @@ enum eval_output { EVAL_TEXT, EVAL_JSON, EVAL_MARKDOWN, EVAL_CSV };
 
 /* What a model is and what its KV cache costs, without loading weights: architecture, parameters, tensors by format,
  * context length, KV bytes per token by layer kind with the formula, and the table for 1K…128K tokens in each KV format
- * beside the figure without a cache (one layer's K and V at a time). EVAL_TEXT or EVAL_JSON. */
-MUST_CHECK enum status eval_inspect(const char *path, enum eval_output output, struct buffer *out, struct error *error);
+ * beside the figure without a cache (one layer's K and V at a time). `kv_policy`: as in kvasir_engine_options, or NULL: the
+ * table with that policy too. EVAL_TEXT or EVAL_JSON. */
+MUST_CHECK enum status eval_inspect(const char *path, const char *kv_policy, enum eval_output output,
+                                    struct buffer *out, struct error *error);
 
 /* A text to look at token by token; one longer than the context is taken in context-sized windows. */
 struct eval_text {
     const uint32_t *ids;
     size_t count;
-    uint32_t context;           /* 0 = the model's */
-    const char *kv_cache_dtype; /* as in kvasir_engine_options */
-    bool no_kv_cache;
+    struct kvasir_engine_options cache; /* its context, and all that says how K and V are kept; the rest is not read */
     void (*progress)(void *data, double fraction); /* may be NULL */
     void *progress_data;
 };
@@ -28,8 +28,8 @@ struct eval_text {
 MUST_CHECK enum status eval_nll(struct kvasir_model *model, const struct eval_text *text, enum eval_output output,
                                 struct buffer *out, struct error *error);
 
-/* What the KV cache format of `text` costs: Kullback-Leibler divergence (nats) of the distribution that predicts ids[i], from
- * the one with an f32 cache, over i of 1…count-1. At every position attention reads only rows that came back from the cache
+/* What the KV cache format and policy of `text` cost: Kullback-Leibler divergence (nats) of the distribution that predicts ids[i], from
+ * the one with an f32 cache that keeps all, over i of 1…count-1. At every position attention reads only rows that came back from the cache
  * in that format. JSON: {"mean_kl","p99_kl","top1_agreement","tokens"}: the mean, the 99th percentile, the share of positions
  * whose most probable token is the same, the number of positions. Takes memory for both caches. */
 MUST_CHECK enum status eval_kl(struct kvasir_model *model, const struct eval_text *text, enum eval_output output,
@@ -48,9 +48,8 @@ struct eval_bench_options {
     const uint32_t *prompt, *generate, *depth; /* a 0 in prompt or generate: no such test */
     size_t prompt_count, generate_count, depth_count;
     uint32_t repetitions;
-    const char *kv_cache_dtype;
-    bool no_kv_cache;
-    bool roofline; /* not with no_kv_cache: ST_INVALID */
+    struct kvasir_engine_options cache; /* all that says how K and V are kept; the rest is not read */
+    bool roofline;                      /* not with no_kv_cache or kv_policy: ST_INVALID */
     /* May be NULL. While the machine is measured, `test` is "machine". */
     void (*progress)(void *data, const char *test, uint32_t done, uint32_t total);
     void *progress_data;

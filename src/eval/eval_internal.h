@@ -20,7 +20,7 @@ struct eval_pass {
     uint32_t rows, vocabulary; /* rows: of logits, at most, at a time */
     bool no_kv_cache;
 };
-/* Checks the text and opens what a pass over it needs; `options` says everything of the cache but its context. `pool` is
+/* Checks the text and opens what a pass over it needs; `options`: as eval_text.cache. `pool` is
  * borrowed. On failure nothing is left open. */
 MUST_CHECK enum status pass_open(const struct kvasir_model *model, const struct eval_text *text,
                                  const struct kvasir_engine_options *options, struct pool *pool, struct eval_pass *out,

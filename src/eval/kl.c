@@ -110,14 +110,15 @@ enum status eval_kl(struct kvasir_model *opened, const struct eval_text *text, e
 {
     struct eval_pass passes[PASSES] = {0};
     struct kl kl = {0};
-    const struct kvasir_engine_options reference = {.kv_cache_dtype = "f32"},
-                                       tested = {.kv_cache_dtype = text->kv_cache_dtype};
+    struct kvasir_engine_options reference = text->cache;
+    reference.kv_cache_dtype = "f32";
+    reference.kv_policy = NULL;
     enum status status = ST_OK;
-    if (text->no_kv_cache)
+    if (text->cache.no_kv_cache)
         status = error_set(error, ST_INVALID, "a KV cache format cannot be measured without a KV cache");
     if (status == ST_OK) status = pool_open(engine_threads(opened), &kl.pool, error);
     if (status == ST_OK) status = pass_open(opened, text, &reference, kl.pool, &passes[REFERENCE], error);
-    if (status == ST_OK) status = pass_open(opened, text, &tested, kl.pool, &passes[TESTED], error);
+    if (status == ST_OK) status = pass_open(opened, text, &text->cache, kl.pool, &passes[TESTED], error);
     for (int p = 0; status == ST_OK && p < PASSES; p++) model_run_precise(passes[p].run);
     if (status == ST_OK) {
         kl.vocabulary = passes[REFERENCE].vocabulary;

@@ -27,10 +27,8 @@ enum status eval_nll(struct kvasir_model *opened, const struct eval_text *text, 
 {
     struct pool *pool = NULL;
     struct eval_pass pass = {0};
-    const struct kvasir_engine_options options = {.kv_cache_dtype = text->kv_cache_dtype,
-                                                  .no_kv_cache = text->no_kv_cache};
     enum status status = pool_open(engine_threads(opened), &pool, error);
-    if (status == ST_OK) status = pass_open(opened, text, &options, pool, &pass, error);
+    if (status == ST_OK) status = pass_open(opened, text, &text->cache, pool, &pass, error);
     struct nll nll = {.vocabulary = pass.vocabulary};
     struct eval_walk walk = {.text = text, .passes = &pass, .pass_count = 1, .rows = nll_rows, .data = &nll};
     if (status == ST_OK) status = pass_walk(&walk, error);

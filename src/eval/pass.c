@@ -41,13 +41,14 @@ enum status pass_open(const struct kvasir_model *opened, const struct eval_text 
     out->rows = least(SLAB_BYTES / (config->vocabulary * sizeof(float)), SLAB_ROWS_MAX);
     if (!out->rows) out->rows = 1;
     /* Not stated and longer than the model's: as much context as fits. */
-    uint32_t context = text->context ? text->context : config->context_length;
-    bool whole = text->context || text->count <= context;
+    uint32_t context = options->context ? options->context : config->context_length;
+    bool whole = options->context || text->count <= context;
     struct kvasir_engine_options wanted = *options;
     wanted.context = whole ? least(text->count, context) : 0;
     wanted.max_batched_tokens = out->rows;
     status = engine_plan_init(model, &wanted, &out->plan, error);
     if (status != ST_OK) return status;
+    out->plan.kv.share_prefixes = false; /* what a window leaves is not read again */
     out->no_kv_cache = options->no_kv_cache;
     status = kv_open(&out->plan.kv, &out->cache, error);
     if (status == ST_OK)

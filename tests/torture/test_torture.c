@@ -104,8 +104,8 @@ static int measure(struct kvasir_model *model, const uint32_t *ids, size_t count
     struct error *error = (struct error *)(void *)&journey->error;
     uint32_t prompts[] = {8}, generates[] = {2};
     buffer_init(&out, 0);
-    enum status status = eval_inspect(journey->path, EVAL_TEXT, &out, error);
-    if (status == ST_OK) status = eval_inspect(journey->path, EVAL_JSON, &out, error);
+    enum status status = eval_inspect(journey->path, NULL, EVAL_TEXT, &out, error);
+    if (status == ST_OK) status = eval_inspect(journey->path, NULL, EVAL_JSON, &out, error);
     if (status == ST_OK)
         status = eval_nll(model, &(struct eval_text){.ids = ids, .count = count}, EVAL_JSON, &out, error);
     if (status == ST_OK)

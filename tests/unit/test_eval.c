@@ -34,7 +34,8 @@ static double mean_nll(const uint32_t *ids, size_t count, uint32_t context, bool
 {
     struct buffer out;
     struct error error = {0};
-    const struct eval_text options = {.ids = ids, .count = count, .context = context, .no_kv_cache = no_kv_cache};
+    const struct eval_text options = {
+        .ids = ids, .count = count, .cache = {.context = context, .no_kv_cache = no_kv_cache}};
     buffer_init(&out, 0);
     if (eval_nll(model, &options, EVAL_JSON, &out, &error) != ST_OK) fail_msg("%s", error.text);
     json_t *report = json_loads(out.data, 0, NULL);
@@ -83,9 +84,9 @@ static void test_nll_refused(void **state)
     struct kvasir_model *vocabulary;
     refuse_nll(model, (struct eval_text){.ids = ids, .count = 1}, "at least 2");
     refuse_nll(model, (struct eval_text){.ids = ids, .count = 2}, "512");
-    refuse_nll(model, (struct eval_text){.ids = ids, .count = 2, .context = 1}, "token 1 is 512");
-    refuse_nll(model, (struct eval_text){.ids = (uint32_t[]){1, 2}, .count = 2, .context = 1}, "context");
-    refuse_nll(model, (struct eval_text){.ids = (uint32_t[]){1, 2}, .count = 2, .kv_cache_dtype = "f9"}, "f9");
+    refuse_nll(model, (struct eval_text){.ids = ids, .count = 2, .cache.context = 1}, "token 1 is 512");
+    refuse_nll(model, (struct eval_text){.ids = (uint32_t[]){1, 2}, .count = 2, .cache.context = 1}, "context");
+    refuse_nll(model, (struct eval_text){.ids = (uint32_t[]){1, 2}, .count = 2, .cache.kv_cache_dtype = "f9"}, "f9");
     assert_int_equal(kvasir_model_open(tiny_path("gemma3"), &(struct kvasir_model_options){.vocabulary_only = true},
                                        &vocabulary, NULL),
                      KVASIR_OK);
@@ -105,7 +106,7 @@ static struct kl kl_of(const uint32_t *ids, size_t count, uint32_t context, cons
     struct buffer out;
     struct error error = {0};
     struct kl kl;
-    const struct eval_text text = {.ids = ids, .count = count, .context = context, .kv_cache_dtype = dtype};
+    const struct eval_text text = {.ids = ids, .count = count, .cache = {.context = context, .kv_cache_dtype = dtype}};
     buffer_init(&out, 0);
     if (eval_kl(model, &text, EVAL_JSON, &out, &error) != ST_OK) fail_msg("%s", error.text);
     json_t *report = json_loads(out.data, 0, NULL);
@@ -140,7 +141,7 @@ static void test_kl_without_cache(void **state)
 {
     (void)state;
     const uint32_t ids[] = {1, 2, 3};
-    const struct eval_text text = {.ids = ids, .count = ARRAY_COUNT(ids), .no_kv_cache = true};
+    const struct eval_text text = {.ids = ids, .count = ARRAY_COUNT(ids), .cache.no_kv_cache = true};
     struct buffer out;
     struct error error = {0};
     buffer_init(&out, 0);
@@ -166,7 +167,7 @@ static void test_bench(void **state)
     for (int no_kv_cache = 0; no_kv_cache < 2; no_kv_cache++) {
         struct buffer out;
         struct eval_bench_options options = all;
-        options.no_kv_cache = no_kv_cache != 0;
+        options.cache.no_kv_cache = no_kv_cache != 0;
         buffer_init(&out, 0);
         assert_int_equal(eval_bench(model, &options, EVAL_JSON, &out, NULL), ST_OK);
         json_t *list = json_loads(out.data, 0, NULL);
@@ -283,7 +284,7 @@ static void test_bench_roofline_tables(void **state)
     for (const char *at = out.data; *at; at++) commas[at >= row] += *at == ',';
     assert_int_equal(commas[0], 13);
     assert_int_equal(commas[1], 13);
-    options.no_kv_cache = true;
+    options.cache.no_kv_cache = true;
     assert_int_equal(eval_bench(ref, &options, EVAL_CSV, &out, &error), ST_INVALID);
     assert_non_null(strstr(error.text, "roofline"));
     buffer_release(&out);
@@ -292,12 +293,12 @@ static void test_bench_roofline_tables(void **state)
 
 /* ---- inspect ------------------------------------------------------------------------------------------------------- */
 
-static json_t *inspect(const char *path)
+static json_t *inspect(const char *path, const char *policy)
 {
     struct buffer out;
     struct error error = {0};
     buffer_init(&out, 0);
-    if (eval_inspect(path, EVAL_JSON, &out, &error) != ST_OK) fail_msg("%s", error.text);
+    if (eval_inspect(path, policy, EVAL_JSON, &out, &error) != ST_OK) fail_msg("%s", error.text);
     json_t *report = json_loads(out.data, 0, NULL);
     assert_non_null(report);
     buffer_release(&out);
@@ -316,13 +317,16 @@ static json_int_t number_at(json_t *object, const char *key, const char *format)
 static void test_inspect(void **state)
 {
     (void)state;
-    json_t *report = inspect(tiny_path("gemma3")), *kv = json_object_get(report, "kv");
+    json_t *report = inspect(tiny_path("gemma3"), NULL), *kv = json_object_get(report, "kv");
+    /* Bytes of a head's K and V for one token; a row of a small format begins with an f16 scale. */
+    json_int_t dim = number_at(report, "head_dim", NULL);
     const struct {
         const char *name;
         json_int_t bytes;
-    } formats[] = {{"f32", 4}, {"f16", 2}};
+    } formats[] = {{"f32", 8 * dim},          {"f16", 4 * dim},      {"bf16", 4 * dim},
+                   {"fp8_e4m3", 2 * dim + 4}, {"int8", 2 * dim + 4}, {"k=int8,v=int4", dim + dim / 2 + 4}};
     json_int_t layers = number_at(report, "layers", NULL), heads = number_at(report, "kv_heads", NULL);
-    json_int_t width = number_at(report, "head_dim", NULL) + number_at(report, "value_dim", NULL), sliding = 0;
+    json_int_t sliding = 0;
     assert_string_equal(json_string_value(json_object_get(report, "architecture")), "gemma3");
     assert_true(json_is_true(json_object_get(report, "runs")));
     json_t *kinds = json_object_get(kv, "layer_kinds"), *table = json_object_get(kv, "table");
@@ -335,7 +339,7 @@ static void test_inspect(void **state)
     assert_true(sliding > 0 && sliding < layers);
     for (size_t f = 0; f < ARRAY_COUNT(formats); f++) {
         const char *name = formats[f].name;
-        json_int_t layer = heads * width * formats[f].bytes;
+        json_int_t layer = heads * formats[f].bytes;
         assert_int_equal(number_at(kv, "bytes_per_token", name), layers * layer);
         assert_int_equal(json_array_size(table), 8);
         for (size_t row = 0; row < 8; row++) {
@@ -360,10 +364,33 @@ static void test_inspect(void **state)
 
     struct buffer out;
     buffer_init(&out, 0);
-    assert_int_equal(eval_inspect(tiny_path("gemma3"), EVAL_TEXT, &out, NULL), ST_OK);
+    assert_int_equal(eval_inspect(tiny_path("gemma3"), NULL, EVAL_TEXT, &out, NULL), ST_OK);
     assert_non_null(strstr(out.data, "gemma3"));
     assert_non_null(strstr(out.data, "for the last 16 tokens"));
     assert_non_null(strstr(out.data, "128K"));
+    buffer_release(&out);
+}
+
+/* The one full layer keeps 4 tokens and a window of 40: the first block, and at most three of the window. */
+static void test_inspect_policy(void **state)
+{
+    (void)state;
+    const char *policy = "{\"default\": {\"kind\": \"sinks\", \"sinks\": 4, \"window\": 40}}";
+    json_t *report = inspect(tiny_path("gemma3"), policy), *kv = json_object_get(report, "kv");
+    json_int_t layers = number_at(report, "layers", NULL), layer = number_at(kv, "bytes_per_token", "f16") / layers;
+    for (size_t row = 0; row < 8; row++) {
+        json_t *line = json_array_get(json_object_get(kv, "table"), row);
+        assert_int_equal(number_at(line, "bytes_with_policy", "f16"), (layers - 1) * layer * 64 + layer * 4 * 32);
+        assert_int_equal(number_at(line, "bytes", "f16"), (layers - 1) * layer * 64 + layer * (1024 << row));
+    }
+    json_decref(report);
+    struct error error = {0};
+    struct buffer out;
+    buffer_init(&out, 0);
+    assert_int_equal(eval_inspect(tiny_path("gemma3"), policy, EVAL_TEXT, &out, NULL), ST_OK);
+    assert_non_null(strstr(out.data, "with the KV policy"));
+    assert_int_equal(eval_inspect(tiny_path("gemma3"), "{\"layers\": 1}", EVAL_TEXT, &out, &error), ST_INVALID);
+    assert_non_null(strstr(error.text, "KV policy: layers"));
     buffer_release(&out);
 }
 
@@ -389,7 +416,7 @@ static void test_inspect_unknown(void **state)
     struct error error = {0};
     scratch_init(&scratch);
     write_unknown(&scratch, 0); /* f32 */
-    json_t *report = inspect(scratch_path(&scratch, "model.gguf"));
+    json_t *report = inspect(scratch_path(&scratch, "model.gguf"), NULL);
     assert_true(json_is_false(json_object_get(report, "runs")));
     assert_non_null(strstr(json_string_value(json_object_get(report, "reason")), "unheard-of"));
     assert_true(json_is_null(json_object_get(report, "kv")));
@@ -397,16 +424,16 @@ static void test_inspect_unknown(void **state)
     assert_int_equal(number_at(report, "parameters", NULL), 512);
     json_decref(report);
     buffer_init(&out, 0);
-    assert_int_equal(eval_inspect(scratch_path(&scratch, "model.gguf"), EVAL_TEXT, &out, &error), ST_OK);
+    assert_int_equal(eval_inspect(scratch_path(&scratch, "model.gguf"), NULL, EVAL_TEXT, &out, &error), ST_OK);
     assert_non_null(strstr(out.data, "cannot run"));
     assert_null(strchr(out.data, '\x1b'));
     out.length = 0;
     write_unknown(&scratch, 39); /* a tensor format that is not known: the metadata is shown */
-    report = inspect(scratch_path(&scratch, "model.gguf"));
+    report = inspect(scratch_path(&scratch, "model.gguf"), NULL);
     assert_true(json_is_false(json_object_get(report, "runs")));
     assert_non_null(strstr(json_string_value(json_object_get(report, "reason")), "token_embd.weight"));
     json_decref(report);
-    assert_int_not_equal(eval_inspect(scratch_path(&scratch, "absent.gguf"), EVAL_TEXT, &out, &error), ST_OK);
+    assert_int_not_equal(eval_inspect(scratch_path(&scratch, "absent.gguf"), NULL, EVAL_TEXT, &out, &error), ST_OK);
     assert_non_null(strstr(error.text, "absent.gguf"));
     assert_int_equal(out.length, 0);
     buffer_release(&out);
@@ -425,6 +452,7 @@ int main(void)
         cmocka_unit_test(test_bench_roofline),
         cmocka_unit_test(test_bench_roofline_tables),
         cmocka_unit_test(test_inspect),
+        cmocka_unit_test(test_inspect_policy),
         cmocka_unit_test(test_inspect_unknown),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
