@@ -47,6 +47,11 @@ void kv_report_json(const struct kvasir_engine_stats *now, const struct kvasir_e
         {"hit_tokens", now->kv_hit_tokens},
         {"evicted_blocks", now->kv_evicted_blocks},
         {"copied_blocks", now->kv_copied_blocks},
+        {"swap_bytes_budget", now->swap_bytes_budget},
+        {"swap_bytes_used", now->swap_bytes_used},
+        {"swaps_out", now->swaps_out},
+        {"swaps_in", now->swaps_in},
+        {"swap_copied_bytes", now->swap_copied_bytes},
     };
     for (size_t i = 0; i < ARRAY_COUNT(rows); i++)
         buffer_printf(out, ",\"%s\":%llu", rows[i].name, (unsigned long long)rows[i].value);
