@@ -159,6 +159,22 @@ void pool_run(struct pool *pool, void (*task)(void *data, uint32_t worker, uint3
 /* The share [*begin, *end) of `count` items, in units of `unit`, that falls to `worker`. */
 void pool_share(uint64_t count, uint64_t unit, uint32_t worker, uint32_t workers, uint64_t *begin, uint64_t *end);
 
+/* One thread that runs tasks in order while its owner goes on. A task lies in the owner's storage, usually inside a larger
+ * struct, and is not touched by the owner from put until take returns it or cancel is done. */
+struct background;
+struct background_task {
+    void (*run)(struct background_task *task);
+    _Atomic bool cancelled;       /* a long task looks at it now and then, and returns early */
+    struct background_task *next; /* private */
+};
+MUST_CHECK enum status background_open(struct background **out, struct error *error);
+void background_close(struct background *background); /* first runs what still waits; NULL is allowed */
+void background_put(struct background *background, struct background_task *task);
+/* A task that has run, in order, or NULL; `wait`: NULL only when none is left. */
+struct background_task *background_take(struct background *background, bool wait);
+/* Takes one task back, run or not. Waits for it if it runs just now. */
+void background_cancel(struct background *background, struct background_task *task);
+
 /* ---- machine ----------------------------------------------------------------------------------------------------- */
 
 struct cpu_features {

@@ -188,6 +188,12 @@ struct kv_cache {
     uint64_t clock;           /* counts releases, for LRU order */
     uint64_t queried_tokens, hit_tokens, evicted_blocks, copied_blocks;
     uint64_t opened_seqs;
+    struct background *mover; /* NULL: no swap tier */
+    /* Places in the tier, of which `going`: no sequence's any more, given back when the mover has unmapped them. */
+    uint64_t swap_bytes_max, swap_bytes, swap_bytes_going;
+    uint32_t swaps_moving; /* sequences on their way */
+    uint64_t swaps_out, swaps_in, swap_copied_bytes;
+    double swap_copy_s;
     void (*event)(void *data, const struct kv_event *event); /* or NULL */
     void *event_data;
 };
@@ -212,6 +218,8 @@ struct kv_seq {
     uint32_t node;                    /* of the last full block, or the root; NODE_NONE when nothing is shared */
     uint32_t spare_head, spare_count; /* nodes for the blocks that are not published yet */
     bool pinned;
+    enum kv_residence residence;
+    struct kv_swap *swap; /* its place in the swap tier; NULL: resident */
 };
 
 /* An empty sequence. Where prefixes are shared it must then stand on the root of its salt. */
@@ -244,6 +252,29 @@ struct kv_batch {
     struct kv_seq **seqs;
     uint32_t count, capacity;
 };
+
+/* ---- swap.c ------------------------------------------------------------------------------------------------------ */
+
+struct kv_copy {
+    unsigned char *block;
+    uint64_t offset, bytes; /* in the sequence's place */
+};
+
+/* A sequence's place in the swap tier: its blocks, one after the other, by group, then table index. The mover's between
+ * start and poll. */
+struct kv_swap {
+    struct background_task task;
+    struct kv_seq *seq;    /* NULL: the place is going */
+    unsigned char *memory; /* [bytes] */
+    uint64_t bytes;
+    bool out;
+    uint32_t *nodes; /* [count / block_tokens] of its full blocks; unset where nothing is shared */
+    uint64_t copied_bytes;
+    double copy_s;
+    uint32_t copy_count;
+    struct kv_copy copies[];
+};
+void swap_forget(struct kv_seq *seq); /* before closing: nothing of it is on its way or in the tier */
 
 /* ---- pin.c: prefixes kept by name -------------------------------------------------------------------------------- */
 

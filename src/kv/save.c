@@ -168,7 +168,7 @@ static enum status put_all(const struct kv_seq *seq, struct file_writer *writer,
 enum status kv_seq_save(const struct kv_seq *seq, const char *path, struct error *error)
 {
     const struct kv_cache *cache = seq->cache;
-    ASSERT(!cache->pinned);
+    ASSERT(!cache->pinned && seq->residence == KV_RESIDENT);
     if (!cache->share_prefixes)
         return error_set(error, ST_UNSUPPORTED, "%s: a KV cache that shares no prefixes cannot save a sequence", path);
     struct scratch scratch;

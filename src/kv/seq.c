@@ -114,7 +114,7 @@ static void publish_tail(struct kv_seq *seq)
 {
     struct kv_cache *cache = seq->cache;
     uint32_t count = seq->count % cache->block_tokens, index = seq->count / cache->block_tokens, matched;
-    if (!count || !seq->spare_count) return;
+    if (!count || !seq->spare_count || seq->tables[0].count <= index) return; /* the last: it was swapped out */
     for (uint32_t g = 0; g < cache->group_count; g++) {
         const struct kv_block *block = &cache->groups[g].blocks[seq->tables[g].blocks[index]];
         if (block->refs > 1 || block->node != NODE_NONE) return;
@@ -140,6 +140,7 @@ void kv_seq_close(struct kv_seq *seq)
     if (!seq) return;
     struct kv_cache *cache = seq->cache;
     ASSERT(!seq->pinned);
+    swap_forget(seq);
     publish_tail(seq);
     if (seq->tables) seq_release_from(seq, 0);
     for (uint32_t g = 0; seq->tables && g < cache->group_count; g++) mem_free(seq->tables[g].blocks);
@@ -164,6 +165,7 @@ enum status kv_seq_fork(struct kv_seq *seq, struct kv_seq **out)
 {
     struct kv_cache *cache = seq->cache;
     *out = NULL;
+    ASSERT(seq->residence == KV_RESIDENT);
     if (cache->one_layer_at_a_time) return ST_UNSUPPORTED;
     struct kv_seq *fork;
     enum status status = seq_new(cache, &fork);
@@ -313,7 +315,7 @@ enum status seq_take_spares(struct kv_seq *seq, uint32_t want)
 enum status kv_seq_reserve(struct kv_seq *seq, uint32_t count)
 {
     struct kv_cache *cache = seq->cache;
-    ASSERT(!cache->pinned);
+    ASSERT(!cache->pinned && seq->residence == KV_RESIDENT);
     uint64_t tokens = (uint64_t)seq->count + count;
     if (tokens > UINT32_MAX / 2) return ST_LIMIT;
     if (tokens <= seq->reserved) return ST_OK;
@@ -451,7 +453,7 @@ static bool find_passed(struct kv_seq *seq, uint32_t count, bool hold)
 enum status kv_seq_truncate(struct kv_seq *seq, uint32_t count)
 {
     struct kv_cache *cache = seq->cache;
-    ASSERT(!cache->pinned && count <= seq->count);
+    ASSERT(!cache->pinned && count <= seq->count && seq->residence == KV_RESIDENT);
     if (!find_passed(seq, count, false)) return ST_LIMIT;
     find_passed(seq, count, true);
     seq_release_from(seq, blocks_for(cache, count));
@@ -505,6 +507,7 @@ void kv_seq_usage(const struct kv_seq *seq, uint64_t *bytes, uint64_t *blocks)
     *bytes = *blocks = 0;
     for (uint32_t g = 0; g < seq->cache->group_count; g++) {
         struct kv_hole hole = group_hole(seq->cache, &seq->cache->groups[g], seq->count);
+        if (!seq->tables[g].count) continue; /* swapped out */
         uint64_t held = seq->tables[g].count - (hole.end - hole.begin);
         *blocks += held;
         *bytes += held * seq->cache->groups[g].block_bytes;

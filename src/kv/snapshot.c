@@ -83,6 +83,28 @@ static void add_holder(const struct kv_seq *seq, bool pinned, const struct snaps
             if (!info->owner || info->owner > seq->number) info->owner = seq->number;
             info->position = b * size;
             info->pinned |= pinned;
+            info->moving |= seq->residence != KV_RESIDENT;
+        }
+}
+
+static void add_swapped(const struct kv_seq *seq, struct snapshot *snapshot)
+{
+    const struct kv_cache *cache = seq->cache;
+    uint32_t size = cache->block_tokens, full = seq->count / size, index = 0;
+    for (uint32_t g = 0; g < cache->group_count; g++)
+        for (uint32_t b = 0; b < blocks_for(cache, seq->count); b++) {
+            struct kv_hole hole = group_hole(cache, &cache->groups[g], seq->count);
+            if ((b >= hole.begin && b < hole.end) || snapshot->count++ >= snapshot->capacity) continue;
+            snapshot->out[snapshot->count - 1] =
+                (struct kv_block_info){.group = g,
+                                       .index = index++,
+                                       .tier = KV_TIER_SWAP,
+                                       .state = KV_BLOCK_HELD,
+                                       .moving = seq->residence != KV_SWAPPED,
+                                       .references = 1,
+                                       .tokens = b < full ? size : seq->count - full * size,
+                                       .position = b * size,
+                                       .owner = seq->number};
         }
 }
 
@@ -96,5 +118,7 @@ uint32_t kv_snapshot(const struct kv_cache *cache, struct kv_block_info *out, ui
     }
     for (const struct kv_seq *seq = cache->first_seq; seq; seq = seq->next_seq) add_holder(seq, false, &snapshot);
     for (const struct kv_pin *pin = cache->first_pin; pin; pin = pin->next) add_holder(pin->seq, true, &snapshot);
+    for (const struct kv_seq *seq = cache->first_seq; seq; seq = seq->next_seq)
+        if (seq->swap) add_swapped(seq, &snapshot);
     return snapshot.count;
 }
