@@ -230,6 +230,8 @@ struct kvasir_engine_stats {
     /* Since the engine was opened: prompt tokens looked up and found, blocks evicted for others, and copied because a
      * sequence went on from the middle of a shared one. */
     uint64_t kv_queried_tokens, kv_hit_tokens, kv_evicted_blocks, kv_copied_blocks;
+    /* Of the swap tier, beside the budget: bytes there now; sequences moved there and back. */
+    uint64_t kv_bytes_swapped, kv_swaps_out, kv_swaps_in;
     uint32_t running, waiting;
 };
 void kvasir_engine_stats(const struct kvasir_engine *engine, struct kvasir_engine_stats *out);

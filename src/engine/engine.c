@@ -168,6 +168,9 @@ void kvasir_engine_stats(const struct kvasir_engine *engine, struct kvasir_engin
                                         .kv_hit_tokens = kv.prefix_hit_tokens,
                                         .kv_evicted_blocks = kv.evicted_blocks,
                                         .kv_copied_blocks = kv.copied_blocks,
+                                        .kv_bytes_swapped = kv.bytes_swapped,
+                                        .kv_swaps_out = kv.swaps_out,
+                                        .kv_swaps_in = kv.swaps_in,
                                         .running = engine->running,
                                         .waiting = engine->count - engine->running};
 }
