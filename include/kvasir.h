@@ -233,8 +233,8 @@ struct kvasir_engine_stats {
     /* Since the engine was opened: prompt tokens looked up and found, blocks evicted for others, and copied because a
      * sequence went on from the middle of a shared one. */
     uint64_t kv_queried_tokens, kv_hit_tokens, kv_evicted_blocks, kv_copied_blocks;
-    uint64_t swap_bytes_budget, swap_bytes_used;     /* beside the KV cache's */
-    uint64_t swaps_out, swaps_in, swap_copied_bytes; /* begun; bytes in both directions */
+    /* Of the swap tier, beside the budget: bytes there now; sequences moved there and back; bytes copied both ways. */
+    uint64_t kv_bytes_swapped, kv_swaps_out, kv_swaps_in, kv_swap_copied_bytes;
     uint32_t running, waiting;
 };
 void kvasir_engine_stats(const struct kvasir_engine *engine, struct kvasir_engine_stats *out);

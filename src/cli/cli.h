@@ -23,6 +23,7 @@ int render_main(const struct options *options);
 int inspect_main(const struct options *options);
 int eval_nll_main(const struct options *options);
 int eval_kl_main(const struct options *options);
+int eval_heads_main(const struct options *options);
 int bench_main(const struct options *options);
 int help_main(const struct options *options);
 

@@ -22,6 +22,10 @@ void kv_report_text(const struct kvasir_engine_stats *now, const struct kvasir_e
                   bytes_text(now->kv_bytes_cached, a), (unsigned long long)now->kv_blocks_cached,
                   bytes_text(now->kv_bytes_protected, b), bytes_text(now->kv_bytes_pinned, c),
                   (unsigned long long)now->kv_evicted_blocks, (unsigned long long)now->kv_copied_blocks);
+    if (now->kv_swaps_out)
+        buffer_printf(out, "  swapped  %s; %llu sequences went out, %llu came back\n",
+                      bytes_text(now->kv_bytes_swapped, a), (unsigned long long)now->kv_swaps_out,
+                      (unsigned long long)now->kv_swaps_in);
 }
 
 void kv_report_json(const struct kvasir_engine_stats *now, const struct kvasir_engine_stats *most, struct buffer *out)
@@ -47,11 +51,10 @@ void kv_report_json(const struct kvasir_engine_stats *now, const struct kvasir_e
         {"hit_tokens", now->kv_hit_tokens},
         {"evicted_blocks", now->kv_evicted_blocks},
         {"copied_blocks", now->kv_copied_blocks},
-        {"swap_bytes_budget", now->swap_bytes_budget},
-        {"swap_bytes_used", now->swap_bytes_used},
-        {"swaps_out", now->swaps_out},
-        {"swaps_in", now->swaps_in},
-        {"swap_copied_bytes", now->swap_copied_bytes},
+        {"bytes_swapped", now->kv_bytes_swapped},
+        {"swaps_out", now->kv_swaps_out},
+        {"swaps_in", now->kv_swaps_in},
+        {"swap_copied_bytes", now->kv_swap_copied_bytes},
     };
     for (size_t i = 0; i < ARRAY_COUNT(rows); i++)
         buffer_printf(out, ",\"%s\":%llu", rows[i].name, (unsigned long long)rows[i].value);

@@ -47,12 +47,12 @@ static void fraction_progress(void *data, double fraction)
     progress_update(data, fraction);
 }
 
-/* ---- eval nll, eval kl ----------------------------------------------------------------------------------------------- */
+/* ---- eval nll, kl, heads ----------------------------------------------------------------------------------------------- */
 
 /* An evaluation that goes through a text token by token. */
 struct text_evaluation {
     const char *command, *progress;
-    enum status (*run)(struct kvasir_model *model, const struct eval_text *text, enum eval_output output,
+    enum status (*run)(const struct options *options, struct kvasir_model *model, const struct eval_text *text,
                        struct buffer *out, struct error *error);
 };
 
@@ -97,7 +97,7 @@ static int text_evaluation_main(const struct options *options, const struct text
                                    .cache = cache.engine,
                                    .progress = fraction_progress,
                                    .progress_data = &progress};
-        status = evaluation->run(model, &judged, output_kind(options), &report, &error);
+        status = evaluation->run(options, model, &judged, &report, &error);
         progress_end(&progress);
     }
     status = report_print(status, &report, &error);
@@ -109,14 +109,48 @@ static int text_evaluation_main(const struct options *options, const struct text
     return status == ST_OK ? EXIT_OK : fail(&error);
 }
 
+static enum status nll_run(const struct options *options, struct kvasir_model *model, const struct eval_text *text,
+                           struct buffer *out, struct error *error)
+{
+    return eval_nll(model, text, output_kind(options), out, error);
+}
+
+static enum status kl_run(const struct options *options, struct kvasir_model *model, const struct eval_text *text,
+                          struct buffer *out, struct error *error)
+{
+    return eval_kl(model, text, output_kind(options), out, error);
+}
+
+static enum status heads_run(const struct options *options, struct kvasir_model *model, const struct eval_text *text,
+                             struct buffer *out, struct error *error)
+{
+    const struct eval_heads_options heads = {.text = *text,
+                                             .keep = options->keep,
+                                             .loss = options->loss,
+                                             .sinks = (uint32_t)options->sinks,
+                                             .window = (uint32_t)options->window};
+    struct buffer policy;
+    buffer_init(&policy, 0);
+    enum status status = eval_heads(model, &heads, output_kind(options), out, &policy, error);
+    if (status == ST_OK) status = file_write(options->policy_out, policy.data, policy.length, error);
+    buffer_release(&policy);
+    return status;
+}
+
 int eval_nll_main(const struct options *options)
 {
-    return text_evaluation_main(options, &(struct text_evaluation){"eval nll", "nll    ", eval_nll});
+    return text_evaluation_main(options, &(struct text_evaluation){"eval nll", "nll    ", nll_run});
 }
 
 int eval_kl_main(const struct options *options)
 {
-    return text_evaluation_main(options, &(struct text_evaluation){"eval kl", "kl     ", eval_kl});
+    return text_evaluation_main(options, &(struct text_evaluation){"eval kl", "kl     ", kl_run});
+}
+
+int eval_heads_main(const struct options *options)
+{
+    if (!options->policy_out) return fail_usage("eval heads: say with -o FILE where the KV policy goes");
+    return text_evaluation_main(options, &(struct text_evaluation){"eval heads", "heads  ", heads_run});
 }
 
 /* ---- bench ----------------------------------------------------------------------------------------------------------- */

@@ -3,7 +3,7 @@
 #include "cli/options.h"
 
 #define AT(field) offsetof(struct options, field)
-#define EVALUATES_TEXT (FOR(EVAL_NLL) | FOR(EVAL_KL))
+#define EVALUATES_TEXT (FOR(EVAL_NLL) | FOR(EVAL_KL) | FOR(EVAL_HEADS))
 #define ANY_MODEL \
     (FOR(RUN) | FOR(INSPECT) | FOR(TOKENIZE) | FOR(DETOKENIZE) | FOR(RENDER) | EVALUATES_TEXT | FOR(BENCH))
 #define GENERATES (FOR(RUN) | EVALUATES_TEXT | FOR(BENCH))
@@ -68,6 +68,16 @@ const struct command COMMANDS[COMMAND_COUNT] = {
          "most probable token is the same. Attention reads only rows that came back from the cache, as in decode.",
          "kvasir eval kl qwen2 -f wiki.txt --kv-cache-dtype f16 --output "
          "json\t{\"mean_kl\",\"p99_kl\",\"top1_agreement\",\"tokens\"}\n"},
+    [COMMAND_EVAL_HEADS] =
+        {"eval heads", ARGUMENTS_MODEL, "[MODEL]", "measure which heads need the whole past, and write a KV policy",
+         "Limits one KV head at a time to the first tokens (--sinks) and the last ones (--window), and measures what "
+         "that "
+         "does to the model's predictions over the text: one pass for each head, so the text had better have a few "
+         "thousand tokens. The heads that cost most keep the whole past, the others are limited; the loss of that "
+         "policy "
+         "on the text, and the memory it saves, are told. Then see `kvasir eval kl --kv-policy` on another text.",
+         "kvasir eval heads qwen2 -f wiki.txt --keep 0.5 -o policy.json\thalf of the heads\n"
+         "kvasir eval heads qwen2 -f wiki.txt --loss 0.01 -o policy.json\tas few as a mean KL of 0.01 allows\n"},
     [COMMAND_BENCH] =
         {"bench", ARGUMENTS_MODEL, "[MODEL]", "measure prefill and decode speed",
          "Every value of -p is a prefill test (pp512), every pair of -n and -d a decode test (tg128, tg128@8192). Each "
@@ -240,11 +250,11 @@ const struct option_row OPTION_ROWS[] = {
      .group = "KV cache", .aliases = "-ub --ubatch-size", .fallback = "512", .low = 1, .high = 65536,
      .offset = AT(max_batched_tokens),
      .help = "prompt tokens computed in one step"},
-    {.commands = GENERATES & ~FOR(EVAL_KL), .name = "no-kv-cache", .kind = OPTION_FLAG, .group = "KV cache",
+    {.commands = GENERATES & ~(FOR(EVAL_KL) | FOR(EVAL_HEADS)), .name = "no-kv-cache", .kind = OPTION_FLAG, .group = "KV cache",
      .exclusive = "cached", .offset = AT(no_kv_cache),
      .help = "recompute everything for each token: slow, same tokens, for comparison"},
 
-    {.commands = GENERATES | FOR(INSPECT), .name = "kv-policy", .kind = OPTION_FILE, .argument = "FILE",
+    {.commands = (GENERATES & ~FOR(EVAL_HEADS)) | FOR(INSPECT), .name = "kv-policy", .kind = OPTION_FILE, .argument = "FILE",
      .group = "KV cache", .unset = "as the model says", .offset = AT(kv_policy),
      .help = "selective caching: which tokens each layer and KV head keeps, as JSON; `kvasir eval heads` writes such a file"},
     {.commands = FOR(RUN), .name = "kv-load", .kind = OPTION_FILE, .argument = "FILE", .group = "KV cache",
@@ -279,8 +289,27 @@ const struct option_row OPTION_ROWS[] = {
      .help = "measure this machine too (read bandwidth; int8, int16 and f32 multiply-adds per second), and give every "
              "test's limit and the share of it that was reached"},
 
+    {.commands = FOR(EVAL_HEADS), .name = "keep", .kind = OPTION_REAL, .argument = "X", .group = "Measurement",
+     .fallback = "0.5", .low = 0, .high = 1, .exclusive = "chosen", .offset = AT(keep),
+     .help = "share of the KV heads that keep the whole past"},
+    {.commands = FOR(EVAL_HEADS), .name = "loss", .kind = OPTION_REAL, .argument = "X", .group = "Measurement",
+     .low = 1e-9, .high = 1000, .exclusive = "chosen", .unset = "--keep decides", .offset = AT(loss),
+     .help = "instead: as few heads keep the whole past as a mean KL of X, in nats, allows"},
+    {.commands = FOR(EVAL_HEADS), .name = "sinks", .kind = OPTION_WHOLE, .argument = "N", .group = "Measurement",
+     .fallback = "64", .low = 1, .high = TOKENS_MAX, .offset = AT(sinks),
+     .help = "first tokens that every head keeps"},
+    {.commands = FOR(EVAL_HEADS), .name = "window", .kind = OPTION_WHOLE, .argument = "N", .group = "Measurement",
+     .fallback = "256", .low = 1, .high = TOKENS_MAX, .offset = AT(window),
+     .help = "last tokens that every head keeps"},
+
     /* ---- output ---- */
-    {.commands = FOR(RUN) | FOR(INSPECT) | FOR(TOKENIZE) | EVALUATES_TEXT, .letter = 'o', .name = "output",
+    {.commands = FOR(EVAL_HEADS), .name = "output", .kind = OPTION_CHOICE, .argument = "FORMAT", .group = "Output",
+     .fallback = "text", .choices = "text|json", .offset = AT(output),
+     .help = "text or json"},
+    {.commands = FOR(EVAL_HEADS), .letter = 'o', .name = "policy-out", .kind = OPTION_FILE, .argument = "FILE",
+     .group = "Output", .offset = AT(policy_out),
+     .help = "where the KV policy goes, for --kv-policy"},
+    {.commands = FOR(RUN) | FOR(INSPECT) | FOR(TOKENIZE) | FOR(EVAL_NLL) | FOR(EVAL_KL), .letter = 'o', .name = "output",
      .kind = OPTION_CHOICE, .argument = "FORMAT", .group = "Output", .fallback = "text", .choices = "text|json",
      .offset = AT(output),
      .help = "text or json"},

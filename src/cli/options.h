@@ -20,6 +20,7 @@ enum command_id {
     COMMAND_RENDER,
     COMMAND_EVAL_NLL,
     COMMAND_EVAL_KL,
+    COMMAND_EVAL_HEADS,
     COMMAND_BENCH,
     COMMAND_HELP,
     COMMAND_VERSION,
@@ -130,6 +131,9 @@ struct options {
     struct id_list bench_prompt, bench_generate, bench_depth;
     int64_t repetitions;
     bool roofline;
+    double keep, loss;
+    int64_t sinks, window;
+    const char *policy_out;
 
     const char *output;
     bool quiet, manual, bash_completion;

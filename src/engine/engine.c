@@ -168,11 +168,10 @@ void kvasir_engine_stats(const struct kvasir_engine *engine, struct kvasir_engin
                                         .kv_hit_tokens = kv.prefix_hit_tokens,
                                         .kv_evicted_blocks = kv.evicted_blocks,
                                         .kv_copied_blocks = kv.copied_blocks,
-                                        .swap_bytes_budget = kv.bytes_swap_max,
-                                        .swap_bytes_used = kv.bytes_swapped,
-                                        .swaps_out = kv.swaps_out,
-                                        .swaps_in = kv.swaps_in,
-                                        .swap_copied_bytes = kv.swap_copied_bytes,
+                                        .kv_bytes_swapped = kv.bytes_swapped,
+                                        .kv_swaps_out = kv.swaps_out,
+                                        .kv_swaps_in = kv.swaps_in,
+                                        .kv_swap_copied_bytes = kv.swap_copied_bytes,
                                         .running = engine->running,
                                         .waiting = engine->count - engine->running};
 }

@@ -1,4 +1,4 @@
-/* eval.h - measurement and inspection: nll, kl, bench, inspect. Each writes its report (one of the formats it names) to a
+/* eval.h - measurement and inspection: nll, kl, heads, bench, inspect. Each writes its report (one of the formats it names) to a
  * buffer; the cli prints it. These look at every room to the left; the cli sees only this header. */
 #ifndef EVAL_EVAL_H
 #define EVAL_EVAL_H
@@ -34,6 +34,21 @@ MUST_CHECK enum status eval_nll(struct kvasir_model *model, const struct eval_te
  * whose most probable token is the same, the number of positions. Takes memory for both caches. */
 MUST_CHECK enum status eval_kl(struct kvasir_model *model, const struct eval_text *text, enum eval_output output,
                                struct buffer *out, struct error *error);
+
+/* Which KV heads need the whole past (heads.c says how it is measured), and a KV policy that limits the others to `sinks` and
+ * `window`: into `policy`, as kvasir_engine_options.kv_policy takes it. JSON report: {"heads": [{"layer","head","mean_kl",
+ * "full"}, …] (worst first: what the head costs when it alone is limited), "kept", "limited", "sinks", "window", "mean_kl",
+ * "p99_kl", "top1_agreement", "tokens" (of the policy, against the same cache that keeps all), "context", "bytes",
+ * "bytes_with_policy" (of one sequence of the model's context)}. A pass over the text for each head. */
+struct eval_heads_options {
+    struct eval_text text; /* its cache without a policy */
+    double keep;           /* share of the heads that stay full, 0…1 */
+    double loss;           /* 0, or the mean KL that the policy may cost: as few heads stay full as it allows */
+    uint32_t sinks, window;
+};
+MUST_CHECK enum status eval_heads(struct kvasir_model *model, const struct eval_heads_options *options,
+                                  enum eval_output output, struct buffer *out, struct buffer *policy,
+                                  struct error *error);
 
 /* Prefill of `prompt` tokens (test "ppN") and decode of `generate` tokens after `depth` tokens of context ("tgN" or
  * "tgN@D"), `repetitions` times after one untimed warm-up. Each of the three lists may hold several values. JSON: a list of

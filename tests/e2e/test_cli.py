@@ -96,7 +96,7 @@ class Case(unittest.TestCase):
 
 
 class Help(Case):
-    COMMANDS = ["run", "inspect", "tokenize", "detokenize", "render", "eval nll", "eval kl", "bench"]
+    COMMANDS = ["run", "inspect", "tokenize", "detokenize", "render", "eval nll", "eval kl", "eval heads", "bench"]
 
     def test_every_command_describes_itself(self):
         overview = self.kvasir("--help").decode()
@@ -182,6 +182,25 @@ class Tiny(Case):
             self.fails(*command, "--kv-policy", bad, says="KV policy: layers.99")
             self.fails(*command, "--kv-policy", self.path("empty"), says="KV policy: line 1")
             self.fails(*command, "--kv-policy", "/nonexistent", says="/nonexistent")
+
+    def test_heads(self):
+        policy = os.path.join(self.folder, "policy.json")
+        ids = ["-m", TINY, "--prompt-ids", ",".join(str(3 + i * i % 500) for i in range(60))]
+        heads = ["eval", "heads", *ids, "--sinks", "2", "--window", "6", "-o", policy]
+        told = self.json(*heads, "--keep", "0.5")
+        self.assertEqual(told["kept"], (len(told["heads"]) + 1) // 2)
+        self.assertEqual([head["full"] for head in told["heads"]], [True] * told["kept"] + [False] * told["limited"])
+        self.assertGreater(told["mean_kl"], 0)
+        self.assertLess(told["bytes_with_policy"], told["bytes"])
+        self.assertEqual(json.loads(read(policy))["about"]["kept"], told["kept"])
+        told_alone = self.json("eval", "kl", *ids, "--kv-policy", policy)
+        self.assertAlmostEqual(told_alone["mean_kl"] / told["mean_kl"], 1, 1)  # that one is against f32
+        self.assertRegex(self.kvasir(*heads, "--loss", "100").decode(), r"0 of \d+ KV heads keep the whole past")
+        self.kvasir("run", *ids, "-n", "2", "--kv-policy", policy)
+        self.fails("eval", "heads", *ids, says="-o FILE")
+        self.fails(*heads, "--keep", "0.5", "--loss", "1", says="exclude")
+        self.fails(*heads, "--window", "100", says="longer text")
+        self.fails(*heads, "-o", "/nonexistent/x", says="/nonexistent/x")
 
     def test_save_and_load(self):
         file, ids = os.path.join(self.folder, "kv"), ",".join(str(3 + i * i % 500) for i in range(60))

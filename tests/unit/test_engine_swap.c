@@ -102,16 +102,16 @@ static void test_swapped_is_resident(void **state)
 {
     (void)state;
     static uint32_t resident[REQUESTS][ANSWER], tokens[REQUESTS][ANSWER];
-    assert_int_equal(run_all(open_engine(false, 0), resident).swaps_out, 0);
+    assert_int_equal(run_all(open_engine(false, 0), resident).kv_swaps_out, 0);
     static const uint32_t quarters[] = {0, 2, 400};
     for (uint32_t i = 0; i < ARRAY_COUNT(quarters); i++) {
         memset(tokens, 0xff, sizeof tokens);
         struct kvasir_engine_stats stats = run_all(open_engine(true, quarters[i]), tokens);
         assert_memory_equal(tokens, resident, sizeof tokens);
-        assert_true((stats.swaps_out > 0) == (quarters[i] > 0) && stats.swaps_in <= stats.swaps_out);
+        assert_true((stats.kv_swaps_out > 0) == (quarters[i] > 0) && stats.kv_swaps_in <= stats.kv_swaps_out);
         print_message("%u quarters: %llu swaps out, %llu in, %llu bytes copied\n", quarters[i],
-                      (unsigned long long)stats.swaps_out, (unsigned long long)stats.swaps_in,
-                      (unsigned long long)stats.swap_copied_bytes);
+                      (unsigned long long)stats.kv_swaps_out, (unsigned long long)stats.kv_swaps_in,
+                      (unsigned long long)stats.kv_swap_copied_bytes);
     }
 }
 
@@ -121,10 +121,10 @@ static void test_the_cheaper_way(void **state)
     (void)state;
     static uint32_t tokens[REQUESTS][ANSWER];
     struct kvasir_engine *engine = open_engine(true, 400);
-    uint64_t first = run_all(engine, tokens).swaps_out;
+    uint64_t first = run_all(engine, tokens).kv_swaps_out;
     engine = open_engine(true, 400);
     engine->prefill_tokens = 1e30;
-    uint64_t cheap = run_all(engine, tokens).swaps_out;
+    uint64_t cheap = run_all(engine, tokens).kv_swaps_out;
     assert_true(cheap < first); /* it is tried until it is measured */
 }
 

@@ -94,6 +94,23 @@ static void test_nll_refused(void **state)
     kvasir_model_close(vocabulary);
 }
 
+/* ---- reports --- */
+
+static double real_at(json_t *row, const char *key)
+{
+    json_t *value = json_object_get(row, key);
+    if (!json_is_number(value)) fail_msg("%s is no number", key);
+    return json_number_value(value);
+}
+
+static json_int_t number_at(json_t *object, const char *key, const char *format)
+{
+    json_t *value = json_object_get(object, key);
+    if (format) value = json_object_get(value, format);
+    assert_true(json_is_integer(value));
+    return json_integer_value(value);
+}
+
 /* ---- kl ------------------------------------------------------------------------------------------------------------ */
 
 struct kl {
@@ -101,14 +118,13 @@ struct kl {
     size_t tokens;
 };
 
-static struct kl kl_of(const uint32_t *ids, size_t count, uint32_t context, const char *dtype)
+static struct kl kl_of_text(const struct eval_text *text)
 {
     struct buffer out;
     struct error error = {0};
     struct kl kl;
-    const struct eval_text text = {.ids = ids, .count = count, .cache = {.context = context, .kv_cache_dtype = dtype}};
     buffer_init(&out, 0);
-    if (eval_kl(model, &text, EVAL_JSON, &out, &error) != ST_OK) fail_msg("%s", error.text);
+    if (eval_kl(model, text, EVAL_JSON, &out, &error) != ST_OK) fail_msg("%s", error.text);
     json_t *report = json_loads(out.data, 0, NULL);
     kl.mean = json_real_value(json_object_get(report, "mean_kl"));
     kl.p99 = json_real_value(json_object_get(report, "p99_kl"));
@@ -117,6 +133,12 @@ static struct kl kl_of(const uint32_t *ids, size_t count, uint32_t context, cons
     json_decref(report);
     buffer_release(&out);
     return kl;
+}
+
+static struct kl kl_of(const uint32_t *ids, size_t count, uint32_t context, const char *dtype)
+{
+    return kl_of_text(
+        &(struct eval_text){.ids = ids, .count = count, .cache = {.context = context, .kv_cache_dtype = dtype}});
 }
 
 static void test_kl(void **state)
@@ -147,6 +169,112 @@ static void test_kl_without_cache(void **state)
     buffer_init(&out, 0);
     assert_int_equal(eval_kl(model, &text, EVAL_JSON, &out, &error), ST_INVALID);
     buffer_release(&out);
+}
+
+/* ---- heads ----------------------------------------------------------------------------------------------------------- */
+
+/* The report; the policy is taken by the caller. */
+static json_t *heads_of(struct eval_heads_options options, char **policy)
+{
+    struct buffer out, written;
+    struct error error = {0};
+    buffer_init(&out, 0);
+    buffer_init(&written, 0);
+    if (eval_heads(model, &options, EVAL_JSON, &out, &written, &error) != ST_OK) fail_msg("%s", error.text);
+    json_t *report = json_loads(out.data, 0, NULL);
+    assert_non_null(report);
+    *policy = buffer_take(&written);
+    buffer_release(&out);
+    return report;
+}
+
+/* gemma3's one full layer is 5, of 2 KV heads. What is told of a policy is what eval kl finds of it. */
+static void test_heads(void **state)
+{
+    (void)state;
+    uint32_t ids[90];
+    for (uint32_t i = 0; i < ARRAY_COUNT(ids); i++) ids[i] = 3 + i * i % 500;
+    struct eval_heads_options options = {
+        .text = {.ids = ids, .count = ARRAY_COUNT(ids), .cache.kv_cache_dtype = "f32"}, .sinks = 2, .window = 8};
+    const double keeps[] = {0, 0.5, 1};
+    for (size_t i = 0; i < ARRAY_COUNT(keeps); i++) {
+        char *policy;
+        options.keep = keeps[i];
+        json_t *report = heads_of(options, &policy), *heads = json_object_get(report, "heads");
+        assert_int_equal(json_array_size(heads), 2);
+        assert_int_equal(number_at(report, "kept", NULL), i);
+        for (size_t h = 0; h < 2; h++) {
+            assert_int_equal(number_at(json_array_get(heads, h), "layer", NULL), 5);
+            assert_true(json_is_true(json_object_get(json_array_get(heads, h), "full")) == (h < i));
+            assert_true(real_at(json_array_get(heads, h), "mean_kl") > 0);
+        }
+        assert_true(real_at(json_array_get(heads, 0), "mean_kl") >= real_at(json_array_get(heads, 1), "mean_kl"));
+        struct eval_text text = options.text;
+        text.cache.kv_policy = policy;
+        struct kl kl = kl_of_text(&text);
+        assert_true(kl.mean == real_at(report, "mean_kl") && kl.p99 == real_at(report, "p99_kl"));
+        assert_int_equal(number_at(report, "tokens", NULL), ARRAY_COUNT(ids) - 1);
+        /* One head limited is what that head was measured to cost. */
+        if (i == 1) assert_true(kl.mean == real_at(json_array_get(heads, 1), "mean_kl"));
+        json_int_t bytes = number_at(report, "bytes", NULL), less = number_at(report, "bytes_with_policy", NULL);
+        assert_true(i == 2 ? less == bytes && kl.mean == 0 : less < bytes && kl.mean > 0);
+        json_decref(report);
+        mem_free(policy);
+    }
+}
+
+static void test_heads_by_loss(void **state)
+{
+    (void)state;
+    uint32_t ids[60];
+    char *policy;
+    for (uint32_t i = 0; i < ARRAY_COUNT(ids); i++) ids[i] = 3 + i * i % 500;
+    struct eval_heads_options options = {
+        .text = {.ids = ids, .count = ARRAY_COUNT(ids)}, .sinks = 2, .window = 8, .loss = 100};
+    json_t *report = heads_of(options, &policy);
+    assert_int_equal(number_at(report, "kept", NULL), 0);
+    options.loss = real_at(json_array_get(json_object_get(report, "heads"), 1), "mean_kl"); /* the better head may go */
+    mem_free(policy);
+    bool one = options.loss < real_at(report, "mean_kl");
+    json_decref(report);
+    report = heads_of(options, &policy);
+    assert_int_equal(number_at(report, "kept", NULL), one);
+    assert_true(real_at(report, "mean_kl") <= options.loss);
+    mem_free(policy);
+    json_decref(report);
+    options.loss = 1e-15;
+    report = heads_of(options, &policy);
+    assert_int_equal(number_at(report, "kept", NULL), 2);
+    assert_true(real_at(report, "mean_kl") == 0);
+    mem_free(policy);
+    json_decref(report);
+}
+
+static void refuse_heads(struct eval_heads_options options, const char *why)
+{
+    const uint32_t ids[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
+    struct buffer out, policy;
+    struct error error = {0};
+    buffer_init(&out, 0);
+    buffer_init(&policy, 0);
+    options.text.ids = ids;
+    options.text.count = ARRAY_COUNT(ids);
+    assert_int_not_equal(eval_heads(model, &options, EVAL_JSON, &out, &policy, &error), ST_OK);
+    if (!strstr(error.text, why)) fail_msg("'%s' does not say '%s'", error.text, why);
+    assert_int_equal(out.length + policy.length, 0);
+    buffer_release(&out);
+    buffer_release(&policy);
+}
+
+static void test_heads_refused(void **state)
+{
+    (void)state;
+    refuse_heads((struct eval_heads_options){.sinks = 2, .window = 8}, "never reach past 2 sinks and a window of 8");
+    refuse_heads((struct eval_heads_options){.sinks = 2, .window = 6, .text.cache.context = 8}, "8 tokens at a time");
+    refuse_heads((struct eval_heads_options){.sinks = 0, .window = 4}, "0 sinks");
+    refuse_heads((struct eval_heads_options){.sinks = 1, .window = 0}, "a window of 0");
+    refuse_heads((struct eval_heads_options){.sinks = 1, .window = 2, .keep = 1.5}, "keep must be");
+    refuse_heads((struct eval_heads_options){.sinks = 1, .window = 2, .text.cache.no_kv_cache = true}, "without one");
 }
 
 /* ---- bench --------------------------------------------------------------------------------------------------------- */
@@ -209,13 +337,6 @@ static void test_bench_tables(void **state)
     assert_int_equal(eval_bench(model, &none, EVAL_JSON, &out, &error), ST_OK);
     assert_string_equal(out.data, "[]\n");
     buffer_release(&out);
-}
-
-static double real_at(json_t *row, const char *key)
-{
-    json_t *value = json_object_get(row, key);
-    if (!json_is_number(value)) fail_msg("%s is no number", key);
-    return json_number_value(value);
 }
 
 /* What is measured is not known here, but how the figures hang together is. */
@@ -303,14 +424,6 @@ static json_t *inspect(const char *path, const char *policy)
     assert_non_null(report);
     buffer_release(&out);
     return report;
-}
-
-static json_int_t number_at(json_t *object, const char *key, const char *format)
-{
-    json_t *value = json_object_get(object, key);
-    if (format) value = json_object_get(value, format);
-    assert_true(json_is_integer(value));
-    return json_integer_value(value);
 }
 
 /* gemma3: 7 layers of 2 KV heads; six slide over 16 tokens, one is full. */
@@ -443,17 +556,13 @@ static void test_inspect_unknown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_nll_windows),
-        cmocka_unit_test(test_kl),
-        cmocka_unit_test(test_kl_without_cache),
-        cmocka_unit_test(test_nll_refused),
-        cmocka_unit_test(test_bench),
-        cmocka_unit_test(test_bench_tables),
-        cmocka_unit_test(test_bench_roofline),
-        cmocka_unit_test(test_bench_roofline_tables),
-        cmocka_unit_test(test_inspect),
-        cmocka_unit_test(test_inspect_policy),
-        cmocka_unit_test(test_inspect_unknown),
+        cmocka_unit_test(test_nll_windows),           cmocka_unit_test(test_kl),
+        cmocka_unit_test(test_kl_without_cache),      cmocka_unit_test(test_heads),
+        cmocka_unit_test(test_heads_by_loss),         cmocka_unit_test(test_heads_refused),
+        cmocka_unit_test(test_nll_refused),           cmocka_unit_test(test_bench),
+        cmocka_unit_test(test_bench_tables),          cmocka_unit_test(test_bench_roofline),
+        cmocka_unit_test(test_bench_roofline_tables), cmocka_unit_test(test_inspect),
+        cmocka_unit_test(test_inspect_policy),        cmocka_unit_test(test_inspect_unknown),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
