@@ -107,11 +107,21 @@ int kvasir_chat_tokenize(const struct kvasir_model *model, const struct kvasir_c
 struct kvasir_engine;
 
 struct kvasir_engine_options {
-    uint32_t context;        /* most tokens of one request, prompt and answer; 0 = the model's, or less if its K and V
-                                    do not fit the budget, or half of free memory where no budget is stated */
-    uint64_t kv_cache_bytes; /* budget; 0 = what one request of `context` tokens needs */
-    uint32_t block_size;     /* tokens a block; 0 = default (32); a multiple of 16, 16…128 */
-    const char *kv_cache_dtype;  /* NULL or "auto" (f16); "f32", "f16", or "k=f32,v=f16" */
+    /* Most tokens of one request, prompt and answer; 0 = the model's, or less if its K and V do not fit the budget. */
+    uint32_t context;
+    /* Budget; 0 = half of free memory, or what one request of a stated `context` needs where that is more. It is address
+     * space, which becomes memory as it is used; what finished requests leave stays cached within it. */
+    uint64_t kv_cache_bytes;
+    /* Memory beside the budget, taken as it is used, where requests that have to give up their blocks wait with their K and V
+     * if copying is measured to be cheaper than computing again; 0 = none: they are computed again. Answers are the same. */
+    uint64_t swap_bytes;
+    uint32_t block_size; /* tokens a block; 0 = default (32); a multiple of 16, 16…128 */
+    /* Number format of K and V: NULL or "auto" (f16), "f32", "f16", "bf16", "fp8_e4m3", "fp8_e5m2", "int8", "int4", or
+     * "k=int8,v=int4". */
+    const char *kv_cache_dtype;
+    /* Selective caching: which tokens each layer and KV head keeps, as JSON (docs/kv-policy.md); NULL = as the model says. What
+     * a head does not keep it does not see: answers change. A whole layer or head that slides keeps memory constant. */
+    const char *kv_policy;
     bool no_kv_cache;            /* recompute everything each step: for comparison only */
     uint32_t max_batched_tokens; /* prompt tokens computed in one step; 0 = 512 */
     uint32_t max_sequences;      /* running at once; 0 = 64 */
@@ -157,6 +167,9 @@ struct kvasir_request {
     bool ignore_eos;
     uint32_t logprobs; /* alternatives reported for each token, 0…128 */
     bool show_control; /* control tokens appear in the text by their spelling */
+    uint64_t
+        cache_salt; /* requests share prefixes with those of the same salt only, so that tenants learn nothing of each
+                            other's prompts from time; 0 = common */
 };
 /* KVASIR_LIMIT: the prompt is longer than the context (which always fits the KV cache's budget). KVASIR_FULL: 4096 requests
  * wait already. */
@@ -206,11 +219,112 @@ int kvasir_engine_timings(const struct kvasir_engine *engine, uint64_t id, struc
 
 struct kvasir_engine_stats {
     uint32_t context, block_size;
-    uint64_t kv_bytes_per_token; /* all layers, K and V, for a token that every layer still holds */
-    uint64_t kv_bytes_budget, kv_bytes_used, kv_blocks_used;
+    uint64_t kv_bytes_per_token;   /* all layers, K and V, for a token that every layer still holds */
+    uint64_t kv_bytes_per_request; /* that one request of the whole context needs: it always fits */
+    uint64_t kv_bytes_budget;
+    /* Held by requests, sequences and pins; wasted: the part of it without rows that a next token can read (the empty ends of
+     * last blocks, what windows have passed). */
+    uint64_t kv_bytes_used, kv_blocks_used, kv_bytes_wasted;
+    /* Held by none, found by the next prompt that begins so, until evicted; protected: that a second one has used. */
+    uint64_t kv_bytes_cached, kv_blocks_cached, kv_bytes_protected;
+    uint64_t kv_bytes_pinned;   /* by name */
+    uint64_t kv_bytes_mapped;   /* real memory, at most the budget; it is given back when idle */
+    uint64_t kv_bytes_metadata; /* of the prefix index, beside the budget */
+    /* Since the engine was opened: prompt tokens looked up and found, blocks evicted for others, and copied because a
+     * sequence went on from the middle of a shared one. */
+    uint64_t kv_queried_tokens, kv_hit_tokens, kv_evicted_blocks, kv_copied_blocks;
+    /* Of the swap tier, beside the budget: bytes there now; sequences moved there and back; bytes copied both ways. */
+    uint64_t kv_bytes_swapped, kv_swaps_out, kv_swaps_in, kv_swap_copied_bytes;
     uint32_t running, waiting;
 };
 void kvasir_engine_stats(const struct kvasir_engine *engine, struct kvasir_engine_stats *out);
+
+/* ---- what stays in the KV cache ------------------------------------------------------------------------------------ */
+
+/* Every request leaves its tokens' K and V cached until they are evicted, and every prompt that begins with the same tokens
+ * (and has the same salt) takes them from there: nothing need be called for that. The calls below are for what must not be
+ * evicted, or goes elsewhere. All of them are called between two steps, on the engine's thread.
+ *
+ * A sequence is a handle on the cached K and V of a run of tokens: a document that many questions will be about, the state
+ * of a conversation. While it is open nothing of it is evicted, and requests whose prompt begins with its tokens find them,
+ * to the token. It costs only blocks: sequences, requests and pins with common tokens share them.
+ *
+ *   struct kvasir_seq *book;
+ *   kvasir_seq_open(engine, ids, count, 0, &book, &error);          runs what is not cached yet, as a request would
+ *   …submit requests whose prompt is ids and a question: their timings say cached_tokens == count…
+ *   kvasir_seq_truncate(book, chapter_one, &error);                 keeps the first tokens only
+ *   kvasir_seq_close(book);                                         stays cached until evicted
+ *
+ * Sequences and pins together may hold the budget less kv_bytes_per_request, so that a request always fits; each counts in
+ * full, shared blocks too. Errors, each with its line in `error`:
+ *   KVASIR_LIMIT        more than that; more tokens than the engine's context; kvasir_seq_truncate: a sliding window has passed
+ *                       rows that the next token would read
+ *   KVASIR_FULL         running requests hold the blocks now: try again when some have ended
+ *   KVASIR_INVALID      no tokens, or one that is not in the vocabulary
+ *   KVASIR_UNSUPPORTED  the engine was opened with no_kv_cache
+ *   KVASIR_NOMEM
+ * After an error nothing has changed. */
+struct kvasir_seq;
+int kvasir_seq_open(struct kvasir_engine *engine, const uint32_t *ids, size_t count, uint64_t salt,
+                    struct kvasir_seq **out, struct kvasir_error *error);
+/* A second handle on the same tokens: nothing is copied. */
+int kvasir_seq_fork(struct kvasir_seq *seq, struct kvasir_seq **out, struct kvasir_error *error);
+int kvasir_seq_truncate(struct kvasir_seq *seq, size_t count, struct kvasir_error *error); /* 1…tokens */
+void kvasir_seq_close(struct kvasir_seq *seq); /* before its engine; NULL is allowed */
+struct kvasir_seq_info {
+    uint32_t tokens;
+    uint32_t cached;        /* of these, how many were there when it was opened */
+    uint64_t bytes, blocks; /* that it holds, shared ones too; windows hold their last tokens only */
+};
+void kvasir_seq_info(const struct kvasir_seq *seq, struct kvasir_seq_info *out);
+
+/* Its first `capacity` tokens; returns how many there are. */
+size_t kvasir_seq_tokens(const struct kvasir_seq *seq, uint32_t *ids, size_t capacity);
+
+/* Tokens, K and V to a file and back, byte for byte, in this process or another: what was saved need not be run again. A file
+ * is of one model file, KV cache format, policy, block size, instruction set and version of Kvasir; every other one is
+ * refused, like a file that was cut or changed. Checksums find accidents: load no file from somebody you do not trust.
+ * Save: KVASIR_IO. Load: KVASIR_IO, KVASIR_INVALID (the file is broken), KVASIR_UNSUPPORTED (it is of something else),
+ * and the errors above. */
+int kvasir_seq_save(const struct kvasir_seq *seq, const char *path, struct kvasir_error *error);
+int kvasir_seq_load(struct kvasir_engine *engine, const char *path, uint64_t salt, struct kvasir_seq **out,
+                    struct kvasir_error *error);
+
+/* A prefix pinned by name, such as a system prompt when a program starts: it is run if need be, and kept until it is
+ * unpinned or the engine closes. A pin of the same name is replaced. Errors as above. */
+int kvasir_engine_pin(struct kvasir_engine *engine, const char *name, const uint32_t *ids, size_t count, uint64_t salt,
+                      struct kvasir_error *error);
+int kvasir_engine_unpin(struct kvasir_engine *engine, const char *name); /* or KVASIR_NOT_FOUND */
+struct kvasir_pin {
+    const char *name; /* borrowed until it is unpinned */
+    uint32_t tokens;
+    uint64_t bytes;
+};
+/* The first `capacity` pins in order of name; returns how many there are. */
+size_t kvasir_engine_pins(const struct kvasir_engine *engine, struct kvasir_pin *out, size_t capacity);
+
+/* ---- looking into the KV cache ------------------------------------------------------------------------------------- */
+
+/* Every block as it is now, as JSON (the caller's, kvasir_free):
+ *   {"block_size", "bytes_budget",
+ *    "groups": [{"kind","window","sinks","block_bytes","bytes_per_token"}, …],     heads that keep the same tokens
+ *    "requests": [{"id","owner"}, …],                                               that run: their blocks' owner
+ *    "blocks": [{"group","index","tier","state","published","pinned","moving","protected","references","tokens","position",
+ *                "owner","age","key"}, …]}
+ * tier: "memory", "swap". state: "held" (by `references` sequences and pins, the oldest is `owner`), "cached" (found by the
+ * next prompt that begins so, evicted when room is needed; age: blocks let go since). tokens: with rows, from `position` on.
+ * key: the first 16 hexadecimal digits of the key that events have, null unless published. */
+int kvasir_engine_kv_snapshot(const struct kvasir_engine *engine, char **json, size_t *bytes,
+                              struct kvasir_error *error);
+
+/* From now on `event` gets a line of JSON for every block that the prefix index gains or loses:
+ *   {"event": "stored" | "removed", "tier", "group", "bytes", "key", "parent", "tokens": […]}
+ * `key` names the block's tokens and all before it (and all that rows depend on), `parent` the tokens before the block; of a
+ * first block, its salt. A partial block has fewer tokens than others. `json` ends without a newline, is borrowed for the
+ * time of the call, and comes on the engine's thread from inside a call of the engine: do not call the engine from there.
+ * NULL: no more. */
+void kvasir_engine_kv_events(struct kvasir_engine *engine, void (*event)(void *data, const char *json, size_t bytes),
+                             void *data);
 
 #ifdef __cplusplus
 }

@@ -116,6 +116,28 @@ void file_map_drop(const struct file_map *map, const void *begin, uint64_t bytes
 MUST_CHECK enum status file_read(const char *path, uint64_t bytes_max, struct buffer *out, struct error *error);
 /* Writes a file atomically: temporary name beside it, fsync, rename. Mode 0600. */
 MUST_CHECK enum status file_write(const char *path, const void *bytes, size_t count, struct error *error);
+/* The same, piece by piece: a whole file appears at file_writer_close(keep), or none. */
+struct file_writer {
+    int fd;
+    char *path, *temporary; /* temporary: NULL in place */
+};
+MUST_CHECK enum status file_writer_open(const char *path, struct file_writer *out, struct error *error);
+/* The same in place, for readers who follow: what was put is there at once, and stays whatever happens. */
+MUST_CHECK enum status file_writer_open_stream(const char *path, struct file_writer *out, struct error *error);
+MUST_CHECK enum status file_writer_put(struct file_writer *writer, const void *bytes, uint64_t count,
+                                       struct error *error);
+/* Always releases the writer; without `keep`, and after a failure, nothing is left of the file. */
+MUST_CHECK enum status file_writer_close(struct file_writer *writer, bool keep, struct error *error);
+/* A regular file, read piece by piece. */
+struct file_reader {
+    int fd;
+    const char *path; /* the caller's */
+    uint64_t bytes;   /* of the file when it was opened */
+};
+MUST_CHECK enum status file_reader_open(const char *path, struct file_reader *out, struct error *error);
+/* Exactly the next `count` bytes; ST_INVALID: the file ends before. */
+MUST_CHECK enum status file_reader_get(struct file_reader *reader, void *out, uint64_t count, struct error *error);
+void file_reader_close(struct file_reader *reader);
 bool file_exists(const char *path);
 bool file_is_folder(const char *path);
 
@@ -136,6 +158,22 @@ uint32_t pool_workers(const struct pool *pool);
 void pool_run(struct pool *pool, void (*task)(void *data, uint32_t worker, uint32_t workers), void *data);
 /* The share [*begin, *end) of `count` items, in units of `unit`, that falls to `worker`. */
 void pool_share(uint64_t count, uint64_t unit, uint32_t worker, uint32_t workers, uint64_t *begin, uint64_t *end);
+
+/* One thread that runs tasks in order while its owner goes on. A task lies in the owner's storage, usually inside a larger
+ * struct, and is not touched by the owner from put until take returns it or cancel is done. */
+struct background;
+struct background_task {
+    void (*run)(struct background_task *task);
+    _Atomic bool cancelled;       /* a long task looks at it now and then, and returns early */
+    struct background_task *next; /* private */
+};
+MUST_CHECK enum status background_open(struct background **out, struct error *error);
+void background_close(struct background *background); /* first runs what still waits; NULL is allowed */
+void background_put(struct background *background, struct background_task *task);
+/* A task that has run, in order, or NULL; `wait`: NULL only when none is left. */
+struct background_task *background_take(struct background *background, bool wait);
+/* Takes one task back, run or not. Waits for it if it runs just now. */
+void background_cancel(struct background *background, struct background_task *task);
 
 /* ---- machine ----------------------------------------------------------------------------------------------------- */
 

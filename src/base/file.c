@@ -8,28 +8,38 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define TRANSFER_BYTES_MAX ((size_t)1 << 30) /* the kernel moves less than 2 GiB in one call */
+
+/* A regular file that holds something; the caller closes *fd. */
+static enum status open_regular(const char *path, int *fd, struct stat *info, struct error *error)
+{
+    *fd = fault_now(FAULT_READ) ? (errno = EIO, -1) : open(path, O_RDONLY | O_CLOEXEC);
+    if (*fd < 0) return error_set(error, ST_IO, "%s: cannot open: %s", path, strerror(errno));
+    enum status status = ST_OK;
+    if (fstat(*fd, info) != 0)
+        status = error_set(error, ST_IO, "%s: cannot read: %s", path, strerror(errno));
+    else if (S_ISDIR(info->st_mode))
+        status = error_set(error, ST_IO, "%s: is a folder, not a file", path);
+    else if (!S_ISREG(info->st_mode))
+        status = error_set(error, ST_IO, "%s: is not a regular file", path);
+    else if (info->st_size == 0)
+        status = error_set(error, ST_INVALID, "%s: the file is empty", path);
+    if (status != ST_OK) close(*fd);
+    return status;
+}
+
 enum status file_map_open(const char *path, struct file_map *out, struct error *error)
 {
-    *out = (struct file_map){0};
-    int fd = fault_now(FAULT_READ) ? (errno = EIO, -1) : open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return error_set(error, ST_IO, "%s: cannot open: %s", path, strerror(errno));
+    int fd;
     struct stat info;
-    enum status status = ST_OK;
-    if (fstat(fd, &info) != 0)
-        status = error_set(error, ST_IO, "%s: cannot read: %s", path, strerror(errno));
-    else if (S_ISDIR(info.st_mode))
-        status = error_set(error, ST_IO, "%s: is a folder, not a file", path);
-    else if (!S_ISREG(info.st_mode))
-        status = error_set(error, ST_IO, "%s: is not a regular file", path);
-    else if (info.st_size == 0)
-        status = error_set(error, ST_INVALID, "%s: the file is empty", path);
-    if (status == ST_OK) {
-        void *data = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (data == MAP_FAILED)
-            status = error_set(error, ST_IO, "%s: cannot map: %s", path, strerror(errno));
-        else
-            *out = (struct file_map){.data = data, .bytes = (uint64_t)info.st_size};
-    }
+    *out = (struct file_map){0};
+    enum status status = open_regular(path, &fd, &info, error);
+    if (status != ST_OK) return status;
+    void *data = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (data == MAP_FAILED)
+        status = error_set(error, ST_IO, "%s: cannot map: %s", path, strerror(errno));
+    else
+        *out = (struct file_map){.data = data, .bytes = (uint64_t)info.st_size};
     close(fd);
     return status;
 }
@@ -80,44 +90,114 @@ enum status file_read(const char *path, uint64_t bytes_max, struct buffer *out, 
     return status;
 }
 
-static bool write_all(int fd, const char *bytes, size_t count)
+/* ---- written piece by piece -------------------------------------------------------------------------------------- */
+
+static enum status cannot_write(const char *path, int reason, struct error *error)
 {
-    while (count) {
-        ssize_t put = fault_now(FAULT_WRITE) ? (errno = ENOSPC, -1) : write(fd, bytes, count);
-        if (put < 0 && errno == EINTR) continue;
-        if (put < 0) return false;
-        bytes += put;
-        count -= (size_t)put;
-    }
-    return true;
+    return error_set(error, ST_IO, "%s: cannot write: %s", path, strerror(reason));
 }
 
-enum status file_write(const char *path, const void *bytes, size_t count, struct error *error)
+enum status file_writer_open(const char *path, struct file_writer *out, struct error *error)
 {
     struct buffer name;
     buffer_init(&name, 0);
     buffer_printf(&name, "%s.%ld.tmp", path, (long)getpid());
-    if (name.failed) {
-        buffer_release(&name);
-        return error_set(error, ST_NOMEM, "%s: not enough memory to write it", path);
-    }
+    *out = (struct file_writer){.fd = -1, .path = mem_strndup(path, strlen(path)), .temporary = buffer_take(&name)};
     enum status status = ST_OK;
-    int fd = open(name.data, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd < 0) {
-        status = error_set(error, ST_IO, "%s: cannot write: %s", path, strerror(errno));
+    if (!out->path || !out->temporary) {
+        status = error_set(error, ST_NOMEM, "%s: not enough memory to write it", path);
     } else {
-        bool ok = write_all(fd, bytes, count) && fsync(fd) == 0;
-        int reason = errno;
-        if (close(fd) != 0 && ok) ok = false, reason = errno;
-        if (ok && rename(name.data, path) != 0) ok = false, reason = errno;
-        if (!ok) {
-            unlink(name.data);
-            status = error_set(error, ST_IO, "%s: cannot write: %s", path, strerror(reason));
-        }
+        out->fd = open(out->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        if (out->fd < 0) status = cannot_write(path, errno, error);
     }
-    buffer_release(&name);
+    if (status == ST_OK) return ST_OK;
+    mem_free(out->path);
+    mem_free(out->temporary);
     return status;
 }
+
+enum status file_writer_open_stream(const char *path, struct file_writer *out, struct error *error)
+{
+    *out = (struct file_writer){.fd = -1, .path = mem_strndup(path, strlen(path))};
+    if (!out->path) return error_set(error, ST_NOMEM, "%s: not enough memory to write it", path);
+    out->fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (out->fd >= 0) return ST_OK;
+    enum status status = cannot_write(path, errno, error);
+    mem_free(out->path);
+    *out = (struct file_writer){.fd = -1};
+    return status;
+}
+
+enum status file_writer_put(struct file_writer *writer, const void *bytes, uint64_t count, struct error *error)
+{
+    const char *from = bytes;
+    while (count) {
+        size_t most = count < TRANSFER_BYTES_MAX ? (size_t)count : TRANSFER_BYTES_MAX;
+        ssize_t put = fault_now(FAULT_WRITE) ? (errno = ENOSPC, -1) : write(writer->fd, from, most);
+        if (put < 0 && errno == EINTR) continue;
+        if (put < 0) return cannot_write(writer->path, errno, error);
+        from += put;
+        count -= (uint64_t)put;
+    }
+    return ST_OK;
+}
+
+enum status file_writer_close(struct file_writer *writer, bool keep, struct error *error)
+{
+    bool ok = true, in_place = !writer->temporary;
+    int reason = 0;
+    if (keep && !in_place && (fault_now(FAULT_WRITE) ? (errno = EIO, -1) : fsync(writer->fd)) != 0)
+        ok = false, reason = errno;
+    if (close(writer->fd) != 0 && ok) ok = false, reason = errno;
+    if (keep && ok && !in_place && rename(writer->temporary, writer->path) != 0) ok = false, reason = errno;
+    if (!in_place && (!keep || !ok)) unlink(writer->temporary);
+    enum status status = ok || !keep ? ST_OK : cannot_write(writer->path, reason, error);
+    mem_free(writer->path);
+    mem_free(writer->temporary);
+    return status;
+}
+
+enum status file_write(const char *path, const void *bytes, size_t count, struct error *error)
+{
+    struct file_writer writer;
+    enum status status = file_writer_open(path, &writer, error);
+    if (status != ST_OK) return status;
+    status = file_writer_put(&writer, bytes, count, error);
+    enum status closed = file_writer_close(&writer, status == ST_OK, error);
+    return status == ST_OK ? closed : status;
+}
+
+/* ---- read piece by piece ----------------------------------------------------------------------------------------- */
+
+enum status file_reader_open(const char *path, struct file_reader *out, struct error *error)
+{
+    struct stat info;
+    *out = (struct file_reader){.path = path};
+    enum status status = open_regular(path, &out->fd, &info, error);
+    if (status == ST_OK) out->bytes = (uint64_t)info.st_size;
+    return status;
+}
+
+enum status file_reader_get(struct file_reader *reader, void *out, uint64_t count, struct error *error)
+{
+    for (char *to = out; count;) {
+        size_t most = count < TRANSFER_BYTES_MAX ? (size_t)count : TRANSFER_BYTES_MAX;
+        ssize_t got = fault_now(FAULT_READ) ? (errno = EIO, -1) : read(reader->fd, to, most);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return error_set(error, ST_IO, "%s: cannot read: %s", reader->path, strerror(errno));
+        if (got == 0) return error_set(error, ST_INVALID, "%s: the file ends too early", reader->path);
+        to += got;
+        count -= (uint64_t)got;
+    }
+    return ST_OK;
+}
+
+void file_reader_close(struct file_reader *reader)
+{
+    close(reader->fd);
+}
+
+/* ------------------------------------------------------------------------------------------------------------------ */
 
 bool file_exists(const char *path)
 {

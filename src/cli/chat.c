@@ -221,14 +221,18 @@ static bool turn_again(struct chat *chat)
 static void stats_print(const struct chat *chat)
 {
     struct kvasir_engine_stats stats;
-    char used[32], budget[32];
+    struct buffer lines;
     kvasir_engine_stats(chat->session->engine, &stats);
     if (chat->last.timings.output_tokens) answer_report(chat->session, &chat->request, &chat->last);
     notice(chat, "%zu messages; context %u tokens, of which the last turn used %u", json_array_size(chat->messages),
            stats.context, chat->last.timings.prompt_tokens + chat->last.timings.output_tokens);
-    notice(chat, "KV cache: %s of %s in %llu blocks of %u tokens; %llu bytes a token",
-           bytes_text(stats.kv_bytes_used, used), bytes_text(stats.kv_bytes_budget, budget),
-           (unsigned long long)stats.kv_blocks_used, stats.block_size, (unsigned long long)stats.kv_bytes_per_token);
+    buffer_init(&lines, 0);
+    kv_report_text(&stats, &chat->last.most, &lines);
+    for (char *line = lines.failed ? NULL : lines.data, *end; line && (end = strchr(line, '\n')); line = end + 1) {
+        *end = 0;
+        notice(chat, "%s", line);
+    }
+    buffer_release(&lines);
 }
 
 static void help_print(const struct chat *chat)

@@ -23,6 +23,7 @@ int render_main(const struct options *options);
 int inspect_main(const struct options *options);
 int eval_nll_main(const struct options *options);
 int eval_kl_main(const struct options *options);
+int eval_heads_main(const struct options *options);
 int bench_main(const struct options *options);
 int help_main(const struct options *options);
 
@@ -96,6 +97,16 @@ void json_out_text(struct buffer *out, const char *text, size_t bytes);
 void json_out_ids(struct buffer *out, const uint32_t *ids, size_t count);
 void json_out_real(struct buffer *out, double value); /* null where it is not finite */
 
+/* ---- the KV cache's options (cache_options.c) ----------------------------------------------------------------------------------- */
+
+struct cache_options {
+    struct kvasir_engine_options engine;
+    char *dtype, *policy; /* owned; `engine` points to them */
+};
+MUST_CHECK enum status cache_options_read(const struct options *options, struct cache_options *out,
+                                          struct error *error);
+void cache_options_release(struct cache_options *options); /* also one that is all zero */
+
 /* ---- a session: one model, one engine, one request at a time (session.c) --------------------------------------------------------- */
 
 /* The model that the options name, its weights and a progress bar. */
@@ -106,9 +117,12 @@ struct session {
     struct kvasir_model *model;
     struct kvasir_engine *engine;
     struct kvasir_model_info info;
-    char *dtype;           /* owned; the KV cache's number format as the engine takes it */
-    char *template_source; /* owned; NULL = the model's */
-    char *values;          /* owned; template variables as JSON, or NULL */
+    struct cache_options cache;
+    struct file_writer events; /* of --kv-events; path NULL: none */
+    struct error events_error; /* status ST_OK: they could be written */
+    struct kvasir_seq *loaded; /* of --kv-load, or NULL */
+    char *template_source;     /* owned; NULL = the model's */
+    char *values;              /* owned; template variables as JSON, or NULL */
 };
 MUST_CHECK enum status session_open(struct session *session, const struct options *options, struct error *error);
 void session_close(struct session *session);
@@ -122,7 +136,7 @@ struct answer {
     size_t count, capacity, top_count, top_capacity;
     enum kvasir_finish finish;
     struct kvasir_timings timings;
-    struct kvasir_engine_stats stats;
+    struct kvasir_engine_stats stats, most; /* at its end; when most of the KV cache was in use */
     bool interrupted;
 };
 /* The request that the options describe, without its prompt. Arrays are borrowed from `options`. With `chatting`, the
@@ -134,8 +148,11 @@ MUST_CHECK enum status session_answer(struct session *session, const struct kvas
 void answer_release(struct answer *answer);
 /* The closing line, on standard error. */
 void answer_report(const struct session *session, const struct kvasir_request *request, const struct answer *answer);
-/* The KV cache's number format that -ctk, -ctv and --kv-cache-dtype name together: taken by the caller. */
-MUST_CHECK enum status kv_dtype_text(const struct options *options, char **out, struct error *error);
+/* ---- the KV cache's statistics (kv_report.c) ------------------------------------------------------------------------------------- */
+
+/* `now`, and `most`: when most of the cache was in use. Lines; or members, each after a comma. */
+void kv_report_text(const struct kvasir_engine_stats *now, const struct kvasir_engine_stats *most, struct buffer *out);
+void kv_report_json(const struct kvasir_engine_stats *now, const struct kvasir_engine_stats *most, struct buffer *out);
 
 /* ---- line editing (line_editor.c) ---------------------------------------------------------------------------------------------------- */
 

@@ -32,7 +32,10 @@ int inspect_main(const struct options *options)
     buffer_init(&report, 0);
     enum status status = model_locate(options, &path, &error);
     if (status == ST_OK) {
-        status = eval_inspect(path.data, output_kind(options), &report, &error);
+        struct cache_options cache;
+        status = cache_options_read(options, &cache, &error);
+        if (status == ST_OK) status = eval_inspect(path.data, cache.policy, output_kind(options), &report, &error);
+        cache_options_release(&cache);
         buffer_release(&path);
     }
     status = report_print(status, &report, &error);
@@ -44,12 +47,12 @@ static void fraction_progress(void *data, double fraction)
     progress_update(data, fraction);
 }
 
-/* ---- eval nll, eval kl ----------------------------------------------------------------------------------------------- */
+/* ---- eval nll, kl, heads ----------------------------------------------------------------------------------------------- */
 
 /* An evaluation that goes through a text token by token. */
 struct text_evaluation {
     const char *command, *progress;
-    enum status (*run)(struct kvasir_model *model, const struct eval_text *text, enum eval_output output,
+    enum status (*run)(const struct options *options, struct kvasir_model *model, const struct eval_text *text,
                        struct buffer *out, struct error *error);
 };
 
@@ -75,12 +78,12 @@ static int text_evaluation_main(const struct options *options, const struct text
     struct id_list ids = {0};
     uint32_t *library_ids = NULL;
     struct kvasir_model *model = NULL;
-    char *dtype = NULL;
+    struct cache_options cache = {0};
     bool standard_input;
     buffer_init(&report, 0);
     enum status status = options->prompt_ids ? source_ids("--prompt-ids", options->prompt_ids, &ids, &error)
                                              : source_text(options, &text, &standard_input, &error);
-    if (status == ST_OK) status = kv_dtype_text(options, &dtype, &error);
+    if (status == ST_OK) status = cache_options_read(options, &cache, &error);
     if (status == ST_OK) status = model_load(options, &model, &error);
     if (status == ST_OK) status = text_ids(options, model, &text, &ids, &library_ids, &error);
     if (status == ST_OK && ids.count < 2)
@@ -91,31 +94,63 @@ static int text_evaluation_main(const struct options *options, const struct text
         progress_begin(&progress, options, evaluation->progress);
         struct eval_text judged = {.ids = library_ids ? library_ids : ids.items,
                                    .count = ids.count,
-                                   .context = (uint32_t)options->context,
-                                   .kv_cache_dtype = dtype,
-                                   .no_kv_cache = options->no_kv_cache,
+                                   .cache = cache.engine,
                                    .progress = fraction_progress,
                                    .progress_data = &progress};
-        status = evaluation->run(model, &judged, output_kind(options), &report, &error);
+        status = evaluation->run(options, model, &judged, &report, &error);
         progress_end(&progress);
     }
     status = report_print(status, &report, &error);
     kvasir_free(library_ids);
     mem_free(ids.items);
-    mem_free(dtype);
+    cache_options_release(&cache);
     if (model) kvasir_model_close(model);
     buffer_release(&text);
     return status == ST_OK ? EXIT_OK : fail(&error);
 }
 
+static enum status nll_run(const struct options *options, struct kvasir_model *model, const struct eval_text *text,
+                           struct buffer *out, struct error *error)
+{
+    return eval_nll(model, text, output_kind(options), out, error);
+}
+
+static enum status kl_run(const struct options *options, struct kvasir_model *model, const struct eval_text *text,
+                          struct buffer *out, struct error *error)
+{
+    return eval_kl(model, text, output_kind(options), out, error);
+}
+
+static enum status heads_run(const struct options *options, struct kvasir_model *model, const struct eval_text *text,
+                             struct buffer *out, struct error *error)
+{
+    const struct eval_heads_options heads = {.text = *text,
+                                             .keep = options->keep,
+                                             .loss = options->loss,
+                                             .sinks = (uint32_t)options->sinks,
+                                             .window = (uint32_t)options->window};
+    struct buffer policy;
+    buffer_init(&policy, 0);
+    enum status status = eval_heads(model, &heads, output_kind(options), out, &policy, error);
+    if (status == ST_OK) status = file_write(options->policy_out, policy.data, policy.length, error);
+    buffer_release(&policy);
+    return status;
+}
+
 int eval_nll_main(const struct options *options)
 {
-    return text_evaluation_main(options, &(struct text_evaluation){"eval nll", "nll    ", eval_nll});
+    return text_evaluation_main(options, &(struct text_evaluation){"eval nll", "nll    ", nll_run});
 }
 
 int eval_kl_main(const struct options *options)
 {
-    return text_evaluation_main(options, &(struct text_evaluation){"eval kl", "kl     ", eval_kl});
+    return text_evaluation_main(options, &(struct text_evaluation){"eval kl", "kl     ", kl_run});
+}
+
+int eval_heads_main(const struct options *options)
+{
+    if (!options->policy_out) return fail_usage("eval heads: say with -o FILE where the KV policy goes");
+    return text_evaluation_main(options, &(struct text_evaluation){"eval heads", "heads  ", heads_run});
 }
 
 /* ---- bench ----------------------------------------------------------------------------------------------------------- */
@@ -139,10 +174,10 @@ int bench_main(const struct options *options)
     if (!any_positive(&options->bench_prompt) && !any_positive(&options->bench_generate))
         return fail_usage("bench: nothing to measure: both -p and -n are 0");
     struct kvasir_model *model = NULL;
-    char *dtype = NULL;
+    struct cache_options cache = {0};
     struct buffer report;
     buffer_init(&report, 0);
-    enum status status = kv_dtype_text(options, &dtype, &error);
+    enum status status = cache_options_read(options, &cache, &error);
     if (status == ST_OK) status = model_load(options, &model, &error);
     if (status == ST_OK) {
         struct progress progress;
@@ -154,8 +189,7 @@ int bench_main(const struct options *options)
                                            .depth = options->bench_depth.items,
                                            .depth_count = options->bench_depth.count,
                                            .repetitions = (uint32_t)options->repetitions,
-                                           .kv_cache_dtype = dtype,
-                                           .no_kv_cache = options->no_kv_cache,
+                                           .cache = cache.engine,
                                            .roofline = options->roofline,
                                            .progress = bench_progress,
                                            .progress_data = &progress};
@@ -163,7 +197,7 @@ int bench_main(const struct options *options)
         progress_end(&progress);
     }
     status = report_print(status, &report, &error);
-    mem_free(dtype);
+    cache_options_release(&cache);
     if (model) kvasir_model_close(model);
     return status == ST_OK ? EXIT_OK : fail(&error);
 }

@@ -3,7 +3,7 @@
 #include "cli/options.h"
 
 #define AT(field) offsetof(struct options, field)
-#define EVALUATES_TEXT (FOR(EVAL_NLL) | FOR(EVAL_KL))
+#define EVALUATES_TEXT (FOR(EVAL_NLL) | FOR(EVAL_KL) | FOR(EVAL_HEADS))
 #define ANY_MODEL \
     (FOR(RUN) | FOR(INSPECT) | FOR(TOKENIZE) | FOR(DETOKENIZE) | FOR(RENDER) | EVALUATES_TEXT | FOR(BENCH))
 #define GENERATES (FOR(RUN) | EVALUATES_TEXT | FOR(BENCH))
@@ -59,14 +59,25 @@ const struct command COMMANDS[COMMAND_COUNT] = {
          "exponential is the perplexity.",
          "kvasir eval nll smollm2 -f wiki.txt --output json\t{\"mean_nll\",\"tokens\"}\n"},
     [COMMAND_EVAL_KL] =
-        {"eval kl", ARGUMENTS_MODEL, "[MODEL]", "measure what a KV cache format costs",
-         "Runs the text twice, with the KV cache in f32 and in the format of --kv-cache-dtype, and compares what the "
+        {"eval kl", ARGUMENTS_MODEL, "[MODEL]", "measure what a KV cache format or policy costs",
+         "Runs the text twice, with a KV cache of f32 that keeps all, and with that of --kv-cache-dtype and "
+         "--kv-policy, and compares what the "
          "model "
          "predicts at every position: the Kullback-Leibler divergence in nats (mean and 99th percentile) and how often "
          "the "
          "most probable token is the same. Attention reads only rows that came back from the cache, as in decode.",
          "kvasir eval kl qwen2 -f wiki.txt --kv-cache-dtype f16 --output "
          "json\t{\"mean_kl\",\"p99_kl\",\"top1_agreement\",\"tokens\"}\n"},
+    [COMMAND_EVAL_HEADS] =
+        {"eval heads", ARGUMENTS_MODEL, "[MODEL]", "measure which heads need the whole past, and write a KV policy",
+         "Limits one KV head at a time to the first tokens (--sinks) and the last ones (--window), and measures what "
+         "that "
+         "does to the model's predictions over the text: one pass for each head, so the text had better have a few "
+         "thousand tokens. The heads that cost most keep the whole past, the others are limited; the loss of that "
+         "policy "
+         "on the text, and the memory it saves, are told. Then see `kvasir eval kl --kv-policy` on another text.",
+         "kvasir eval heads qwen2 -f wiki.txt --keep 0.5 -o policy.json\thalf of the heads\n"
+         "kvasir eval heads qwen2 -f wiki.txt --loss 0.01 -o policy.json\tas few as a mean KL of 0.01 allows\n"},
     [COMMAND_BENCH] =
         {"bench", ARGUMENTS_MODEL, "[MODEL]", "measure prefill and decode speed",
          "Every value of -p is a prefill test (pp512), every pair of -n and -d a decode test (tg128, tg128@8192). Each "
@@ -225,20 +236,39 @@ const struct option_row OPTION_ROWS[] = {
     {.commands = GENERATES, .name = "cache-type-v", .kind = OPTION_TEXT, .argument = "TYPE", .group = "KV cache",
      .aliases = "-ctv", .unset = "as --kv-cache-dtype", .offset = AT(cache_type_v),
      .help = "number format of V alone"},
-    {.commands = FOR(RUN), .name = "kv-cache-memory", .kind = OPTION_SIZE, .argument = "SIZE", .group = "KV cache",
-     .aliases = "--kv-cache-memory-bytes", .unset = "what one request of the whole context needs", .low = 1,
+    {.commands = GENERATES, .name = "kv-cache-memory", .kind = OPTION_SIZE, .argument = "SIZE", .group = "KV cache",
+     .aliases = "--kv-cache-memory-bytes", .unset = "half of free memory, or what the stated context needs if that is more", .low = 1,
      .high = 1.0e15, .environment = "KVASIR_KV_CACHE_MEMORY", .offset = AT(kv_cache_bytes),
-     .help = "budget of the KV cache, as in 512MiB or 2GiB"},
-    {.commands = FOR(RUN), .name = "block-size", .kind = OPTION_WHOLE, .argument = "N", .group = "KV cache",
+     .help = "budget of the KV cache, as in 512MiB or 2GiB; it is taken as it is used"},
+    {.commands = FOR(RUN), .name = "swap-space", .kind = OPTION_SIZE, .argument = "SIZE", .group = "KV cache",
+     .unset = "none", .low = 1, .high = 1.0e15, .offset = AT(swap_bytes),
+     .help = "memory beside the budget, where requests that give up their blocks wait with their K and V"},
+    {.commands = GENERATES, .name = "block-size", .kind = OPTION_WHOLE, .argument = "N", .group = "KV cache",
      .fallback = "32", .low = 16, .high = 128, .offset = AT(block_size),
      .help = "tokens in a block; a multiple of 16"},
     {.commands = FOR(RUN), .name = "max-num-batched-tokens", .kind = OPTION_WHOLE, .argument = "N",
      .group = "KV cache", .aliases = "-ub --ubatch-size", .fallback = "512", .low = 1, .high = 65536,
      .offset = AT(max_batched_tokens),
      .help = "prompt tokens computed in one step"},
-    {.commands = GENERATES & ~FOR(EVAL_KL), .name = "no-kv-cache", .kind = OPTION_FLAG, .group = "KV cache",
+    {.commands = GENERATES & ~(FOR(EVAL_KL) | FOR(EVAL_HEADS)), .name = "no-kv-cache", .kind = OPTION_FLAG, .group = "KV cache",
      .exclusive = "cached", .offset = AT(no_kv_cache),
      .help = "recompute everything for each token: slow, same tokens, for comparison"},
+
+    {.commands = (GENERATES & ~FOR(EVAL_HEADS)) | FOR(INSPECT), .name = "kv-policy", .kind = OPTION_FILE, .argument = "FILE",
+     .group = "KV cache", .unset = "as the model says", .offset = AT(kv_policy),
+     .help = "selective caching: which tokens each layer and KV head keeps, as JSON; `kvasir eval heads` writes such a file"},
+    {.commands = FOR(RUN), .name = "kv-load", .kind = OPTION_FILE, .argument = "FILE", .group = "KV cache",
+     .exclusive = "cached", .offset = AT(kv_load),
+     .help = "begin with the K and V that --kv-save wrote: of the prompt only what comes after them is computed"},
+    {.commands = FOR(RUN), .name = "kv-save", .kind = OPTION_FILE, .argument = "FILE", .group = "KV cache",
+     .offset = AT(kv_save),
+     .help = "after the answer, write the K and V of prompt and answer to a file, for this model and these options"},
+    {.commands = FOR(RUN), .name = "kv-events", .kind = OPTION_FILE, .argument = "FILE", .group = "KV cache",
+     .offset = AT(kv_events),
+     .help = "a line of JSON for every block that is stored in the cache for others to share, or removed"},
+    {.commands = FOR(RUN), .name = "kv-stats", .kind = OPTION_FLAG, .group = "KV cache", .offset = AT(kv_stats),
+     .help = "after the answer, what the KV cache did: lookups and hits, blocks in use and cached, waste, evictions; with "
+             "--output json under \"kv\". In a chat, /stats tells"},
 
     /* ---- measurement ---- */
     {.commands = FOR(BENCH), .letter = 'p', .name = "n-prompt", .kind = OPTION_WHOLES, .argument = "N,...",
@@ -259,8 +289,27 @@ const struct option_row OPTION_ROWS[] = {
      .help = "measure this machine too (read bandwidth; int8, int16 and f32 multiply-adds per second), and give every "
              "test's limit and the share of it that was reached"},
 
+    {.commands = FOR(EVAL_HEADS), .name = "keep", .kind = OPTION_REAL, .argument = "X", .group = "Measurement",
+     .fallback = "0.5", .low = 0, .high = 1, .exclusive = "chosen", .offset = AT(keep),
+     .help = "share of the KV heads that keep the whole past"},
+    {.commands = FOR(EVAL_HEADS), .name = "loss", .kind = OPTION_REAL, .argument = "X", .group = "Measurement",
+     .low = 1e-9, .high = 1000, .exclusive = "chosen", .unset = "--keep decides", .offset = AT(loss),
+     .help = "instead: as few heads keep the whole past as a mean KL of X, in nats, allows"},
+    {.commands = FOR(EVAL_HEADS), .name = "sinks", .kind = OPTION_WHOLE, .argument = "N", .group = "Measurement",
+     .fallback = "64", .low = 1, .high = TOKENS_MAX, .offset = AT(sinks),
+     .help = "first tokens that every head keeps"},
+    {.commands = FOR(EVAL_HEADS), .name = "window", .kind = OPTION_WHOLE, .argument = "N", .group = "Measurement",
+     .fallback = "256", .low = 1, .high = TOKENS_MAX, .offset = AT(window),
+     .help = "last tokens that every head keeps"},
+
     /* ---- output ---- */
-    {.commands = FOR(RUN) | FOR(INSPECT) | FOR(TOKENIZE) | EVALUATES_TEXT, .letter = 'o', .name = "output",
+    {.commands = FOR(EVAL_HEADS), .name = "output", .kind = OPTION_CHOICE, .argument = "FORMAT", .group = "Output",
+     .fallback = "text", .choices = "text|json", .offset = AT(output),
+     .help = "text or json"},
+    {.commands = FOR(EVAL_HEADS), .letter = 'o', .name = "policy-out", .kind = OPTION_FILE, .argument = "FILE",
+     .group = "Output", .offset = AT(policy_out),
+     .help = "where the KV policy goes, for --kv-policy"},
+    {.commands = FOR(RUN) | FOR(INSPECT) | FOR(TOKENIZE) | FOR(EVAL_NLL) | FOR(EVAL_KL), .letter = 'o', .name = "output",
      .kind = OPTION_CHOICE, .argument = "FORMAT", .group = "Output", .fallback = "text", .choices = "text|json",
      .offset = AT(output),
      .help = "text or json"},

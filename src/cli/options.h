@@ -20,6 +20,7 @@ enum command_id {
     COMMAND_RENDER,
     COMMAND_EVAL_NLL,
     COMMAND_EVAL_KL,
+    COMMAND_EVAL_HEADS,
     COMMAND_BENCH,
     COMMAND_HELP,
     COMMAND_VERSION,
@@ -87,7 +88,7 @@ struct option_row {
 };
 extern const struct option_row OPTION_ROWS[];
 extern const size_t OPTION_ROW_COUNT;
-#define OPTION_ROWS_MAX 64
+#define OPTION_ROWS_MAX 96
 
 /* What the process was told by its surroundings. NULL where unset or empty. */
 struct environment {
@@ -122,13 +123,17 @@ struct options {
     struct bias_list bias;
 
     int64_t context, block_size, max_batched_tokens;
-    uint64_t kv_cache_bytes;
+    uint64_t kv_cache_bytes, swap_bytes;
     const char *kv_cache_dtype, *cache_type_k, *cache_type_v;
-    bool no_kv_cache;
+    const char *kv_policy, *kv_events, *kv_save, *kv_load;
+    bool no_kv_cache, kv_stats;
 
     struct id_list bench_prompt, bench_generate, bench_depth;
     int64_t repetitions;
     bool roofline;
+    double keep, loss;
+    int64_t sinks, window;
+    const char *policy_out;
 
     const char *output;
     bool quiet, manual, bash_completion;

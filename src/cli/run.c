@@ -1,5 +1,6 @@
 /* run.c - one prompt, one answer. The prompt is read before the model is opened, so that a wrong file name costs nothing. */
 #include "cli/cli.h"
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -127,9 +128,11 @@ static enum status json_write(const struct session *session, const struct kvasir
     number_write(&out, ",\"tpot_s\":", timings->tpot_s);
     number_write(&out, ",\"prefill_tokens_per_s\":", timings->prefill_tokens_per_s);
     number_write(&out, ",\"decode_tokens_per_s\":", timings->decode_tokens_per_s);
-    buffer_printf(&out, "},\"kv\":{\"bytes_per_token\":%llu,\"bytes_used\":%llu,\"blocks_used\":%llu}}\n",
+    buffer_printf(&out, "},\"kv\":{\"bytes_per_token\":%llu,\"bytes_used\":%llu,\"blocks_used\":%llu",
                   (unsigned long long)answer->stats.kv_bytes_per_token, (unsigned long long)timings->kv_bytes,
                   (unsigned long long)timings->kv_blocks);
+    if (session->options->kv_stats) kv_report_json(&answer->stats, &answer->most, &out);
+    buffer_text(&out, "}}\n");
     enum status status = out.failed ? error_set(error, ST_NOMEM, "not enough memory for the answer")
                                     : output_write(out.data, out.length, error);
     buffer_release(&out);
@@ -142,6 +145,36 @@ static enum status text_end(const struct answer *answer, struct error *error)
     const struct buffer *text = &answer->text;
     if (text->length && text->data[text->length - 1] == '\n') return ST_OK;
     return output_write("\n", 1, error);
+}
+
+static void stats_print(const struct answer *answer)
+{
+    struct buffer text;
+    buffer_init(&text, 0);
+    kv_report_text(&answer->stats, &answer->most, &text);
+    if (!text.failed) fputs(text.data, stderr);
+    buffer_release(&text);
+}
+
+/* Prompt and answer: a request has run all but its last token. */
+static enum status cache_save(const struct session *session, const struct kvasir_request *request,
+                              const struct answer *answer, struct error *error)
+{
+    size_t count = request->prompt_count + answer->count;
+    uint32_t *ids = mem_alloc(count * sizeof *ids);
+    if (!ids) return error_set(error, ST_NOMEM, "not enough memory for %zu tokens", count);
+    memcpy(ids, request->prompt, request->prompt_count * sizeof *ids);
+    for (size_t i = 0; i < answer->count; i++) ids[request->prompt_count + i] = answer->tokens[i].id;
+    struct kvasir_error reason;
+    struct kvasir_seq *seq;
+    enum status status = ST_OK;
+    if (kvasir_seq_open(session->engine, ids, count, 0, &seq, &reason) != KVASIR_OK)
+        status = library_error(&reason, error);
+    else if (kvasir_seq_save(seq, session->options->kv_save, &reason) != KVASIR_OK)
+        status = library_error(&reason, error);
+    kvasir_seq_close(seq);
+    mem_free(ids);
+    return status;
 }
 
 static int answer_prompt(struct session *session, const struct prompt *prompt, struct error *error)
@@ -161,7 +194,9 @@ static int answer_prompt(struct session *session, const struct prompt *prompt, s
         status = json ? json_write(session, &request, &answer, error) : text_end(&answer, error);
     else if (!json && answer.text.length && status != ST_CANCELLED)
         status = text_end(&answer, &ignored) == ST_OK ? status : error->status; /* the error line begins a line */
+    if (status == ST_OK && session->options->kv_save) status = cache_save(session, &request, &answer, error);
     if (status == ST_OK) answer_report(session, &request, &answer);
+    if (status == ST_OK && !json && session->options->kv_stats) stats_print(&answer);
     answer_release(&answer);
     return status != ST_OK ? fail(error) : interrupted ? EXIT_INTERRUPTED : EXIT_OK;
 }
@@ -174,6 +209,8 @@ int run_main(const struct options *options)
         return fail_usage("run: --system has no place in a raw prompt");
     bool json = strcmp(options->output, "json") == 0;
     if (!source_is_given(options)) {
+        if ((options->kv_save || options->kv_load) && terminal_is(STDOUT_FILENO))
+            return fail_usage("run: --kv-save and --kv-load need a prompt: a chat keeps its own cache");
         if (!json && !options->raw && terminal_is(STDOUT_FILENO)) return chat_main(options);
         return fail_usage("run: no prompt: give one as the second argument, with -p, -f or on standard input");
     }

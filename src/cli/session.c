@@ -16,33 +16,6 @@ static const struct {
     uint32_t top_k;
 } CHAT_SAMPLING = {.temperature = 0.7f, .top_k = 40, .top_p = 0.95f, .min_p = 0.05f};
 
-enum status kv_dtype_text(const struct options *options, char **out, struct error *error)
-{
-    const char *both = options->kv_cache_dtype, *k = options->cache_type_k, *v = options->cache_type_v;
-    struct buffer text;
-    buffer_init(&text, 0);
-    enum status status = ST_OK;
-    if (!k && !v)
-        buffer_text(&text, both);
-    else if (strchr(both, '='))
-        status =
-            error_set(error, ST_INVALID, "--kv-cache-dtype %s already names K and V: leave out -ctk and -ctv", both);
-    else
-        buffer_printf(&text, "k=%s,v=%s",
-                      k                      ? k
-                      : strcmp(both, "auto") ? both
-                                             : "f16",
-                      v                      ? v
-                      : strcmp(both, "auto") ? both
-                                             : "f16");
-    if (status == ST_OK && text.failed) status = error_set(error, ST_NOMEM, "not enough memory");
-    if (status == ST_OK)
-        *out = buffer_take(&text);
-    else
-        buffer_release(&text);
-    return status;
-}
-
 static void load_progress(void *data, double fraction)
 {
     progress_update(data, fraction);
@@ -69,17 +42,34 @@ enum status model_load(const struct options *options, struct kvasir_model **out,
 
 static enum status engine_open(struct session *session, struct error *error)
 {
-    const struct options *options = session->options;
-    struct kvasir_engine_options engine_options = {.context = (uint32_t)options->context,
-                                                   .kv_cache_bytes = options->kv_cache_bytes,
-                                                   .block_size = (uint32_t)options->block_size,
-                                                   .kv_cache_dtype = session->dtype,
-                                                   .no_kv_cache = options->no_kv_cache,
-                                                   .max_batched_tokens = (uint32_t)options->max_batched_tokens,
-                                                   .max_sequences = 1};
+    session->cache.engine.max_sequences = 1;
     struct kvasir_error reason;
-    if (kvasir_engine_open(session->model, &engine_options, &session->engine, &reason) == KVASIR_OK) return ST_OK;
+    if (kvasir_engine_open(session->model, &session->cache.engine, &session->engine, &reason) == KVASIR_OK)
+        return ST_OK;
     return library_error(&reason, error);
+}
+
+static void event_write(void *data, const char *json, size_t bytes)
+{
+    struct session *session = data;
+    struct error *error = &session->events_error; /* told when the answer ends */
+    if (error->status == ST_OK) error->status = file_writer_put(&session->events, json, bytes, error);
+    if (error->status == ST_OK) error->status = file_writer_put(&session->events, "\n", 1, error);
+}
+
+static enum status cache_prepare(struct session *session, struct error *error)
+{
+    const struct options *options = session->options;
+    struct kvasir_error reason;
+    if (options->kv_events) {
+        enum status status = file_writer_open_stream(options->kv_events, &session->events, error);
+        if (status != ST_OK) return status;
+        kvasir_engine_kv_events(session->engine, event_write, session);
+    }
+    if (options->kv_load &&
+        kvasir_seq_load(session->engine, options->kv_load, 0, &session->loaded, &reason) != KVASIR_OK)
+        return library_error(&reason, error);
+    return ST_OK;
 }
 
 static enum status template_read(struct session *session, struct error *error)
@@ -94,23 +84,27 @@ static enum status template_read(struct session *session, struct error *error)
 enum status session_open(struct session *session, const struct options *options, struct error *error)
 {
     *session = (struct session){.options = options};
-    enum status status = kv_dtype_text(options, &session->dtype, error);
+    enum status status = cache_options_read(options, &session->cache, error);
     if (status == ST_OK) status = source_values(options, &session->values, error);
     if (status == ST_OK) status = template_read(session, error);
     if (status == ST_OK) status = model_load(options, &session->model, error);
     if (status == ST_OK) kvasir_model_info(session->model, &session->info);
     if (status == ST_OK) status = engine_open(session, error);
+    if (status == ST_OK) status = cache_prepare(session, error);
     if (status != ST_OK) session_close(session);
     return status;
 }
 
 void session_close(struct session *session)
 {
+    kvasir_seq_close(session->loaded);
     if (session->engine) kvasir_engine_close(session->engine);
+    struct error ignored; /* what could not be written was told */
+    if (session->events.path && file_writer_close(&session->events, true, &ignored) != ST_OK) session->events.fd = -1;
     if (session->model) kvasir_model_close(session->model);
     free(session->values); /* jansson's */
     mem_free(session->template_source);
-    mem_free(session->dtype);
+    cache_options_release(&session->cache);
     *session = (struct session){0};
 }
 
@@ -213,6 +207,9 @@ static enum status steps_run(struct session *session, uint64_t id, bool stream, 
             status = library_error(&reason, error);
             break;
         }
+        struct kvasir_engine_stats stats;
+        kvasir_engine_stats(session->engine, &stats);
+        if (stats.kv_bytes_used >= out->most.kv_bytes_used) out->most = stats;
         for (size_t i = 0; i < count && status == ST_OK; i++) {
             const struct kvasir_event *event = &events[i];
             if (event->id != id) continue;
@@ -244,6 +241,10 @@ enum status session_answer(struct session *session, const struct kvasir_request 
     if (status == ST_OK && kvasir_engine_timings(session->engine, id, &out->timings) != KVASIR_OK)
         status = error_set(error, ST_NOT_FOUND, "the engine has no record of the answer");
     kvasir_engine_stats(session->engine, &out->stats);
+    if (status == ST_OK && session->events_error.status != ST_OK) {
+        *error = session->events_error;
+        status = error->status;
+    }
     return status;
 }
 

@@ -27,6 +27,8 @@ int kvasir_engine_open(struct kvasir_model *model, const struct kvasir_engine_op
     engine->next_id = 1;
     struct engine_plan *plan = &engine->plan;
     enum status status = engine_plan_init(model->model, options, plan, error);
+    if (status == ST_OK && engine_provenance(model, &plan->kv, plan->kv.provenance) != ST_OK)
+        status = error_set(error, ST_NOMEM, "not enough memory for an engine");
     if (status == ST_OK) status = pool_open(model->threads, &engine->pool, error);
     if (status == ST_OK) status = kv_open(&plan->kv, &engine->kv, error);
     /* A sequence that decodes adds one token to the prompt tokens of the pass. */
@@ -151,9 +153,25 @@ void kvasir_engine_stats(const struct kvasir_engine *engine, struct kvasir_engin
     *out = (struct kvasir_engine_stats){.context = engine->plan.context,
                                         .block_size = kv.block_tokens,
                                         .kv_bytes_per_token = kv.bytes_per_token,
+                                        .kv_bytes_per_request = engine->plan.request_bytes,
                                         .kv_bytes_budget = kv.bytes_max,
                                         .kv_bytes_used = kv.bytes_used,
                                         .kv_blocks_used = kv.blocks_used,
+                                        .kv_bytes_wasted = kv.bytes_wasted,
+                                        .kv_bytes_cached = kv.bytes_cached,
+                                        .kv_blocks_cached = kv.blocks_cached,
+                                        .kv_bytes_protected = kv.bytes_protected,
+                                        .kv_bytes_pinned = kv.bytes_pinned,
+                                        .kv_bytes_mapped = kv.bytes_mapped,
+                                        .kv_bytes_metadata = kv.bytes_metadata,
+                                        .kv_queried_tokens = kv.prefix_queried_tokens,
+                                        .kv_hit_tokens = kv.prefix_hit_tokens,
+                                        .kv_evicted_blocks = kv.evicted_blocks,
+                                        .kv_copied_blocks = kv.copied_blocks,
+                                        .kv_bytes_swapped = kv.bytes_swapped,
+                                        .kv_swaps_out = kv.swaps_out,
+                                        .kv_swaps_in = kv.swaps_in,
+                                        .kv_swap_copied_bytes = kv.swap_copied_bytes,
                                         .running = engine->running,
                                         .waiting = engine->count - engine->running};
 }

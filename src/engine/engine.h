@@ -19,10 +19,17 @@ double engine_token_nll(const float *logits, uint32_t vocabulary, uint32_t token
 MUST_CHECK enum status engine_kv_formats(const char *text, enum number_format *k, enum number_format *v,
                                          struct error *error);
 
-/* Sizes of an engine, decided once: the formula is in plan.c. */
+/* Applies a KV policy (kvasir_engine_options.kv_policy) to the model's layers, which model_kv_layers() made. `heads`, [layers *
+ * kv_heads], is the caller's: layers borrow from it. ST_INVALID: one line says what is wrong where. */
+MUST_CHECK enum status engine_kv_policy(const char *json, const struct model_config *config, struct kv_layer *layers,
+                                        struct kv_reach *heads, struct error *error);
+
+/* Sizes of an engine, decided once: the formula is in plan.c. kv.provenance is left zero: engine_provenance. */
 struct engine_plan {
     struct kv_config kv;         /* kv.layers is owned by the plan */
+    struct kv_reach *heads;      /* owned; of the policy, or NULL */
     uint32_t context;            /* tokens of one request, prompt and answer */
+    uint64_t request_bytes;      /* of the KV cache, that such a request needs */
     uint32_t max_batched_tokens; /* prompt tokens of one pass */
     uint32_t max_sequences;
 };
@@ -30,5 +37,9 @@ struct engine_plan {
 MUST_CHECK enum status engine_plan_init(const struct model *model, const struct kvasir_engine_options *options,
                                         struct engine_plan *out, struct error *error);
 void engine_plan_release(struct engine_plan *plan);
+
+/* Digest of all that the cache's rows depend on beside tokens (provenance.c). ST_NOMEM. */
+MUST_CHECK enum status engine_provenance(const struct kvasir_model *model, const struct kv_config *kv,
+                                         unsigned char out[KV_KEY_BYTES]);
 
 #endif

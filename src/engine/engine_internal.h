@@ -32,12 +32,17 @@ struct kvasir_model {
     struct model *model;            /* NULL: vocabulary only */
     const struct kernel *kernel;
     struct error tokenizer_error, template_error;
-    uint32_t threads, bos, eos; /* TOKEN_NONE = none */
+    unsigned char fingerprint[KV_KEY_BYTES]; /* of the file; all zero with the vocabulary only */
+    uint32_t threads, bos, eos;              /* TOKEN_NONE = none */
     double load_s;
 };
 /* ST_OK, or why this model has no tokenizer. */
 MUST_CHECK enum status model_needs_tokenizer(const struct kvasir_model *model, struct error *error);
 bool model_token_ends(const struct kvasir_model *model, uint32_t id);
+
+/* ---- provenance.c ------------------------------------------------------------------------------------------------ */
+
+MUST_CHECK enum status model_fingerprint(const struct format *format, unsigned char out[KV_KEY_BYTES]);
 
 /* ---- request.c: one request from submit to its last event ---------------------------------------------------------- */
 
@@ -53,10 +58,11 @@ struct request {
     size_t stop_id_count;
     bool ignore_eos, cancelled;
     uint32_t logprobs;
+    uint64_t cache_salt;
     struct detokenizer detokenizer;
     struct stopper stopper;
 
-    struct kv_seq *seq; /* while running */
+    struct kv_seq *seq; /* while running; while waiting, if it was swapped out */
     uint32_t planned;   /* tokens of this step */
 
     struct kvasir_token token; /* new in this step, with top[logprobs] */
@@ -90,11 +96,15 @@ struct kvasir_engine {
     struct pool *pool;
     struct engine_plan plan;
     struct kv_cache *kv;
+    void (*kv_event)(void *data, const char *json, size_t bytes); /* or NULL */
+    void *kv_event_data;
+    uint64_t held_bytes; /* of kv, by handles of callers (sequence.c) */
     struct model_run *run;
     struct sampler sampler;
 
-    /* By ascending id: the first `running` ones hold a sequence, the rest wait. So the youngest running one is the last
-     * of the first part, and one that gave up its blocks is the first of the second. */
+    /* By ascending id: the first `running` ones hold a sequence, which may be on its way in from the swap tier; the rest
+     * wait, some with a sequence that is swapped out. So the youngest running one is the last of the first part, and one
+     * that gave up its blocks is the first of the second. */
     struct request **requests;
     uint32_t count, running, capacity;
     uint64_t next_id;
@@ -104,8 +114,9 @@ struct kvasir_engine {
     struct kv_seq **seqs;        /* [max_sequences] */
     struct model_entry *entries; /* [max_sequences] */
     uint32_t batch_count;
-    struct kvasir_event *events; /* [event_capacity] */
-    struct request **ended;      /* [event_capacity] with an event borrowed from them: closed by the next step */
+    double prefill_tokens, prefill_s; /* of late, in passes that are mostly prompts: their ratio is the rate */
+    struct kvasir_event *events;      /* [event_capacity] */
+    struct request **ended;           /* [event_capacity] with an event borrowed from them: closed by the next step */
     uint32_t event_count, ended_count, event_capacity;
 
     struct finished {

@@ -74,6 +74,8 @@ static enum status open_weights(struct kvasir_model *model, const struct kvasir_
     if (status == ST_OK) status = pool_open(model->threads, &pool, error);
     if (status == ST_OK) status = model_open(model->format, model->kernel, pool, &model_options, &model->model, error);
     pool_close(pool);
+    if (status == ST_OK && model_fingerprint(model->format, model->fingerprint) != ST_OK)
+        status = error_set(error, ST_NOMEM, "not enough memory for the model's fingerprint");
     return status;
 }
 

@@ -3,11 +3,12 @@
  *   need(context) = what one request of `context` tokens takes (kv_bytes_needed: whole blocks; windows held to a window)
  *   free          = available memory - MARGIN
  *
- *   budget stated:  must be within free;  context stated: need(context) within the budget, else the largest that is
- *   neither:        context = the model's, shrunk until need(context) <= free / 2; budget = need(context)
- *   context stated: need(context) must be within free; budget = need(context)
+ *   budget:   as stated, within free; else free / 2, or need(context) of a stated context where that is more
+ *   context:  as stated, need(context) within the stated budget or free; else the model's, shrunk until need(context) is
+ *             within the budget
+ *   to hold:  budget - need(context), for sequences and prefixes that callers keep: one request always fits beside them
  *
- * So one request alone always fits. Nothing is allocated here but the list of layers. */
+ * A budget is address space: memory follows use. Nothing is allocated here but the list of layers. */
 #include "engine/engine_internal.h"
 #include <string.h>
 
@@ -136,6 +137,10 @@ static enum status decide(const struct model *model, const struct kvasir_engine_
                          "left for the rest): state a smaller one",
                          (unsigned long long)budget, (unsigned long long)spare, (unsigned long long)available,
                          MARGIN_BYTES);
+    if (options->swap_bytes > spare)
+        return error_set(error, ST_LIMIT,
+                         "a swap space of %llu bytes is more than the %llu bytes of free memory: state a smaller one",
+                         (unsigned long long)options->swap_bytes, (unsigned long long)spare);
     bool failed = false;
     uint64_t within = budget ? budget : options->context ? spare : spare / 2;
     const char *of = budget ? "the stated budget" : options->context ? "free memory" : "half of free memory";
@@ -151,7 +156,9 @@ static enum status decide(const struct model *model, const struct kvasir_engine_
     if (plan->context < trained && !options->context)
         log_line(LOG_INFO, "context: %u of the model's %u tokens, so that its K and V fit %s (%llu bytes)",
                  plan->context, trained, of, (unsigned long long)within);
-    plan->kv.bytes_max = budget ? budget : bytes;
+    plan->kv.bytes_max = budget ? budget : bytes > spare / 2 ? bytes : spare / 2;
+    plan->kv.bytes_pinned_max = plan->kv.bytes_max - bytes;
+    plan->request_bytes = bytes;
     return ST_OK;
 }
 
@@ -167,6 +174,7 @@ enum status engine_plan_init(const struct model *model, const struct kvasir_engi
                .block_tokens = options->block_size ? options->block_size : DEFAULT_BLOCK_TOKENS,
                .kernel = model_kernel(model),
                .protected_percent = KV_PROTECTED_PERCENT,
+               .swap_bytes_max = options->no_kv_cache ? 0 : options->swap_bytes,
                .share_prefixes = !options->no_kv_cache,
                .one_layer_at_a_time = options->no_kv_cache},
         .max_batched_tokens = options->max_batched_tokens ? options->max_batched_tokens : DEFAULT_BATCHED_TOKENS,
@@ -176,10 +184,14 @@ enum status engine_plan_init(const struct model *model, const struct kvasir_engi
     if (status == ST_OK) status = engine_kv_formats(options->kv_cache_dtype, &k, &v, error);
     if (status != ST_OK) return status;
     struct kv_layer *layers = mem_zero(c->layers, sizeof *layers);
-    if (!layers) return error_set(error, ST_NOMEM, "not enough memory for an engine");
-    model_kv_layers(c, k, v, layers);
     out->kv.layers = layers;
-    status = decide(model, options, out, error);
+    out->heads = options->kv_policy ? mem_zero((uint64_t)c->layers * c->kv_heads, sizeof *out->heads) : NULL;
+    if (!layers || (options->kv_policy && !out->heads))
+        status = error_set(error, ST_NOMEM, "not enough memory for an engine");
+    if (status == ST_OK) model_kv_layers(c, k, v, layers);
+    if (status == ST_OK && options->kv_policy)
+        status = engine_kv_policy(options->kv_policy, c, layers, out->heads, error);
+    if (status == ST_OK) status = decide(model, options, out, error);
     if (status != ST_OK) {
         engine_plan_release(out);
         return status;
@@ -194,5 +206,6 @@ enum status engine_plan_init(const struct model *model, const struct kvasir_engi
 void engine_plan_release(struct engine_plan *plan)
 {
     mem_free((struct kv_layer *)plan->kv.layers);
+    mem_free(plan->heads);
     *plan = (struct engine_plan){0};
 }

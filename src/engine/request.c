@@ -73,6 +73,7 @@ static void copy_all(struct request *r, const struct kvasir_request *wanted, boo
     r->sampling = wanted->sampling;
     r->sampling.bias = r->bias;
     r->ignore_eos = wanted->ignore_eos;
+    r->cache_salt = wanted->cache_salt;
 }
 
 enum status request_open(const struct kvasir_engine *engine, const struct kvasir_request *wanted, struct request **out,

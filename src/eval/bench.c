@@ -59,7 +59,9 @@ static enum status check(const struct eval_bench_options *o, struct error *error
         for (size_t j = 0; j < counts[i]; j++)
             if (lists[i][j] > 1u << 28)
                 return error_set(error, ST_INVALID, "a test of %u tokens: at most %u", lists[i][j], 1u << 28);
-    if (o->roofline && o->no_kv_cache)
+    if (o->roofline && o->cache.kv_policy)
+        return error_set(error, ST_INVALID, "a roofline counts the keys of no KV policy: leave out one of the two");
+    if (o->roofline && o->cache.no_kv_cache)
         return error_set(error, ST_INVALID, "a roofline is of decoding with a KV cache: leave out one of the two");
     return ST_OK;
 }
@@ -143,6 +145,15 @@ static enum status run_test(struct bench *bench, uint32_t index, struct error *e
     return status;
 }
 
+static enum status open_engine(struct bench *bench, struct kvasir_model *model, uint32_t context, struct error *error)
+{
+    struct kvasir_engine_options engine = bench->options->cache;
+    engine.context = context;
+    engine.max_sequences = 1;
+    engine.max_batched_tokens = 0;
+    return (enum status)kvasir_engine_open(model, &engine, &bench->engine, (struct kvasir_error *)(void *)error);
+}
+
 enum status eval_bench(struct kvasir_model *model, const struct eval_bench_options *options, enum eval_output output,
                        struct buffer *out, struct error *error)
 {
@@ -171,16 +182,9 @@ enum status eval_bench(struct kvasir_model *model, const struct eval_bench_optio
         goto done;
     }
     if (options->roofline && options->progress) options->progress(options->progress_data, "machine", 0, 1);
-    if (options->roofline) status = roofline_init(&bench.roofline, model, options->kv_cache_dtype, error);
+    if (options->roofline) status = roofline_init(&bench.roofline, model, options->cache.kv_cache_dtype, error);
     if (options->roofline && status == ST_OK) set_work(&bench);
-    if (status == ST_OK)
-        status =
-            (enum status)kvasir_engine_open(model,
-                                            &(struct kvasir_engine_options){.context = context,
-                                                                            .kv_cache_dtype = options->kv_cache_dtype,
-                                                                            .no_kv_cache = options->no_kv_cache,
-                                                                            .max_sequences = 1},
-                                            &bench.engine, (struct kvasir_error *)(void *)error);
+    if (status == ST_OK) status = open_engine(&bench, model, context, error);
     for (uint32_t i = 0; i < bench.test_count && status == ST_OK; i++) status = run_test(&bench, i, error);
     if (status == ST_OK) status = bench_report(&bench, output, out, error);
 done:

@@ -1,4 +1,4 @@
-/* eval.h - measurement and inspection: nll, kl, bench, inspect. Each writes its report (one of the formats it names) to a
+/* eval.h - measurement and inspection: nll, kl, heads, bench, inspect. Each writes its report (one of the formats it names) to a
  * buffer; the cli prints it. These look at every room to the left; the cli sees only this header. */
 #ifndef EVAL_EVAL_H
 #define EVAL_EVAL_H
@@ -9,16 +9,16 @@ enum eval_output { EVAL_TEXT, EVAL_JSON, EVAL_MARKDOWN, EVAL_CSV };
 
 /* What a model is and what its KV cache costs, without loading weights: architecture, parameters, tensors by format,
  * context length, KV bytes per token by layer kind with the formula, and the table for 1K…128K tokens in each KV format
- * beside the figure without a cache (one layer's K and V at a time). EVAL_TEXT or EVAL_JSON. */
-MUST_CHECK enum status eval_inspect(const char *path, enum eval_output output, struct buffer *out, struct error *error);
+ * beside the figure without a cache (one layer's K and V at a time). `kv_policy`: as in kvasir_engine_options, or NULL: the
+ * table with that policy too. EVAL_TEXT or EVAL_JSON. */
+MUST_CHECK enum status eval_inspect(const char *path, const char *kv_policy, enum eval_output output,
+                                    struct buffer *out, struct error *error);
 
 /* A text to look at token by token; one longer than the context is taken in context-sized windows. */
 struct eval_text {
     const uint32_t *ids;
     size_t count;
-    uint32_t context;           /* 0 = the model's */
-    const char *kv_cache_dtype; /* as in kvasir_engine_options */
-    bool no_kv_cache;
+    struct kvasir_engine_options cache; /* its context, and all that says how K and V are kept; the rest is not read */
     void (*progress)(void *data, double fraction); /* may be NULL */
     void *progress_data;
 };
@@ -28,12 +28,27 @@ struct eval_text {
 MUST_CHECK enum status eval_nll(struct kvasir_model *model, const struct eval_text *text, enum eval_output output,
                                 struct buffer *out, struct error *error);
 
-/* What the KV cache format of `text` costs: Kullback-Leibler divergence (nats) of the distribution that predicts ids[i], from
- * the one with an f32 cache, over i of 1…count-1. At every position attention reads only rows that came back from the cache
+/* What the KV cache format and policy of `text` cost: Kullback-Leibler divergence (nats) of the distribution that predicts ids[i], from
+ * the one with an f32 cache that keeps all, over i of 1…count-1. At every position attention reads only rows that came back from the cache
  * in that format. JSON: {"mean_kl","p99_kl","top1_agreement","tokens"}: the mean, the 99th percentile, the share of positions
  * whose most probable token is the same, the number of positions. Takes memory for both caches. */
 MUST_CHECK enum status eval_kl(struct kvasir_model *model, const struct eval_text *text, enum eval_output output,
                                struct buffer *out, struct error *error);
+
+/* Which KV heads need the whole past (heads.c says how it is measured), and a KV policy that limits the others to `sinks` and
+ * `window`: into `policy`, as kvasir_engine_options.kv_policy takes it. JSON report: {"heads": [{"layer","head","mean_kl",
+ * "full"}, …] (worst first: what the head costs when it alone is limited), "kept", "limited", "sinks", "window", "mean_kl",
+ * "p99_kl", "top1_agreement", "tokens" (of the policy, against the same cache that keeps all), "context", "bytes",
+ * "bytes_with_policy" (of one sequence of the model's context)}. A pass over the text for each head. */
+struct eval_heads_options {
+    struct eval_text text; /* its cache without a policy */
+    double keep;           /* share of the heads that stay full, 0…1 */
+    double loss;           /* 0, or the mean KL that the policy may cost: as few heads stay full as it allows */
+    uint32_t sinks, window;
+};
+MUST_CHECK enum status eval_heads(struct kvasir_model *model, const struct eval_heads_options *options,
+                                  enum eval_output output, struct buffer *out, struct buffer *policy,
+                                  struct error *error);
 
 /* Prefill of `prompt` tokens (test "ppN") and decode of `generate` tokens after `depth` tokens of context ("tgN" or
  * "tgN@D"), `repetitions` times after one untimed warm-up. Each of the three lists may hold several values. JSON: a list of
@@ -48,9 +63,8 @@ struct eval_bench_options {
     const uint32_t *prompt, *generate, *depth; /* a 0 in prompt or generate: no such test */
     size_t prompt_count, generate_count, depth_count;
     uint32_t repetitions;
-    const char *kv_cache_dtype;
-    bool no_kv_cache;
-    bool roofline; /* not with no_kv_cache: ST_INVALID */
+    struct kvasir_engine_options cache; /* all that says how K and V are kept; the rest is not read */
+    bool roofline;                      /* not with no_kv_cache or kv_policy: ST_INVALID */
     /* May be NULL. While the machine is measured, `test` is "machine". */
     void (*progress)(void *data, const char *test, uint32_t done, uint32_t total);
     void *progress_data;

@@ -18,13 +18,14 @@ struct eval_pass {
     struct model_run *run;
     struct kv_seq *seq;        /* of the window at hand, or NULL */
     uint32_t rows, vocabulary; /* rows: of logits, at most, at a time */
-    bool no_kv_cache;
+    bool no_kv_cache, borrows_run;
 };
-/* Checks the text and opens what a pass over it needs; `options` says everything of the cache but its context. `pool` is
- * borrowed. On failure nothing is left open. */
+/* Checks the text and opens what a pass over it needs; `options`: as eval_text.cache. `pool` is
+ * borrowed, and so is the working memory of `lender`, if not NULL: its logits are then overwritten by this pass'. On failure
+ * nothing is left open. */
 MUST_CHECK enum status pass_open(const struct kvasir_model *model, const struct eval_text *text,
-                                 const struct kvasir_engine_options *options, struct pool *pool, struct eval_pass *out,
-                                 struct error *error);
+                                 const struct kvasir_engine_options *options, struct pool *pool,
+                                 const struct eval_pass *lender, struct eval_pass *out, struct error *error);
 void pass_close(struct eval_pass *pass); /* also one that is all zero */
 /* Logits of tokens [begin, begin + rows) of a window, [rows, vocabulary], borrowed until the next slab. Slabs of a window
  * come in order; pass_restart() ends it. */
@@ -33,16 +34,28 @@ MUST_CHECK enum status pass_slab(struct eval_pass *pass, const uint32_t *tokens,
 void pass_restart(struct eval_pass *pass);
 
 /* Passes side by side over all windows of a text (as many tokens as the smallest context takes). */
-#define EVAL_PASSES_MAX 2
 struct eval_walk {
     const struct eval_text *text;
     struct eval_pass *passes;
     uint32_t pass_count;
-    /* For each slab: next[i] is the token that row i of every pass's logits predicts. */
-    void (*rows)(void *data, const uint32_t *next, uint32_t rows, const float *const *logits);
+    /* For each slab, pass after pass: next[i] is the token that row i of the pass's logits predicts. */
+    void (*rows)(void *data, uint32_t pass, const uint32_t *next, uint32_t rows, const float *logits);
     void *data;
-    uint64_t predictions; /* rows so far */
+    uint64_t predictions; /* rows so far, of one pass */
 };
 MUST_CHECK enum status pass_walk(struct eval_walk *walk, struct error *error);
+
+/* ---- kl.c -------------------------------------------------------------------------------------------------------- */
+
+#define KL_CACHES_MAX 8u
+struct kl_summary {
+    double mean, p99; /* nats */
+    double agreement; /* share of positions with the same best token */
+    uint64_t tokens;  /* positions */
+};
+/* Divergence of the distributions with each of `count` caches from those with text->cache: out[count]. */
+MUST_CHECK enum status kl_measure(struct kvasir_model *model, const struct eval_text *text,
+                                  const struct kvasir_engine_options *caches, uint32_t count, struct kl_summary *out,
+                                  struct error *error);
 
 #endif

@@ -9,6 +9,12 @@
 const struct inspect_format INSPECT_FORMATS[INSPECT_FORMAT_COUNT] = {
     {"f32", NF_F32, NF_F32},
     {"f16", NF_F16, NF_F16},
+    {"bf16", NF_BF16, NF_BF16},
+    {"fp8_e4m3", NF_FP8_E4M3, NF_FP8_E4M3},
+    {"fp8_e5m2", NF_FP8_E5M2, NF_FP8_E5M2},
+    {"int8", NF_INT8, NF_INT8},
+    {"int4", NF_INT4, NF_INT4},
+    {"k=int8,v=int4", NF_INT8, NF_INT4},
 };
 
 /* ---- the KV cache's cost ------------------------------------------------------------------------------------------- */
@@ -28,25 +34,41 @@ static void add_kind(struct inspection *in, const struct kv_layer *layer)
     in->kinds[k].layers++;
 }
 
-static enum status measure_cache(struct inspection *in, struct error *error)
+static void measure_rows(const struct kv_config *config, uint64_t bytes[INSPECT_ROWS])
+{
+    for (uint32_t row = 0; row < INSPECT_ROWS; row++) bytes[row] = kv_bytes_needed(config, 1024u << row, 1);
+}
+
+/* The columns of format `f`; `list` is the layers', `heads` scratch for a policy. */
+static enum status measure_format(struct inspection *in, uint32_t f, struct kv_layer *list, struct kv_reach *heads,
+                                  struct error *error)
 {
     uint32_t layers = in->config.layers;
-    struct kv_layer *list = mem_zero(layers, sizeof *list);
-    if (!list) return error_set(error, ST_NOMEM, "not enough memory for %u layers", layers);
-    for (uint32_t f = 0; f < INSPECT_FORMAT_COUNT; f++) {
-        model_kv_layers(&in->config, INSPECT_FORMATS[f].k, INSPECT_FORMATS[f].v, list);
-        struct kv_config config = {.layers = list, .layer_count = layers, .block_tokens = INSPECT_BLOCK_TOKENS};
-        for (uint32_t i = 0; i < layers; i++) in->bytes_per_token[f] += kv_layer_bytes_per_token(&list[i]);
-        for (uint32_t row = 0; row < INSPECT_ROWS; row++) {
-            config.one_layer_at_a_time = false;
-            in->cached[f][row] = kv_bytes_needed(&config, 1024u << row, 1);
-            config.one_layer_at_a_time = true;
-            in->uncached[f][row] = kv_bytes_needed(&config, 1024u << row, 1);
-        }
-        for (uint32_t i = 0; i < layers && f == 0; i++) add_kind(in, &list[i]);
-    }
+    struct kv_config config = {.layers = list, .layer_count = layers, .block_tokens = INSPECT_BLOCK_TOKENS};
+    model_kv_layers(&in->config, INSPECT_FORMATS[f].k, INSPECT_FORMATS[f].v, list);
+    for (uint32_t i = 0; i < layers; i++) in->bytes_per_token[f] += kv_layer_bytes_per_token(&list[i]);
+    for (uint32_t i = 0; i < layers && f == 0; i++) add_kind(in, &list[i]);
+    measure_rows(&config, in->cached[f]);
+    config.one_layer_at_a_time = true;
+    measure_rows(&config, in->uncached[f]);
+    if (!in->policy) return ST_OK;
+    config.one_layer_at_a_time = false;
+    enum status status = engine_kv_policy(in->policy, &in->config, list, heads, error);
+    if (status == ST_OK) measure_rows(&config, in->with_policy[f]);
+    return status;
+}
+
+static enum status measure_cache(struct inspection *in, struct error *error)
+{
+    enum status status = ST_OK;
+    struct kv_layer *list = mem_zero(in->config.layers, sizeof *list);
+    struct kv_reach *heads = mem_zero((uint64_t)in->config.layers * in->config.kv_heads, sizeof *heads);
+    if (!list || !heads) status = error_set(error, ST_NOMEM, "not enough memory for %u layers", in->config.layers);
+    for (uint32_t f = 0; f < INSPECT_FORMAT_COUNT && status == ST_OK; f++)
+        status = measure_format(in, f, list, heads, error);
     mem_free(list);
-    return ST_OK;
+    mem_free(heads);
+    return status;
 }
 
 uint64_t inspect_kind_bytes(const struct inspect_kind *kind, uint32_t format)
@@ -88,9 +110,10 @@ static enum status read_model(const char *path, struct inspection *in, struct er
     return in->known ? measure_cache(in, error) : ST_OK;
 }
 
-enum status eval_inspect(const char *path, enum eval_output output, struct buffer *out, struct error *error)
+enum status eval_inspect(const char *path, const char *kv_policy, enum eval_output output, struct buffer *out,
+                         struct error *error)
 {
-    struct inspection in = {0};
+    struct inspection in = {.policy = kv_policy};
     struct error own = {0};
     enum status status = read_model(path, &in, error ? error : &own);
     if (status == ST_OK) status = output == EVAL_JSON ? inspect_json(&in, out, error) : inspect_text(&in, out, error);

@@ -4,8 +4,7 @@
 #include "eval/eval_internal.h"
 #include "format/format.h"
 
-/* A later KV format is a row here. */
-#define INSPECT_FORMAT_COUNT 2u
+#define INSPECT_FORMAT_COUNT 8u
 struct inspect_format {
     const char *name;
     enum number_format k, v;
@@ -34,7 +33,9 @@ struct inspection {
     struct inspect_kind kinds[INSPECT_KINDS_MAX];
     uint32_t kind_count;
     uint64_t bytes_per_token[INSPECT_FORMAT_COUNT]; /* all layers */
-    uint64_t cached[INSPECT_FORMAT_COUNT][INSPECT_ROWS], uncached[INSPECT_FORMAT_COUNT][INSPECT_ROWS];
+    const char *policy;                             /* JSON, or NULL */
+    uint64_t cached[INSPECT_FORMAT_COUNT][INSPECT_ROWS], uncached[INSPECT_FORMAT_COUNT][INSPECT_ROWS],
+        with_policy[INSPECT_FORMAT_COUNT][INSPECT_ROWS];
 };
 uint64_t inspect_kind_bytes(const struct inspect_kind *kind, uint32_t format); /* one layer, one token */
 

@@ -104,15 +104,17 @@ static json_t *table(const struct inspection *in, bool *failed)
 {
     json_t *list = json_array();
     for (uint32_t row = 0; row < INSPECT_ROWS; row++) {
-        uint64_t cached[INSPECT_FORMAT_COUNT], uncached[INSPECT_FORMAT_COUNT];
+        uint64_t cached[INSPECT_FORMAT_COUNT], uncached[INSPECT_FORMAT_COUNT], with_policy[INSPECT_FORMAT_COUNT];
         for (uint32_t f = 0; f < INSPECT_FORMAT_COUNT; f++) {
             cached[f] = in->cached[f][row];
             uncached[f] = in->uncached[f][row];
+            with_policy[f] = in->with_policy[f][row];
         }
         json_t *line = json_object();
         set(line, "tokens", number(1024u << row), failed);
         set(line, "bytes", by_format(cached, failed), failed);
         set(line, "bytes_without_cache", by_format(uncached, failed), failed);
+        if (in->policy) set(line, "bytes_with_policy", by_format(with_policy, failed), failed);
         append(list, line, failed);
     }
     return list;
@@ -123,7 +125,9 @@ static json_t *cache(const struct inspection *in, bool *failed)
     if (!in->known) return json_null();
     json_t *object = json_object();
     set(object, "bytes_per_token", by_format(in->bytes_per_token, failed), failed);
-    set(object, "formula", json_string("sum over layers of kv_heads * (head_dim + value_dim) * bytes per value"),
+    set(object, "formula",
+        json_string(
+            "sum over layers of kv_heads * (head_dim + value_dim) * bytes per value, with the scales of small formats"),
         failed);
     set(object, "block_tokens", number(INSPECT_BLOCK_TOKENS), failed);
     set(object, "layer_kinds", kinds(in, failed), failed);

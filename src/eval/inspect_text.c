@@ -46,15 +46,22 @@ static void write_model(const struct inspection *in, struct buffer *out)
     buffer_printf(out, "vocabulary    %u tokens\n", c->vocabulary);
 }
 
+static int most(int a, int b)
+{
+    return a > b ? a : b;
+}
+
 static void write_formula(const struct inspection *in, struct buffer *out)
 {
-    buffer_text(out, "\nKV cache, bytes a token = layers x KV heads x (K + V values) x bytes a value\n");
+    buffer_text(
+        out,
+        "\nKV cache, bytes a token = layers x KV heads x (K + V values) x bytes a value, with its part of a scale\n");
     for (uint32_t k = 0; k < in->kind_count; k++) {
         const struct inspect_kind *kind = &in->kinds[k];
         const struct kv_layer *layer = &kind->layer;
         for (uint32_t f = 0; f < INSPECT_FORMAT_COUNT; f++) {
             uint64_t bytes = inspect_kind_bytes(kind, f);
-            buffer_printf(out, "  %-8s %s  %u x %u x (%u + %u) x %g = %llu",
+            buffer_printf(out, "  %-8s %-13s  %u x %u x (%u + %u) x %g = %llu",
                           layer->kind == KV_SLIDING ? "sliding" : "full", INSPECT_FORMATS[f].name, kind->layers,
                           layer->kv_heads, layer->head_dim, layer->value_dim,
                           (double)bytes / layer->kv_heads / (layer->head_dim + layer->value_dim),
@@ -65,24 +72,27 @@ static void write_formula(const struct inspection *in, struct buffer *out)
     }
 }
 
-static void write_table(const struct inspection *in, struct buffer *out)
+static void write_table(const char *title, const uint64_t bytes[][INSPECT_ROWS], struct buffer *out)
 {
     char size[16];
-    buffer_printf(out, "\n%8s", "tokens");
-    for (uint32_t f = 0; f < INSPECT_FORMAT_COUNT; f++) buffer_printf(out, "  %12s", INSPECT_FORMATS[f].name);
-    for (uint32_t f = 0; f < INSPECT_FORMAT_COUNT; f++)
-        buffer_printf(out, "  %5s %9s", INSPECT_FORMATS[f].name, "no cache");
+    buffer_printf(out, "\n%s\n%8s", title, "tokens");
+    for (uint32_t f = 0; f < INSPECT_FORMAT_COUNT; f++) buffer_printf(out, "  %8s", INSPECT_FORMATS[f].name);
     buffer_text(out, "\n");
     for (uint32_t row = 0; row < INSPECT_ROWS; row++) {
         buffer_printf(out, "%7uK", 1u << row);
         for (uint32_t f = 0; f < INSPECT_FORMAT_COUNT; f++)
-            buffer_printf(out, "  %12s", human(in->cached[f][row], size));
-        for (uint32_t f = 0; f < INSPECT_FORMAT_COUNT; f++)
-            buffer_printf(out, "  %15s", human(in->uncached[f][row], size));
+            buffer_printf(out, "  %*s", most((int)strlen(INSPECT_FORMATS[f].name), 8), human(bytes[f][row], size));
         buffer_text(out, "\n");
     }
-    buffer_printf(out, "one sequence, whole blocks of %u tokens; without a cache: one layer's K and V at a time\n",
-                  INSPECT_BLOCK_TOKENS);
+}
+
+static void write_tables(const struct inspection *in, struct buffer *out)
+{
+    char title[100];
+    snprintf(title, sizeof title, "bytes of one sequence, in whole blocks of %u tokens", INSPECT_BLOCK_TOKENS);
+    write_table(title, in->cached, out);
+    if (in->policy) write_table("with the KV policy", in->with_policy, out);
+    write_table("without a cache: one layer's K and V at a time", in->uncached, out);
 }
 
 static void write_tensors(const struct inspection *in, struct buffer *out)
@@ -120,7 +130,7 @@ enum status inspect_text(const struct inspection *in, struct buffer *out, struct
     write_model(in, out);
     if (in->known) {
         write_formula(in, out);
-        write_table(in, out);
+        write_tables(in, out);
     }
     write_tensors(in, out);
     write_metadata(in, out);

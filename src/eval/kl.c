@@ -11,21 +11,16 @@
 #include <math.h>
 #include <stdlib.h>
 
-enum { REFERENCE, TESTED, PASSES };
-
 struct kl {
-    uint32_t vocabulary;
+    uint32_t vocabulary, count; /* count: of caches */
     struct pool *pool;
-    double *divergence; /* [predictions], in the order of the text */
-    uint8_t *agrees;    /* [predictions] */
-    uint64_t done;
+    double *divergence; /* [count][positions], in the order of the text */
+    uint8_t *agrees;    /* [count][positions] */
+    uint64_t positions, done;
     /* the slab at hand */
-    const float *logits[PASSES];
+    const float *reference, *tested;
+    uint64_t first; /* place of its first row in the arrays */
     uint32_t rows;
-};
-
-struct summary {
-    double mean, p99, agreement;
 };
 
 /* log of the sum of exponentials, and the first of the largest. */
@@ -41,13 +36,13 @@ static double log_sum(const float *logits, uint32_t count, uint32_t *best)
 
 static double divergence(const float *reference, const float *tested, uint32_t count, uint8_t *agrees)
 {
-    uint32_t best[PASSES];
-    double sum = 0, p_sum = log_sum(reference, count, &best[REFERENCE]), q_sum = log_sum(tested, count, &best[TESTED]);
+    uint32_t best, other;
+    double sum = 0, p_sum = log_sum(reference, count, &best), q_sum = log_sum(tested, count, &other);
     for (uint32_t i = 0; i < count; i++) {
         double log_p = (double)reference[i] - p_sum, log_q = (double)tested[i] - q_sum;
         if (log_p > -60) sum += exp(log_p) * (log_p - log_q); /* less counts for nothing, even 10^6 of them */
     }
-    *agrees = best[REFERENCE] == best[TESTED];
+    *agrees = best == other;
     return sum > 0 ? sum : 0; /* rounding may leave -1e-16 */
 }
 
@@ -57,19 +52,24 @@ static void kl_task(void *data, uint32_t worker, uint32_t workers)
     uint64_t begin, end;
     pool_share(kl->rows, 1, worker, workers, &begin, &end);
     for (uint64_t i = begin; i < end; i++)
-        kl->divergence[kl->done + i] =
-            divergence(kl->logits[REFERENCE] + i * kl->vocabulary, kl->logits[TESTED] + i * kl->vocabulary,
-                       kl->vocabulary, &kl->agrees[kl->done + i]);
+        kl->divergence[kl->first + i] = divergence(kl->reference + i * kl->vocabulary, kl->tested + i * kl->vocabulary,
+                                                   kl->vocabulary, &kl->agrees[kl->first + i]);
 }
 
-static void kl_rows(void *data, const uint32_t *next, uint32_t rows, const float *const *logits)
+/* Pass 0 is the reference, whose logits stay until its next slab. */
+static void kl_rows(void *data, uint32_t pass, const uint32_t *next, uint32_t rows, const float *logits)
 {
     (void)next;
     struct kl *kl = data;
-    for (int p = 0; p < PASSES; p++) kl->logits[p] = logits[p];
+    if (pass == 0) {
+        kl->reference = logits;
+        return;
+    }
+    kl->tested = logits;
     kl->rows = rows;
+    kl->first = (pass - 1) * kl->positions + kl->done;
     pool_run(kl->pool, kl_task, kl);
-    kl->done += rows;
+    if (pass == kl->count) kl->done += rows;
 }
 
 static int ascending(const void *a, const void *b)
@@ -79,61 +79,72 @@ static int ascending(const void *a, const void *b)
 }
 
 /* Sorts the divergences. */
-static struct summary summarise(struct kl *kl)
+static struct kl_summary summarise(const struct kl *kl, uint32_t cache)
 {
-    struct summary s = {0};
+    struct kl_summary s = {.tokens = kl->done};
+    double *divergences = kl->divergence + cache * kl->positions;
     for (uint64_t i = 0; i < kl->done; i++) {
-        s.mean += kl->divergence[i];
-        s.agreement += kl->agrees[i];
+        s.mean += divergences[i];
+        s.agreement += kl->agrees[cache * kl->positions + i];
     }
     s.mean /= (double)kl->done;
     s.agreement /= (double)kl->done;
-    qsort(kl->divergence, kl->done, sizeof *kl->divergence, ascending);
-    s.p99 = kl->divergence[(kl->done * 99 + 99) / 100 - 1]; /* the least that 99 % do not exceed */
+    qsort(divergences, kl->done, sizeof *divergences, ascending);
+    s.p99 = divergences[(kl->done * 99 + 99) / 100 - 1]; /* the least that 99 % do not exceed */
     return s;
 }
 
-static enum status report(const struct summary *s, uint64_t tokens, enum eval_output output, struct buffer *out,
-                          struct error *error)
+enum status kl_measure(struct kvasir_model *opened, const struct eval_text *text,
+                       const struct kvasir_engine_options *caches, uint32_t count, struct kl_summary *out,
+                       struct error *error)
+{
+    struct eval_pass passes[1 + KL_CACHES_MAX] = {0};
+    struct kl kl = {.count = count, .positions = text->count};
+    ASSERT(count > 0 && count <= KL_CACHES_MAX);
+    enum status status = ST_OK;
+    if (text->cache.no_kv_cache)
+        status = error_set(error, ST_INVALID, "what a KV cache costs cannot be measured without one");
+    if (status == ST_OK) status = pool_open(engine_threads(opened), &kl.pool, error);
+    if (status == ST_OK) status = pass_open(opened, text, &text->cache, kl.pool, NULL, &passes[0], error);
+    for (uint32_t i = 1; status == ST_OK && i <= count; i++)
+        status = pass_open(opened, text, &caches[i - 1], kl.pool, i > 1 ? &passes[1] : NULL, &passes[i], error);
+    for (uint32_t i = 0; status == ST_OK && i < 2; i++) model_run_precise(passes[i].run);
+    if (status == ST_OK) {
+        kl.vocabulary = passes[0].vocabulary;
+        kl.divergence = mem_zero(text->count * count, sizeof *kl.divergence);
+        kl.agrees = mem_zero(text->count * count, sizeof *kl.agrees);
+        if (!kl.divergence || !kl.agrees) status = error_set(error, ST_NOMEM, "not enough memory for the report");
+    }
+    struct eval_walk walk = {.text = text, .passes = passes, .pass_count = 1 + count, .rows = kl_rows, .data = &kl};
+    if (status == ST_OK) status = pass_walk(&walk, error);
+    for (uint32_t i = 0; status == ST_OK && i < count; i++) out[i] = summarise(&kl, i);
+    mem_free(kl.divergence);
+    mem_free(kl.agrees);
+    for (uint32_t i = count + 1; i-- > 0;) pass_close(&passes[i]);
+    pool_close(kl.pool);
+    return status;
+}
+
+/* ---- eval kl ----------------------------------------------------------------------------------------------------- */
+
+static enum status report(const struct kl_summary *s, enum eval_output output, struct buffer *out, struct error *error)
 {
     if (output == EVAL_JSON)
         return report_json(json_pack("{s:f, s:f, s:f, s:I}", "mean_kl", s->mean, "p99_kl", s->p99, "top1_agreement",
-                                     s->agreement, "tokens", (json_int_t)tokens),
+                                     s->agreement, "tokens", (json_int_t)s->tokens),
                            out, error);
     buffer_printf(out, "mean KL %.3e, 99th percentile %.3e, same best token at %.2f %% of %llu positions\n", s->mean,
-                  s->p99, 100 * s->agreement, (unsigned long long)tokens);
+                  s->p99, 100 * s->agreement, (unsigned long long)s->tokens);
     return report_done(out, error);
 }
 
-enum status eval_kl(struct kvasir_model *opened, const struct eval_text *text, enum eval_output output,
+enum status eval_kl(struct kvasir_model *model, const struct eval_text *text, enum eval_output output,
                     struct buffer *out, struct error *error)
 {
-    struct eval_pass passes[PASSES] = {0};
-    struct kl kl = {0};
-    const struct kvasir_engine_options reference = {.kv_cache_dtype = "f32"},
-                                       tested = {.kv_cache_dtype = text->kv_cache_dtype};
-    enum status status = ST_OK;
-    if (text->no_kv_cache)
-        status = error_set(error, ST_INVALID, "a KV cache format cannot be measured without a KV cache");
-    if (status == ST_OK) status = pool_open(engine_threads(opened), &kl.pool, error);
-    if (status == ST_OK) status = pass_open(opened, text, &reference, kl.pool, &passes[REFERENCE], error);
-    if (status == ST_OK) status = pass_open(opened, text, &tested, kl.pool, &passes[TESTED], error);
-    for (int p = 0; status == ST_OK && p < PASSES; p++) model_run_precise(passes[p].run);
-    if (status == ST_OK) {
-        kl.vocabulary = passes[REFERENCE].vocabulary;
-        kl.divergence = mem_alloc(text->count * sizeof *kl.divergence);
-        kl.agrees = mem_alloc(text->count * sizeof *kl.agrees);
-        if (!kl.divergence || !kl.agrees) status = error_set(error, ST_NOMEM, "not enough memory for the report");
-    }
-    struct eval_walk walk = {.text = text, .passes = passes, .pass_count = PASSES, .rows = kl_rows, .data = &kl};
-    if (status == ST_OK) status = pass_walk(&walk, error);
-    if (status == ST_OK) {
-        struct summary summary = summarise(&kl);
-        status = report(&summary, kl.done, output, out, error);
-    }
-    mem_free(kl.divergence);
-    mem_free(kl.agrees);
-    for (int p = 0; p < PASSES; p++) pass_close(&passes[p]);
-    pool_close(kl.pool);
-    return status;
+    struct kl_summary summary;
+    struct eval_text reference = *text;
+    reference.cache.kv_cache_dtype = "f32";
+    reference.cache.kv_policy = NULL;
+    enum status status = kl_measure(model, &reference, &text->cache, 1, &summary, error);
+    return status == ST_OK ? report(&summary, output, out, error) : status;
 }

@@ -6,11 +6,12 @@ struct nll {
     double sum;
 };
 
-static void nll_rows(void *data, const uint32_t *next, uint32_t rows, const float *const *logits)
+static void nll_rows(void *data, uint32_t pass, const uint32_t *next, uint32_t rows, const float *logits)
 {
+    (void)pass;
     struct nll *nll = data;
     for (uint32_t i = 0; i < rows; i++)
-        nll->sum += engine_token_nll(logits[0] + (uint64_t)i * nll->vocabulary, nll->vocabulary, next[i]);
+        nll->sum += engine_token_nll(logits + (uint64_t)i * nll->vocabulary, nll->vocabulary, next[i]);
 }
 
 static enum status report(double mean, uint64_t predictions, enum eval_output output, struct buffer *out,
@@ -27,10 +28,8 @@ enum status eval_nll(struct kvasir_model *opened, const struct eval_text *text, 
 {
     struct pool *pool = NULL;
     struct eval_pass pass = {0};
-    const struct kvasir_engine_options options = {.kv_cache_dtype = text->kv_cache_dtype,
-                                                  .no_kv_cache = text->no_kv_cache};
     enum status status = pool_open(engine_threads(opened), &pool, error);
-    if (status == ST_OK) status = pass_open(opened, text, &options, pool, &pass, error);
+    if (status == ST_OK) status = pass_open(opened, text, &text->cache, pool, NULL, &pass, error);
     struct nll nll = {.vocabulary = pass.vocabulary};
     struct eval_walk walk = {.text = text, .passes = &pass, .pass_count = 1, .rows = nll_rows, .data = &nll};
     if (status == ST_OK) status = pass_walk(&walk, error);

@@ -29,8 +29,8 @@ static enum status check(const struct model *model, const struct eval_text *text
 }
 
 enum status pass_open(const struct kvasir_model *opened, const struct eval_text *text,
-                      const struct kvasir_engine_options *options, struct pool *pool, struct eval_pass *out,
-                      struct error *error)
+                      const struct kvasir_engine_options *options, struct pool *pool, const struct eval_pass *lender,
+                      struct eval_pass *out, struct error *error)
 {
     const struct model *model = engine_model(opened);
     *out = (struct eval_pass){0};
@@ -41,16 +41,19 @@ enum status pass_open(const struct kvasir_model *opened, const struct eval_text 
     out->rows = least(SLAB_BYTES / (config->vocabulary * sizeof(float)), SLAB_ROWS_MAX);
     if (!out->rows) out->rows = 1;
     /* Not stated and longer than the model's: as much context as fits. */
-    uint32_t context = text->context ? text->context : config->context_length;
-    bool whole = text->context || text->count <= context;
+    uint32_t context = options->context ? options->context : config->context_length;
+    bool whole = options->context || text->count <= context;
     struct kvasir_engine_options wanted = *options;
     wanted.context = whole ? least(text->count, context) : 0;
     wanted.max_batched_tokens = out->rows;
     status = engine_plan_init(model, &wanted, &out->plan, error);
     if (status != ST_OK) return status;
+    out->plan.kv.share_prefixes = false; /* what a window leaves is not read again */
     out->no_kv_cache = options->no_kv_cache;
     status = kv_open(&out->plan.kv, &out->cache, error);
-    if (status == ST_OK)
+    out->borrows_run = lender != NULL;
+    if (lender) out->run = lender->run;
+    if (status == ST_OK && !lender)
         status = model_run_open(model, pool, out->no_kv_cache ? out->plan.context : out->rows, out->rows,
                                 out->plan.context, &out->run, error);
     if (status != ST_OK) pass_close(out);
@@ -60,7 +63,7 @@ enum status pass_open(const struct kvasir_model *opened, const struct eval_text 
 void pass_close(struct eval_pass *pass)
 {
     kv_seq_close(pass->seq);
-    model_run_close(pass->run);
+    if (!pass->borrows_run) model_run_close(pass->run);
     kv_close(pass->cache);
     engine_plan_release(&pass->plan);
     *pass = (struct eval_pass){0};
@@ -97,13 +100,13 @@ static enum status run_window(struct eval_walk *walk, const uint32_t *tokens, ui
                               struct error *error)
 {
     for (uint32_t begin = 0; begin + 1 < count;) {
-        const float *logits[EVAL_PASSES_MAX];
+        const float *logits;
         uint32_t rows = least(count - 1 - begin, rows_max);
         for (uint32_t p = 0; p < walk->pass_count; p++) {
-            enum status status = pass_slab(&walk->passes[p], tokens, begin, rows, &logits[p], error);
+            enum status status = pass_slab(&walk->passes[p], tokens, begin, rows, &logits, error);
             if (status != ST_OK) return status;
+            walk->rows(walk->data, p, tokens + begin + 1, rows, logits);
         }
-        walk->rows(walk->data, tokens + begin + 1, rows, logits);
         begin += rows;
         walk->predictions += rows;
         if (walk->text->progress)

@@ -14,7 +14,7 @@ enum status kv_batch_pin(struct kv_cache *cache, struct kv_seq *const *seqs, uin
         batch->capacity = count;
     }
     for (uint32_t i = 0; i < count; i++) {
-        ASSERT(seqs[i]->cache == cache && !seqs[i]->pinned);
+        ASSERT(seqs[i]->cache == cache && !seqs[i]->pinned && seqs[i]->residence == KV_RESIDENT);
         batch->seqs[i] = seqs[i];
         seqs[i]->pinned = true;
     }

@@ -37,6 +37,7 @@ static enum status take_config(struct kv_cache *cache, const struct kv_config *c
     cache->block_tokens = config->block_tokens;
     cache->bytes_max = config->bytes_max;
     cache->bytes_pinned_max = config->bytes_pinned_max;
+    cache->swap_bytes_max = config->swap_bytes_max;
     cache->bytes_protected_max = config->bytes_max / 100 * config->protected_percent;
     cache->kernel = config->kernel;
     cache->share_prefixes = config->share_prefixes && !config->one_layer_at_a_time;
@@ -72,6 +73,7 @@ enum status kv_open(const struct kv_config *config, struct kv_cache **out, struc
     if (!cache || take_config(cache, config) != ST_OK || place_open_rows(cache) != ST_OK)
         status = error_set(error, ST_NOMEM, "not enough memory for a KV cache");
     if (status == ST_OK) status = groups_open(cache, error);
+    if (status == ST_OK && cache->swap_bytes_max) status = background_open(&cache->mover, error);
     if (status == ST_OK)
         *out = cache;
     else
@@ -83,7 +85,8 @@ void kv_close(struct kv_cache *cache)
 {
     if (!cache) return;
     while (cache->first_pin) ASSERT(kv_prefix_unpin(cache, cache->first_pin->name) == ST_OK);
-    ASSERT(!cache->first_seq && !cache->pinned);
+    ASSERT(!cache->first_seq && !cache->pinned && !kv_swap_poll(cache, true));
+    background_close(cache->mover);
     for (uint32_t g = 0; g < cache->group_count; g++) pool_release(&cache->groups[g]);
     prefix_release(&cache->tree);
     if (cache->batch) mem_free(cache->batch->seqs);
@@ -134,6 +137,12 @@ void kv_stats(const struct kv_cache *cache, struct kv_stats *out)
                              .prefix_hit_tokens = cache->hit_tokens,
                              .evicted_blocks = cache->evicted_blocks,
                              .copied_blocks = cache->copied_blocks,
+                             .bytes_swap_max = cache->swap_bytes_max,
+                             .bytes_swapped = cache->swap_bytes,
+                             .swaps_out = cache->swaps_out,
+                             .swaps_in = cache->swaps_in,
+                             .swap_copied_bytes = cache->swap_copied_bytes,
+                             .swap_copy_s = cache->swap_copy_s,
                              .block_tokens = cache->block_tokens};
     for (uint32_t g = 0; g < cache->group_count; g++) {
         const struct kv_group *group = &cache->groups[g];

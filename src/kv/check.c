@@ -1,4 +1,4 @@
-/* check.c - every invariant of README.md, by its number there, as code: 1 to 5 and 10 to 12 here, 6 to 9 in check_tree.c.
+/* check.c - every invariant of README.md, by its number there, as code: 1 to 5 and 10 to 13 here, 6 to 9 in check_tree.c.
  * Slow (it walks everything): tests call it after each operation, debug builds may. It changes nothing and trusts nothing
  * but array bounds. */
 #include "check_internal.h"
@@ -30,7 +30,7 @@ static enum status check_tables(const struct kv_cache *cache, uint32_t g, uint32
         const struct kv_table *table = &seq->tables[g];
         if (seq->count > seq->reserved)
             BROKEN("1: sequence: %u committed tokens, %u reserved", seq->count, seq->reserved);
-        if (table->count != blocks_for(cache, seq->reserved))
+        if (table->count != (seq->residence == KV_SWAPPED ? 0 : blocks_for(cache, seq->reserved)))
             BROKEN("1: group %u: table of %u blocks for %u reserved tokens", g, table->count, seq->reserved);
         if (table->passed != group_hole(cache, &cache->groups[g], seq->count).end)
             BROKEN("1: group %u: %u blocks passed at %u tokens", g, table->passed, seq->count);
@@ -142,6 +142,48 @@ static enum status check_slabs(const struct kv_group *group, uint32_t g, struct 
     return ST_OK;
 }
 
+/* ---- 13: the swap tier ------------------------------------------------------------------------------------------- */
+
+/* While its rows are on their way in, a block is the sequence's own, and nobody can find it. */
+static enum status check_moving_in(const struct kv_seq *seq, struct error *error)
+{
+    const struct kv_cache *cache = seq->cache;
+    uint32_t own = 0;
+    for (uint32_t g = 0; g < cache->group_count; g++)
+        for (uint32_t b = 0; b < seq->tables[g].count; b++) {
+            uint32_t block = seq->tables[g].blocks[b];
+            if (block == BLOCK_NONE || cache->groups[g].blocks[block].node != NODE_NONE) continue;
+            own++;
+            if (cache->groups[g].blocks[block].refs != 1)
+                BROKEN("13: group %u: block %u is swapped in, but shared", g, block);
+        }
+    if (own != seq->swap->copy_count)
+        BROKEN("13: %u blocks are swapped in, %u copies are made", own, seq->swap->copy_count);
+    return ST_OK;
+}
+
+static enum status check_swap(const struct kv_cache *cache, struct error *error)
+{
+    uint64_t bytes = cache->swap_bytes_going;
+    uint32_t moving = 0;
+    for (const struct kv_seq *seq = cache->first_seq; seq; seq = seq->next_seq) {
+        if ((seq->residence == KV_RESIDENT) == (seq->swap != NULL) || (seq->swap && seq->reserved != seq->count))
+            BROKEN("13: a sequence is at %d, its place in the swap tier %s", (int)seq->residence,
+                   seq->swap ? "taken" : "not");
+        if (!seq->swap) continue;
+        moving += seq->residence != KV_SWAPPED;
+        bytes += seq->swap->bytes;
+        enum status status = seq->residence == KV_SWAPPING_IN ? check_moving_in(seq, error) : ST_OK;
+        if (status != ST_OK) return status;
+    }
+    if (bytes != cache->swap_bytes || bytes > cache->swap_bytes_max || moving != cache->swaps_moving)
+        BROKEN(
+            "13: %llu bytes are swapped out, counted as %llu, at most %llu; %u sequences on their way, counted as %u",
+            (unsigned long long)bytes, (unsigned long long)cache->swap_bytes, (unsigned long long)cache->swap_bytes_max,
+            moving, cache->swaps_moving);
+    return ST_OK;
+}
+
 /* ---- all --------------------------------------------------------------------------------------------------------- */
 
 /* 11: what is counted, and the budget. */
@@ -183,6 +225,7 @@ enum status kv_check(const struct kv_cache *cache, struct error *error)
         if (status == ST_OK) status = check_slabs(&cache->groups[g], g, error);
     }
     if (status == ST_OK) status = check_bytes(cache, taken, mapped, cached, error);
+    if (status == ST_OK) status = check_swap(cache, error);
     if (status != ST_OK || !cache->share_prefixes) return status;
     uint32_t *stands = mem_zero(check_nodes(cache), sizeof *stands);
     if (!stands) return error_set(error, ST_NOMEM, "not enough memory to check the KV cache");

@@ -81,8 +81,10 @@ static enum status check_path(const struct kv_seq *seq, struct error *error)
         struct kv_node *own = prefix_node(cache, node);
         if (own->parent == NODE_NONE) BROKEN("7: a sequence of %u tokens stands too high", seq->count);
         for (uint32_t g = 0; g < cache->group_count; g++) {
-            uint32_t block = seq->tables[g].blocks[b - 1];
-            if (block != BLOCK_NONE && block != prefix_rows(own)[g])
+            uint32_t block = b <= seq->tables[g].count ? seq->tables[g].blocks[b - 1] : BLOCK_NONE;
+            bool coming = seq->residence == KV_SWAPPING_IN && block != BLOCK_NONE &&
+                          cache->groups[g].blocks[block].node == NODE_NONE; /* 13 */
+            if (block != BLOCK_NONE && !coming && block != prefix_rows(own)[g])
                 BROKEN("7: group %u: full block %u is not its node's", g, block);
         }
         node = own->parent;

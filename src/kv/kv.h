@@ -7,8 +7,8 @@
  *    that all groups of heads can serve.
  * 4. One thread, the step loop, owns the cache; only kv_seq_write, kv_seq_spans, kv_seq_reach and kv_seq_formats may run
  *    on pool threads, between pin and unpin, writers on disjoint heads.
- * 5. The budget in bytes is never exceeded; memory is taken in kv_open, kv_seq_open, kv_seq_fork, kv_seq_reserve,
- *    kv_batch_pin and kv_prefix_pin only.
+ * 5. The budgets in bytes are never exceeded; memory is taken in kv_open, kv_seq_open, kv_seq_fork, kv_seq_reserve,
+ *    kv_seq_swap_out, kv_seq_load, kv_batch_pin and kv_prefix_pin only.
  * kv chooses memory, not timing: nothing here waits, schedules or retries. */
 #ifndef KV_KV_H
 #define KV_KV_H
@@ -56,6 +56,7 @@ struct kv_config {
     uint32_t block_tokens;       /* a multiple of 16, 16…128 */
     uint64_t bytes_max;          /* of block memory */
     uint64_t bytes_pinned_max;   /* of these, for prefixes pinned by name; one sequence must fit beside them */
+    uint64_t swap_bytes_max;     /* beside bytes_max, for the blocks of sequences that are swapped out; 0 = none */
     uint32_t protected_percent;  /* of bytes_max, for cached blocks that a second sequence has used; 0 = plain LRU */
     const struct kernel *kernel; /* borrowed: lays rows out inside a block */
     bool share_prefixes;         /* publish blocks, serve hits */
@@ -133,6 +134,48 @@ struct kv_reach kv_seq_reach(const struct kv_seq *seq, uint32_t layer, uint32_t 
 void kv_seq_formats(const struct kv_seq *seq, uint32_t layer, enum number_format *k, enum number_format *v);
 uint32_t kv_spans_max(const struct kv_cache *cache, uint32_t tokens); /* for `tokens` positions, however aligned */
 
+/* ---- swapping a sequence out and in ------------------------------------------------------------------------------ */
+
+/* A sequence's blocks move to the swap tier, memory of its own budget (swap_bytes_max), and back, byte for byte. A thread
+ * of the cache, the mover, copies; what it has done takes effect in kv_swap_poll, so the owner never waits for a copy:
+ *
+ *                 kv_seq_swap_out                    kv_swap_poll
+ *   KV_RESIDENT ──────────────────▶ KV_SWAPPING_OUT ─────────────▶ KV_SWAPPED
+ *     ▲     ▲                          │                             │     ▲
+ *     │     └──── kv_seq_swap_in ──────┘             kv_seq_swap_in  │     │ kv_seq_swap_out
+ *     │            (at once)             kv_swap_poll                ▼     │ (at once)
+ *     └────────────────────────────────────────────────────── KV_SWAPPING_IN
+ *
+ * Until the way out is done the blocks are still held. Every block is copied, those that others share too: the way back
+ * depends on nothing but free blocks, though what is still cached then is shared and not copied.
+ * Unless it is resident, a sequence may only be counted, asked for its usage, swapped and closed. */
+enum kv_residence { KV_RESIDENT, KV_SWAPPING_OUT, KV_SWAPPED, KV_SWAPPING_IN };
+enum kv_residence kv_seq_residence(const struct kv_seq *seq);
+/* What was reserved beyond its tokens is given up. ST_FULL: the tier has no room. ST_NOMEM. */
+MUST_CHECK enum status kv_seq_swap_out(struct kv_seq *seq);
+/* ST_FULL: not enough blocks, even if all that are cached are evicted. */
+MUST_CHECK enum status kv_seq_swap_in(struct kv_seq *seq);
+/* Takes in what the mover has done; `wait`: first waits until it has nothing left to do. Returns whether sequences are
+ * still on their way. Not while pinned. */
+bool kv_swap_poll(struct kv_cache *cache, bool wait);
+
+/* ---- files ------------------------------------------------------------------------------------------------------- */
+
+/* Writes the sequence's tokens and all rows it holds to `path`, under a temporary name first: there is a whole file or
+ * none. The format is in save.c. The bytes depend on the tokens and the cache's configuration only. ST_UNSUPPORTED in a
+ * cache that does not share prefixes: it does not know its sequences' tokens. ST_IO, ST_NOMEM. Needs a resident sequence;
+ * nothing is changed. */
+MUST_CHECK enum status kv_seq_save(const struct kv_seq *seq, const char *path, struct error *error);
+/* A sequence as it was saved, from a file that may hold anything: it is checked against this cache's fingerprint
+ * (provenance, layers, formats, block size) and every record against its checksum before anything is published. A
+ * checksum is no signature: who can write the file can choose the rows. Full blocks are shared as by kv_seq_commit, under
+ * `salt`. ST_INVALID, ST_IO: the file; ST_UNSUPPORTED: another model, configuration or version; ST_FULL: no blocks now;
+ * ST_NOMEM. */
+MUST_CHECK enum status kv_seq_load(struct kv_cache *cache, const char *path, uint64_t salt, struct kv_seq **out,
+                                   struct error *error);
+/* The tokens [begin, begin + count) of the sequence, which must be in a cache that shares prefixes. */
+void kv_seq_tokens(const struct kv_seq *seq, uint32_t begin, uint32_t count, uint32_t *out);
+
 /* ---- prefixes pinned by name ------------------------------------------------------------------------------------- */
 
 /* Keeps what is cached of `tokens` from being evicted: *pinned tokens of it, at most `count`; a pin of the same name is
@@ -160,9 +203,64 @@ struct kv_stats {
     uint64_t blocks_used, blocks_cached;
     uint64_t bytes_per_token; /* all layers, for a token that every layer still holds */
     uint64_t prefix_queried_tokens, prefix_hit_tokens, evicted_blocks, copied_blocks;
+    uint64_t bytes_swap_max, bytes_swapped; /* of the swap tier, beside bytes_max; on their way out, in or there */
+    uint64_t swaps_out, swaps_in;           /* begun; those that were called back before they were done, too */
+    uint64_t swap_copied_bytes;             /* in both directions */
+    double swap_copy_s;                     /* the mover's time for them */
     uint32_t block_tokens, sequences, pinned_prefixes;
 };
 void kv_stats(const struct kv_cache *cache, struct kv_stats *out);
+
+/* 1, 2, … in the order of opening: names a sequence in a snapshot. */
+uint64_t kv_seq_number(const struct kv_seq *seq);
+
+/* Heads of one kind, window and sinks, of whatever layers: what one block holds for its tokens. */
+struct kv_group_info {
+    struct kv_reach reach;
+    uint64_t block_bytes, token_bytes;
+};
+/* The first `capacity` groups; returns how many there are. */
+uint32_t kv_groups(const struct kv_cache *cache, struct kv_group_info *out, uint32_t capacity);
+
+enum kv_tier { KV_TIER_MEMORY, KV_TIER_SWAP };
+enum kv_block_state {
+    KV_BLOCK_HELD,   /* by a sequence, or a prefix pinned by name */
+    KV_BLOCK_CACHED, /* published, held by none: may be evicted */
+};
+/* One block in use, or one block of a sequence that is swapped out. */
+struct kv_block_info {
+    uint32_t group, index; /* of kv_groups; within the group, or in the swap tier within its sequence */
+    enum kv_tier tier;
+    enum kv_block_state state;
+    bool published;      /* in the prefix index: others can share it */
+    bool pinned;         /* held by a prefix pinned by name */
+    bool moving;         /* being copied to or from the swap tier */
+    bool is_protected;   /* a second sequence has used it: evicted last */
+    uint32_t references; /* sequences and pins that hold it */
+    uint32_t tokens;     /* with rows; less than block_tokens: a partial block, 0: only reserved */
+    uint32_t position;   /* of its first token */
+    uint64_t owner;      /* kv_seq_number of the oldest holder; 0: none */
+    uint64_t key;        /* the first 8 bytes of its key, as a big-endian number; 0: not published */
+    uint64_t age;        /* cached: releases of cached blocks since its own, 0 = the last one released */
+};
+/* Every block in use, by group and index, then those in the swap tier: the first `capacity` of them; returns how many there
+ * are. Two snapshots without a call between them are the same. */
+uint32_t kv_snapshot(const struct kv_cache *cache, struct kv_block_info *out, uint32_t capacity);
+
+/* What the prefix index gains and loses, block by block: enough for somebody outside to know what is cached. */
+enum kv_event_kind { KV_EVENT_STORED, KV_EVENT_REMOVED };
+struct kv_event {
+    enum kv_event_kind kind;
+    enum kv_tier tier;
+    uint32_t group; /* of kv_groups: a prefix can be served where all groups have what they need of it */
+    uint64_t bytes; /* of the block */
+    const unsigned char *key, *parent; /* [KV_KEY_BYTES]; the parent of a first block is the root of its salt */
+    const uint32_t *tokens;
+    uint32_t token_count; /* fewer than block_tokens: a partial block */
+};
+/* `event` is called by the owner's thread, inside the call that causes it, and must not call this cache; its pointers are
+ * borrowed for that time. NULL: nobody. kv_close reports nothing. */
+void kv_events_set(struct kv_cache *cache, void (*event)(void *data, const struct kv_event *event), void *data);
 
 /* Checks every invariant of README.md; the first one broken is described in `error`. For tests and debug builds. */
 MUST_CHECK enum status kv_check(const struct kv_cache *cache, struct error *error);

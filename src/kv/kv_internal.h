@@ -191,6 +191,15 @@ struct kv_cache {
     struct kv_batch *batch;   /* its storage */
     uint64_t clock;           /* counts releases, for LRU order */
     uint64_t queried_tokens, hit_tokens, evicted_blocks, copied_blocks;
+    uint64_t opened_seqs;
+    struct background *mover; /* NULL: no swap tier */
+    /* Places in the tier, of which `going`: no sequence's any more, given back when the mover has unmapped them. */
+    uint64_t swap_bytes_max, swap_bytes, swap_bytes_going;
+    uint32_t swaps_moving; /* sequences on their way */
+    uint64_t swaps_out, swaps_in, swap_copied_bytes;
+    double swap_copy_s;
+    void (*event)(void *data, const struct kv_event *event); /* or NULL */
+    void *event_data;
 };
 
 /* ---- seq.c, match.c ---------------------------------------------------------------------------------------------- */
@@ -205,6 +214,7 @@ struct kv_table {
 struct kv_seq {
     struct kv_cache *cache;
     struct kv_seq *previous_seq, *next_seq;
+    uint64_t number;                  /* from 1, in the order of opening */
     struct kv_table *tables;          /* [group_count] */
     uint32_t count;                   /* committed tokens */
     uint32_t reserved;                /* tokens for which the tables have blocks, all after `count` its own */
@@ -213,9 +223,27 @@ struct kv_seq {
     uint32_t spare_head, spare_count; /* nodes for the blocks that are not published yet */
     unsigned char *open_rows;         /* exact K rows of the group that is not closed yet; NULL where none closes */
     bool pinned;
+    enum kv_residence residence;
+    struct kv_swap *swap; /* its place in the swap tier; NULL: resident */
 };
 
 uint64_t open_row_bytes(const struct kv_layer *layer); /* of one head's open group of K */
+/* An empty sequence. Where prefixes are shared it must then stand on the root of its salt. */
+MUST_CHECK enum status seq_new(struct kv_cache *cache, struct kv_seq **out);
+MUST_CHECK enum status seq_stand_on_root(struct kv_seq *seq, uint64_t salt);
+/* Blocks for all tables' entries that the kinds keep when the next token is at `count`, but for those that the tables have
+ * already: the sequence's own, with no rows yet. All, or none is left in the tables. */
+MUST_CHECK enum status seq_take_kept(struct kv_seq *seq, uint32_t count);
+/* Gives up the blocks from table index `count` on, later ones first: so that they are evicted before those they depend
+ * on, in all groups alike. */
+void seq_release_from(struct kv_seq *seq, uint32_t count);
+/* Nodes for all blocks up to `want` that are to be published, the partial one included: publishing cannot fail. */
+MUST_CHECK enum status seq_take_spares(struct kv_seq *seq, uint32_t want);
+/* The block that ends at `seq->count` is full: its tokens are in the tail. */
+void seq_publish_block(struct kv_seq *seq);
+/* Publishes the sequence's blocks of table index `index` under `node`. Where another sequence has published the same
+ * tokens, its rows are the same, and the sequence's own copy is let go. */
+void seq_share_rows(struct kv_seq *seq, uint32_t index, uint32_t node);
 uint32_t blocks_for(const struct kv_cache *cache, uint32_t tokens);
 MUST_CHECK enum status table_grow(struct kv_table *table, uint32_t count);
 struct kv_hole group_hole(const struct kv_cache *cache, const struct kv_group *group, uint32_t position);
@@ -230,6 +258,29 @@ struct kv_batch {
     struct kv_seq **seqs;
     uint32_t count, capacity;
 };
+
+/* ---- swap.c ------------------------------------------------------------------------------------------------------ */
+
+struct kv_copy {
+    unsigned char *block;
+    uint64_t offset, bytes; /* in the sequence's place */
+};
+
+/* A sequence's place in the swap tier: its blocks, one after the other, by group, then table index. The mover's between
+ * start and poll. */
+struct kv_swap {
+    struct background_task task;
+    struct kv_seq *seq;    /* NULL: the place is going */
+    unsigned char *memory; /* [bytes] */
+    uint64_t bytes;
+    bool out;
+    uint32_t *nodes; /* [count / block_tokens] of its full blocks; unset where nothing is shared */
+    uint64_t copied_bytes;
+    double copy_s;
+    uint32_t copy_count;
+    struct kv_copy copies[];
+};
+void swap_forget(struct kv_seq *seq); /* before closing: nothing of it is on its way or in the tier */
 
 /* ---- pin.c: prefixes kept by name -------------------------------------------------------------------------------- */
 

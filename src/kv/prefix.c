@@ -217,6 +217,29 @@ void prefix_prune(struct kv_cache *cache, uint32_t node)
     }
 }
 
+/* ---- a node's rows ----------------------------------------------------------------------------------------------- */
+
+void kv_events_set(struct kv_cache *cache, void (*event)(void *data, const struct kv_event *event), void *data)
+{
+    cache->event = event;
+    cache->event_data = data;
+}
+
+static void tell(const struct kv_cache *cache, enum kv_event_kind kind, uint32_t n, uint32_t group)
+{
+    if (!cache->event) return;
+    struct kv_node *node = prefix_node(cache, n);
+    const struct kv_event event = {.kind = kind,
+                                   .tier = KV_TIER_MEMORY,
+                                   .group = group,
+                                   .bytes = cache->groups[group].block_bytes,
+                                   .key = node->key.bytes,
+                                   .parent = prefix_node(cache, node->parent)->key.bytes,
+                                   .tokens = prefix_tokens(cache, node),
+                                   .token_count = node->token_count};
+    cache->event(cache->event_data, &event);
+}
+
 void prefix_attach(struct kv_cache *cache, uint32_t node, uint32_t group, uint32_t block)
 {
     struct kv_node *own = prefix_node(cache, node);
@@ -225,12 +248,14 @@ void prefix_attach(struct kv_cache *cache, uint32_t node, uint32_t group, uint32
     prefix_rows(own)[group] = block;
     own->rows_count++;
     b->node = node;
+    tell(cache, KV_EVENT_STORED, node, group);
 }
 
 void prefix_detach(struct kv_cache *cache, uint32_t group, uint32_t block)
 {
     struct kv_block *b = &cache->groups[group].blocks[block];
     struct kv_node *own = prefix_node(cache, b->node);
+    tell(cache, KV_EVENT_REMOVED, b->node, group);
     prefix_rows(own)[group] = BLOCK_NONE;
     own->rows_count--;
     b->node = NODE_NONE;

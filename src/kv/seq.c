@@ -34,13 +34,14 @@ struct kv_hole group_hole(const struct kv_cache *cache, const struct kv_group *g
 
 /* ---- opening and closing ----------------------------------------------------------------------------------------- */
 
-static enum status seq_new(struct kv_cache *cache, struct kv_seq **out)
+enum status seq_new(struct kv_cache *cache, struct kv_seq **out)
 {
     ASSERT(!cache->pinned);
     *out = NULL;
     struct kv_seq *seq = mem_zero(1, sizeof *seq);
     if (!seq) return ST_NOMEM;
     seq->cache = cache;
+    seq->number = ++cache->opened_seqs;
     seq->node = seq->spare_head = NODE_NONE;
     seq->tables = mem_zero(cache->group_count, sizeof *seq->tables);
     seq->tail = mem_zero(cache->block_tokens, sizeof *seq->tail);
@@ -56,8 +57,7 @@ static enum status seq_new(struct kv_cache *cache, struct kv_seq **out)
     return ST_OK;
 }
 
-/* Puts the sequence on the root of its salt. */
-static enum status stand_on_root(struct kv_seq *seq, uint64_t salt)
+enum status seq_stand_on_root(struct kv_seq *seq, uint64_t salt)
 {
     struct kv_cache *cache = seq->cache;
     const uint32_t tokens[SALT_TOKENS] = {(uint32_t)salt, (uint32_t)(salt >> 32)};
@@ -78,7 +78,7 @@ enum status seq_open(struct kv_cache *cache, const uint32_t *tokens, uint32_t li
 {
     enum status status = seq_new(cache, out);
     if (status != ST_OK || !cache->share_prefixes) return status;
-    status = stand_on_root(*out, salt);
+    status = seq_stand_on_root(*out, salt);
     if (status == ST_OK && limit) status = match_prefix(*out, tokens, limit);
     if (status == ST_OK) return ST_OK;
     kv_seq_close(*out);
@@ -98,9 +98,7 @@ enum status kv_seq_open(struct kv_cache *cache, const uint32_t *tokens, uint32_t
     return ST_OK;
 }
 
-/* Gives up the blocks from table index `count` on, later ones first: so that they are evicted before those they depend
- * on, in all groups alike. */
-static void release_from(struct kv_seq *seq, uint32_t count)
+void seq_release_from(struct kv_seq *seq, uint32_t count)
 {
     struct kv_cache *cache = seq->cache;
     for (uint32_t b = seq->tables[0].count; b > count; b--)
@@ -118,7 +116,7 @@ static void publish_tail(struct kv_seq *seq)
     struct kv_cache *cache = seq->cache;
     uint32_t count = seq->count % cache->block_tokens, index = seq->count / cache->block_tokens, matched;
     count -= count % cache->closed_tokens;
-    if (!count || !seq->spare_count) return;
+    if (!count || !seq->spare_count || seq->tables[0].count <= index) return; /* the last: it was swapped out */
     for (uint32_t g = 0; g < cache->group_count; g++) {
         const struct kv_block *block = &cache->groups[g].blocks[seq->tables[g].blocks[index]];
         if (block->refs > 1 || block->node != NODE_NONE) return;
@@ -144,8 +142,9 @@ void kv_seq_close(struct kv_seq *seq)
     if (!seq) return;
     struct kv_cache *cache = seq->cache;
     ASSERT(!seq->pinned);
+    swap_forget(seq);
     publish_tail(seq);
-    if (seq->tables) release_from(seq, 0);
+    if (seq->tables) seq_release_from(seq, 0);
     for (uint32_t g = 0; seq->tables && g < cache->group_count; g++) mem_free(seq->tables[g].blocks);
     if (seq->node != NODE_NONE) prefix_unref(cache, seq->node);
     while (seq->spare_head != NODE_NONE) {
@@ -169,6 +168,7 @@ enum status kv_seq_fork(struct kv_seq *seq, struct kv_seq **out)
 {
     struct kv_cache *cache = seq->cache;
     *out = NULL;
+    ASSERT(seq->residence == KV_RESIDENT);
     if (cache->one_layer_at_a_time) return ST_UNSUPPORTED;
     struct kv_seq *fork;
     enum status status = seq_new(cache, &fork);
@@ -178,7 +178,7 @@ enum status kv_seq_fork(struct kv_seq *seq, struct kv_seq **out)
         kv_seq_close(fork);
         return status;
     }
-    release_from(seq, blocks);
+    seq_release_from(seq, blocks);
     seq->reserved = fork->reserved = fork->count = seq->count;
     for (uint32_t g = 0; g < cache->group_count; g++) {
         struct kv_table *from = &seq->tables[g], *to = &fork->tables[g];
@@ -261,6 +261,31 @@ static enum status take_blocks(struct kv_seq *seq, uint32_t want)
     return status;
 }
 
+enum status seq_take_kept(struct kv_seq *seq, uint32_t count)
+{
+    struct kv_cache *cache = seq->cache;
+    uint32_t blocks = blocks_for(cache, count);
+    enum status status = ST_OK;
+    for (uint32_t g = 0; g < cache->group_count && status == ST_OK; g++) status = table_grow(&seq->tables[g], blocks);
+    if (status != ST_OK) return status;
+    for (uint32_t g = 0; g < cache->group_count; g++) {
+        struct kv_table *table = &seq->tables[g];
+        for (; table->count < blocks; table->count++) table->blocks[table->count] = BLOCK_NONE;
+        table->passed = group_hole(cache, &cache->groups[g], count).end;
+    }
+    for (uint32_t g = 0; g < cache->group_count && status == ST_OK; g++) {
+        struct kv_hole hole = group_hole(cache, &cache->groups[g], count);
+        for (uint32_t b = 0; b < blocks && status == ST_OK; b++) {
+            uint32_t *own = &seq->tables[g].blocks[b];
+            if (*own != BLOCK_NONE || (b >= hole.begin && b < hole.end)) continue;
+            *own = block_take(cache, &cache->groups[g]);
+            if (*own == BLOCK_NONE) status = ST_FULL;
+        }
+    }
+    if (status != ST_OK) seq_release_from(seq, 0);
+    return status;
+}
+
 /* Each shared tail gives way to its copy. */
 static void copy_tail(struct kv_seq *seq)
 {
@@ -277,8 +302,7 @@ static void copy_tail(struct kv_seq *seq)
     }
 }
 
-/* Nodes for all blocks that are to be published, the partial one included: publishing cannot fail. */
-static enum status take_spares(struct kv_seq *seq, uint32_t want)
+enum status seq_take_spares(struct kv_seq *seq, uint32_t want)
 {
     struct kv_cache *cache = seq->cache;
     uint32_t need = want - seq->count / cache->block_tokens;
@@ -295,14 +319,14 @@ static enum status take_spares(struct kv_seq *seq, uint32_t want)
 enum status kv_seq_reserve(struct kv_seq *seq, uint32_t count)
 {
     struct kv_cache *cache = seq->cache;
-    ASSERT(!cache->pinned);
+    ASSERT(!cache->pinned && seq->residence == KV_RESIDENT);
     uint64_t tokens = (uint64_t)seq->count + count;
     if (tokens > UINT32_MAX / 2) return ST_LIMIT;
     if (tokens <= seq->reserved) return ST_OK;
     uint32_t want = blocks_for(cache, (uint32_t)tokens);
     enum status status = ST_OK;
     for (uint32_t g = 0; g < cache->group_count && status == ST_OK; g++) status = table_grow(&seq->tables[g], want);
-    if (status == ST_OK) status = take_spares(seq, want);
+    if (status == ST_OK) status = seq_take_spares(seq, want);
     if (status != ST_OK) return status;
     tail_take_over(seq, true);
     status = take_blocks(seq, want);
@@ -339,9 +363,23 @@ static void protect_branch(struct kv_seq *seq, uint32_t index)
     }
 }
 
-/* The block that ends at `seq->count` is full: its tokens are in the tail. Where another sequence has published the same
- * tokens, its rows are the same, and the sequence's own copy is let go. */
-static void publish_block(struct kv_seq *seq)
+void seq_share_rows(struct kv_seq *seq, uint32_t index, uint32_t node)
+{
+    struct kv_cache *cache = seq->cache;
+    for (uint32_t g = 0; g < cache->group_count; g++) {
+        uint32_t *own = &seq->tables[g].blocks[index], row = prefix_rows(prefix_node(cache, node))[g];
+        if (*own == BLOCK_NONE || *own == row) continue;
+        if (row == BLOCK_NONE) {
+            prefix_attach(cache, node, g, *own);
+            continue;
+        }
+        block_hold(cache, &cache->groups[g], row);
+        block_release(cache, &cache->groups[g], *own);
+        *own = row;
+    }
+}
+
+void seq_publish_block(struct kv_seq *seq)
 {
     struct kv_cache *cache = seq->cache;
     uint32_t index = seq->count / cache->block_tokens - 1;
@@ -356,16 +394,7 @@ static void publish_block(struct kv_seq *seq)
         seq->spare_count--;
         prefix_insert(cache, node, seq->node, &key, seq->tail, cache->block_tokens);
     }
-    for (uint32_t g = 0; g < cache->group_count; g++) {
-        uint32_t *own = &seq->tables[g].blocks[index], row = prefix_rows(prefix_node(cache, node))[g];
-        if (row == BLOCK_NONE) {
-            prefix_attach(cache, node, g, *own);
-            continue;
-        }
-        block_hold(cache, &cache->groups[g], row);
-        block_release(cache, &cache->groups[g], *own);
-        *own = row;
-    }
+    seq_share_rows(seq, index, node);
     prefix_ref(cache, node);
     prefix_unref(cache, seq->node);
     seq->node = node;
@@ -393,7 +422,7 @@ void kv_seq_commit(struct kv_seq *seq, const uint32_t *tokens, uint32_t count)
     for (uint32_t i = 0; i < count; i++) {
         seq->tail[seq->count % cache->block_tokens] = tokens[i];
         seq->count++;
-        if (cache->share_prefixes && seq->count % cache->block_tokens == 0) publish_block(seq);
+        if (cache->share_prefixes && seq->count % cache->block_tokens == 0) seq_publish_block(seq);
     }
     pass_windows(seq);
 }
@@ -428,12 +457,12 @@ static bool find_passed(struct kv_seq *seq, uint32_t count, bool hold)
 enum status kv_seq_truncate(struct kv_seq *seq, uint32_t count)
 {
     struct kv_cache *cache = seq->cache;
-    ASSERT(!cache->pinned && count <= seq->count);
+    ASSERT(!cache->pinned && count <= seq->count && seq->residence == KV_RESIDENT);
     bool cut = count % cache->closed_tokens && count / cache->closed_tokens != seq->count / cache->closed_tokens;
     if (cut) return ST_LIMIT; /* a closed group: its exact rows are no longer there */
     if (!find_passed(seq, count, false)) return ST_LIMIT;
     find_passed(seq, count, true);
-    release_from(seq, blocks_for(cache, count));
+    seq_release_from(seq, blocks_for(cache, count));
     uint32_t node = seq->node, before = node;
     for (uint32_t up = seq->count / cache->block_tokens; node != NODE_NONE && up > count / cache->block_tokens; up--) {
         before = node;
@@ -460,11 +489,31 @@ uint32_t kv_seq_count(const struct kv_seq *seq)
     return seq->count;
 }
 
+uint64_t kv_seq_number(const struct kv_seq *seq)
+{
+    return seq->number;
+}
+
+void kv_seq_tokens(const struct kv_seq *seq, uint32_t begin, uint32_t count, uint32_t *out)
+{
+    const struct kv_cache *cache = seq->cache;
+    uint32_t size = cache->block_tokens, full = seq->count / size, node = seq->node;
+    ASSERT(cache->share_prefixes && begin <= seq->count && count <= seq->count - begin);
+    for (uint32_t b = blocks_for(cache, seq->count); b > begin / size; b--) {
+        const uint32_t *tokens = b > full ? seq->tail : prefix_tokens(cache, prefix_node(cache, node));
+        uint32_t first = (b - 1) * size; /* position of tokens[0] */
+        uint32_t from = first > begin ? first : begin, to = first + size < begin + count ? first + size : begin + count;
+        if (from < to) memcpy(out + (from - begin), tokens + (from - first), (to - from) * sizeof *out);
+        if (b <= full) node = prefix_node(cache, node)->parent;
+    }
+}
+
 void kv_seq_usage(const struct kv_seq *seq, uint64_t *bytes, uint64_t *blocks)
 {
     *bytes = *blocks = 0;
     for (uint32_t g = 0; g < seq->cache->group_count; g++) {
         struct kv_hole hole = group_hole(seq->cache, &seq->cache->groups[g], seq->count);
+        if (!seq->tables[g].count) continue; /* swapped out */
         uint64_t held = seq->tables[g].count - (hole.end - hole.begin);
         *blocks += held;
         *bytes += held * seq->cache->groups[g].block_bytes;

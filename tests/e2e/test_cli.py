@@ -96,7 +96,7 @@ class Case(unittest.TestCase):
 
 
 class Help(Case):
-    COMMANDS = ["run", "inspect", "tokenize", "detokenize", "render", "eval nll", "eval kl", "bench"]
+    COMMANDS = ["run", "inspect", "tokenize", "detokenize", "render", "eval nll", "eval kl", "eval heads", "bench"]
 
     def test_every_command_describes_itself(self):
         overview = self.kvasir("--help").decode()
@@ -154,6 +154,93 @@ class Tiny(Case):
         wanted = self.run_json()["token_ids"]
         for change in (["-t", "1"], ["-t", "2"], ["--no-kv-cache"], ["--block-size", "16"], ["--max-num-batched-tokens", "3"]):
             self.assertEqual(self.run_json(*change)["token_ids"], wanted, change)
+
+    def test_budgets_and_blocks(self):
+        nll = ["eval", "nll", "-m", TINY, "--prompt-ids", IDS]
+        wanted = self.json(*nll)
+        for change in (["--kv-cache-memory", "1MiB"], ["--block-size", "64"]):
+            self.assertEqual(self.json(*nll, *change), wanted, change)
+            self.kvasir("eval", "kl", *nll[2:], *change)
+            self.kvasir("bench", "-m", TINY, "-p", "16", "-n", "2", "-r", "1", *change)
+        for command in (["run", *nll[2:]], nll, ["eval", "kl", *nll[2:]], ["bench", "-m", TINY, "-p", "16"]):
+            self.fails(*command, "--kv-cache-memory", "2000", says="2000")
+            self.fails(*command, "--block-size", "24", says="block size 24")
+
+    def test_policy(self):
+        policy = self.path("policy.json", json.dumps({"default": {"kind": "sinks", "sinks": 2, "window": 3}}))
+        ids = ["-m", TINY, "--prompt-ids", ",".join(str(3 + i * i % 500) for i in range(60))]
+        self.assertNotEqual(self.json("eval", "nll", *ids, "--kv-policy", policy), self.json("eval", "nll", *ids))
+        self.assertEqual(self.json("eval", "nll", *ids, "--kv-policy", policy), self.json("eval", "nll", *ids, "--kv-policy", policy, "--no-kv-cache"))
+        self.assertGreater(self.json("eval", "kl", *ids, "--kv-policy", policy)["mean_kl"], self.json("eval", "kl", *ids)["mean_kl"])
+        run = ["run", *ids, "-n", "6", "--ignore-eos", "--kv-policy", policy]
+        self.assertEqual(self.json(*run)["token_ids"], self.json(*run, "--no-kv-cache")["token_ids"])
+        self.kvasir("bench", "-m", TINY, "-p", "16", "-n", "2", "-r", "1", "--kv-policy", policy)
+        line = self.json("inspect", TINY, "--kv-policy", policy)["kv"]["table"][-1]
+        self.assertLess(line["bytes_with_policy"]["f16"], line["bytes"]["f16"] / 100)
+        bad = self.path("bad.json", '{"layers": {"99": {"kind": "full"}}}')
+        for command in (["run", *ids], ["eval", "nll", *ids], ["eval", "kl", *ids], ["bench", "-m", TINY], ["inspect", TINY]):
+            self.fails(*command, "--kv-policy", bad, says="KV policy: layers.99")
+            self.fails(*command, "--kv-policy", self.path("empty"), says="KV policy: line 1")
+            self.fails(*command, "--kv-policy", "/nonexistent", says="/nonexistent")
+
+    def test_heads(self):
+        policy = os.path.join(self.folder, "policy.json")
+        ids = ["-m", TINY, "--prompt-ids", ",".join(str(3 + i * i % 500) for i in range(60))]
+        heads = ["eval", "heads", *ids, "--sinks", "2", "--window", "6", "-o", policy]
+        told = self.json(*heads, "--keep", "0.5")
+        self.assertEqual(told["kept"], (len(told["heads"]) + 1) // 2)
+        self.assertEqual([head["full"] for head in told["heads"]], [True] * told["kept"] + [False] * told["limited"])
+        self.assertGreater(told["mean_kl"], 0)
+        self.assertLess(told["bytes_with_policy"], told["bytes"])
+        self.assertEqual(json.loads(read(policy))["about"]["kept"], told["kept"])
+        told_alone = self.json("eval", "kl", *ids, "--kv-policy", policy)
+        self.assertAlmostEqual(told_alone["mean_kl"] / told["mean_kl"], 1, 1)  # that one is against f32
+        self.assertRegex(self.kvasir(*heads, "--loss", "100").decode(), r"0 of \d+ KV heads keep the whole past")
+        self.kvasir("run", *ids, "-n", "2", "--kv-policy", policy)
+        self.fails("eval", "heads", *ids, says="-o FILE")
+        self.fails(*heads, "--keep", "0.5", "--loss", "1", says="exclude")
+        self.fails(*heads, "--window", "100", says="longer text")
+        self.fails(*heads, "-o", "/nonexistent/x", says="/nonexistent/x")
+
+    def test_save_and_load(self):
+        file, ids = os.path.join(self.folder, "kv"), ",".join(str(3 + i * i % 500) for i in range(60))
+        run = ["run", "-m", TINY, "-n", "6", "--ignore-eos", "--kv-stats", "--prompt-ids"]
+        first = self.json(*run, ids, "--kv-save", file)
+        longer = ids + "," + ",".join(map(str, first["token_ids"])) + ",7,8"
+        cold, warm = self.json(*run, longer), self.json(*run, longer, "--kv-load", file)
+        self.assertEqual(cold["token_ids"], warm["token_ids"])
+        self.assertEqual((cold["kv"]["hit_tokens"], warm["kv"]["hit_tokens"]), (0, 66 + 66))  # when loaded, and by the prompt
+        self.json(*run, ids, "--kv-load", file, "--kv-save", file)
+        self.fails(*run, ids, "--kv-load", file, "--kv-cache-dtype", "f32", says=file)
+        self.fails(*run, ids, "--kv-load", file, "--no-kv-cache", says="exclude")
+        self.fails(*run, ids, "--kv-load", "/nonexistent", says="/nonexistent")
+        whole = read(file)
+        for broken in (whole[:-1], whole + b"x", whole[:200], b"", whole[:100] + bytes([whole[100] ^ 1]) + whole[101:]):
+            self.fails(*run, ids, "--kv-load", self.path("broken", broken), says="broken")
+        done = subprocess.run([KVASIR, *run, ids, "--kv-save", "/nonexistent/x"], capture_output=True, timeout=60, check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b"/nonexistent/x", done.stderr)
+
+    def test_events(self):
+        file = os.path.join(self.folder, "events")
+        self.run_json("--kv-events", file, "--block-size", "16", "-n", "12")
+        lines = [json.loads(line) for line in read(file).decode().splitlines()]
+        self.assertGreater(len(lines), 0)
+        self.assertEqual({line["event"] for line in lines}, {"stored"})
+        self.assertEqual(lines[0]["tokens"][:8], [1, 2, 3, 4, 5, 6, 7, 8])
+        self.assertEqual(lines[1]["parent"], lines[0]["key"])
+        self.fails("run", "-m", TINY, "--prompt-ids", IDS, "--kv-events", "/nonexistent/x", says="/nonexistent/x")
+
+    def test_kv_stats(self):
+        plain, told = self.run_json()["kv"], self.run_json("--kv-stats", "--kv-cache-memory", "1MiB")["kv"]
+        self.assertEqual(plain, {key: told[key] for key in plain})
+        self.assertEqual((told["bytes_budget"], told["block_size"]), (1 << 20, 32))
+        self.assertEqual((told["queried_tokens"], told["hit_tokens"], told["evicted_blocks"]), (8, 0, 0))
+        self.assertEqual(told["most_bytes_used"], told["bytes_used"])
+        self.assertEqual(told["bytes_cached"], told["most_bytes_used"])
+        self.assertEqual(told["most_bytes_wasted"], 20 * told["bytes_per_token"])  # before the last of 6 tokens 12 had rows
+        self.kvasir("run", "-m", TINY, "--prompt-ids", IDS, "-n", "3", "--quiet", "--kv-stats")
+        self.assertRegex(self.stderr, r"^KV cache +budget .*\n +prefixes 8 prompt .*\n +in use .*\n +cached .*\n$")
 
     def test_seed(self):
         def drawn(seed):
@@ -223,6 +310,12 @@ class Tiny(Case):
         self.assertIn("llama", page)
         self.assertIn("128K", page)
         self.assertIn("llama", json.dumps(self.json("inspect", TINY)))
+
+    def test_inspect_says_what_run_takes(self):
+        told = self.json("inspect", TINY)["kv"]["bytes_per_token"]
+        self.assertEqual(len(told), 8)
+        for dtype, size in told.items():
+            self.assertEqual(self.run_json("--kv-cache-dtype", dtype)["kv"]["bytes_per_token"], size, dtype)
 
     def test_closing_line(self):
         self.kvasir("run", "-m", TINY, "--prompt-ids", IDS, "-n", "3")

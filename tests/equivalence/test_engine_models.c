@@ -2,6 +2,8 @@
  * and batched, in any chunk, with and without the cache; stop texts across tokens; what a user types stays text. */
 #include "kvasir.h"
 #include "support.h"
+#include <stdlib.h>
+#include <unistd.h>
 
 #define ANSWER 24u /* at most */
 
@@ -12,7 +14,7 @@ static struct kvasir_engine *open_engine(struct kvasir_engine_options options)
 {
     struct kvasir_engine *engine;
     struct kvasir_error error = {0};
-    options.context = 512;
+    if (!options.context) options.context = 512;
     if (kvasir_engine_open(model, &options, &engine, &error) != KVASIR_OK) fail_msg("%s", error.text);
     return engine;
 }
@@ -105,6 +107,36 @@ static void test_same_tokens(void **state)
     for (uint32_t i = 0; i < PROMPT_COUNT; i++) kvasir_free(ids[i]);
 }
 
+/* In a budget for one, requests are swapped out and in, a greedy and a seeded one among them, and say the same. */
+static void test_swapped_is_resident(void **state)
+{
+    (void)state;
+    struct kvasir_engine_options options = {.context = 64, .block_size = 16, .swap_bytes = 256u << 20};
+    struct kvasir_request requests[PROMPT_COUNT];
+    uint32_t *ids[PROMPT_COUNT];
+    struct answer alone[PROMPT_COUNT], answers[PROMPT_COUNT];
+    struct kvasir_engine_stats stats;
+    make_requests(requests, ids);
+    struct kvasir_engine *engine = open_engine(options);
+    for (uint32_t r = 0; r < PROMPT_COUNT; r++) {
+        requests[r].max_tokens = ANSWER;
+        run(engine, &requests[r], 1, &alone[r]);
+    }
+    kvasir_engine_stats(engine, &stats);
+    kvasir_engine_close(engine);
+    options.kv_cache_bytes = stats.kv_bytes_per_request;
+    engine = open_engine(options);
+    run(engine, requests, PROMPT_COUNT, answers);
+    kvasir_engine_stats(engine, &stats);
+    assert_true(stats.kv_swaps_out > 0 && stats.kv_swap_copied_bytes > 0);
+    for (uint32_t r = 0; r < PROMPT_COUNT; r++) {
+        assert_memory_equal(alone[r].tokens, answers[r].tokens, sizeof alone[r].tokens);
+        assert_memory_equal(alone[r].logprobs, answers[r].logprobs, sizeof alone[r].logprobs);
+        kvasir_free(ids[r]);
+    }
+    kvasir_engine_close(engine);
+}
+
 /* Stop texts cut out of the answer itself, so that they begin and end inside tokens. */
 static void test_stop_texts(void **state)
 {
@@ -133,6 +165,115 @@ static void test_stop_texts(void **state)
     }
     kvasir_engine_close(engine);
     for (uint32_t i = 0; i < PROMPT_COUNT; i++) kvasir_free(ids[i]);
+}
+
+/* The tokens of one request, in an engine where nothing is cached. */
+static void run_cold(const uint32_t *prompt, size_t count, struct kvasir_sampling sampling, struct answer *out)
+{
+    struct kvasir_engine *engine = open_engine((struct kvasir_engine_options){0});
+    const struct kvasir_request request = {.prompt = prompt,
+                                           .prompt_count = count,
+                                           .max_tokens = test_count(10, ANSWER),
+                                           .ignore_eos = true,
+                                           .logprobs = 1,
+                                           .sampling = sampling};
+    run(engine, &request, 1, out);
+    kvasir_engine_close(engine);
+}
+
+static void check_answer(const struct answer *wanted, const struct answer *got)
+{
+    assert_int_equal(got->count, wanted->count);
+    assert_memory_equal(got->tokens, wanted->tokens, wanted->count * sizeof *wanted->tokens);
+    assert_memory_equal(got->logprobs, wanted->logprobs, wanted->count * sizeof *wanted->logprobs);
+}
+
+/* Each turn's prompt is the one before, its answer and more: only what is new is run, with the same bits. */
+static void test_turns(void **state)
+{
+    (void)state;
+    const struct kvasir_engine_options ways[] = {{0}, {.block_size = 16}, {.kv_cache_dtype = "int8"}};
+    uint32_t *ids, prompt[512];
+    size_t count;
+    assert_int_equal(kvasir_tokenize(model, PROMPTS[1], strlen(PROMPTS[1]), KVASIR_ADD_SPECIAL, &ids, &count, NULL),
+                     KVASIR_OK);
+    for (size_t way = 0; way < sizeof ways / sizeof *ways; way++) {
+        struct kvasir_engine *warm = open_engine(ways[way]);
+        uint32_t length = (uint32_t)count;
+        memcpy(prompt, ids, count * sizeof *ids);
+        for (uint32_t turn = 0; turn < 3; turn++) {
+            const struct kvasir_request request = {.prompt = prompt,
+                                                   .prompt_count = length,
+                                                   .max_tokens = test_count(10, ANSWER),
+                                                   .ignore_eos = true,
+                                                   .logprobs = 1,
+                                                   .sampling = {.temperature = 0.8f, .seed = turn, .has_seed = true}};
+            struct answer cold, answer;
+            struct kvasir_timings timings;
+            struct kvasir_engine *engine = open_engine(ways[way]);
+            run(engine, &request, 1, &cold);
+            kvasir_engine_close(engine);
+            run(warm, &request, 1, &answer);
+            check_answer(&cold, &answer);
+            assert_int_equal(kvasir_engine_timings(warm, turn + 1, &timings), KVASIR_OK);
+            /* the last turn's prompt and answer but its last token, which had not been run; then two of a question */
+            assert_int_equal(timings.cached_tokens, turn ? length - 3 : 0);
+            for (uint32_t i = 0; i < answer.count; i++) prompt[length++] = answer.tokens[i];
+            prompt[length++] = 100 + turn;
+            prompt[length++] = 200 + turn;
+        }
+        kvasir_engine_close(warm);
+    }
+    kvasir_free(ids);
+}
+
+/* Samples that share their prompt's blocks, and what a sequence, its fork, its beginning or a file keeps of it, are as if each
+ * had been run by itself. */
+static void test_forked_is_separate(void **state)
+{
+    (void)state;
+    uint32_t *ids;
+    size_t count;
+    char file[] = "/tmp/kvasir-test-XXXXXX";
+    struct kvasir_seq *seq, *fork, *loaded;
+    struct answer separate[4], shared[4];
+    struct kvasir_request requests[4];
+    struct kvasir_timings timings;
+    assert_int_equal(kvasir_tokenize(model, PROMPTS[1], strlen(PROMPTS[1]), KVASIR_ADD_SPECIAL, &ids, &count, NULL),
+                     KVASIR_OK);
+    for (uint32_t i = 0; i < 4; i++) {
+        struct kvasir_sampling sampling = {.temperature = (float)i, .seed = i, .has_seed = true};
+        requests[i] = (struct kvasir_request){.prompt = ids,
+                                              .prompt_count = count,
+                                              .max_tokens = test_count(10, ANSWER),
+                                              .ignore_eos = true,
+                                              .logprobs = 1,
+                                              .sampling = sampling};
+        run_cold(ids, count, sampling, &separate[i]);
+    }
+    close(mkstemp(file));
+    struct kvasir_engine *engine = open_engine((struct kvasir_engine_options){0});
+    assert_int_equal(kvasir_seq_open(engine, ids, count - 1, 0, &seq, NULL), KVASIR_OK);
+    assert_int_equal(kvasir_seq_fork(seq, &fork, NULL), KVASIR_OK);
+    assert_int_equal(kvasir_seq_truncate(seq, count / 2, NULL), KVASIR_OK);
+    assert_int_equal(kvasir_seq_save(fork, file, NULL), KVASIR_OK);
+    run(engine, requests, 4, shared);
+    for (uint32_t i = 0; i < 4; i++) check_answer(&separate[i], &shared[i]);
+    assert_int_equal(kvasir_engine_timings(engine, 4, &timings), KVASIR_OK);
+    assert_int_equal(timings.cached_tokens, count - 1);
+    kvasir_seq_close(seq);
+    kvasir_seq_close(fork);
+    kvasir_engine_close(engine);
+    engine = open_engine((struct kvasir_engine_options){.max_batched_tokens = 9});
+    assert_int_equal(kvasir_seq_load(engine, file, 0, &loaded, NULL), KVASIR_OK);
+    run(engine, requests, 4, shared);
+    for (uint32_t i = 0; i < 4; i++) check_answer(&separate[i], &shared[i]);
+    assert_int_equal(kvasir_engine_timings(engine, 1, &timings), KVASIR_OK);
+    assert_int_equal(timings.cached_tokens, count - 1);
+    kvasir_seq_close(loaded);
+    kvasir_engine_close(engine);
+    unlink(file);
+    kvasir_free(ids);
 }
 
 static void test_user_text_stays_text(void **state)
@@ -211,9 +352,9 @@ int main(void)
 {
     static char *const names[] = {"smollm2", "qwen2", "gemma3"};
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_tokens),
-        cmocka_unit_test(test_stop_texts),
-        cmocka_unit_test(test_user_text_stays_text),
+        cmocka_unit_test(test_same_tokens),        cmocka_unit_test(test_swapped_is_resident),
+        cmocka_unit_test(test_stop_texts),         cmocka_unit_test(test_turns),
+        cmocka_unit_test(test_forked_is_separate), cmocka_unit_test(test_user_text_stays_text),
         cmocka_unit_test(test_refused_chats),
     };
     int failed = 0, fetched = 0;

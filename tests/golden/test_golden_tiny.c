@@ -156,8 +156,7 @@ static void test_nll(void **state)
         for (int without = 0; without < 2; without++) {
             const struct eval_text options = {.ids = golden.prompt,
                                               .count = golden.prompt_count,
-                                              .kv_cache_dtype = "f32",
-                                              .no_kv_cache = without != 0};
+                                              .cache = {.kv_cache_dtype = "f32", .no_kv_cache = without != 0}};
             struct buffer out;
             buffer_init(&out, 0);
             assert_int_equal(eval_nll(golden.model, &options, EVAL_JSON, &out, NULL), ST_OK);

@@ -1,5 +1,5 @@
 /* test_kv_sim.c - seeded simulation of the KV cache under a fake scheduler and a fake model (kv_fake.h): requests that share
- * beginnings and continue earlier ones, forks, truncation, preemption, prefixes pinned by name, allocations that fail. In
+ * beginnings and continue earlier ones, forks, truncation, preemption, swaps, prefixes pinned by name, allocations that fail. In
  * the quick run kv_check() follows every operation; in the full one, of ten million, every 16th. */
 #include "kv_fake.h"
 
@@ -33,7 +33,7 @@ static const struct {
 } models[] = {{mixed, ARRAY_COUNT(mixed)}, {full, ARRAY_COUNT(full)}, {windows, ARRAY_COUNT(windows)}};
 
 struct totals {
-    uint64_t operations, shared, inside_blocks, full, failed, copied, refused_cuts;
+    uint64_t operations, shared, inside_blocks, full, failed, copied, refused_cuts, swaps_out, swaps_in;
 };
 
 struct sim {
@@ -203,21 +203,51 @@ static void pass(struct sim *sim, struct sim_seq *s, uint32_t chunk)
     check(sim);
 }
 
+/* Out or in, whichever it is not; also while it is on its way. */
+static void swap_seq(struct sim *sim, struct sim_seq *s)
+{
+    enum status status;
+    enum kv_residence residence = kv_seq_residence(s->fake.seq);
+    if (residence == KV_RESIDENT || residence == KV_SWAPPING_IN)
+        TRY(sim, status, kv_seq_swap_out(s->fake.seq));
+    else
+        TRY(sim, status, kv_seq_swap_in(s->fake.seq));
+    assert_true(status == ST_OK || status == ST_FULL);
+    assert_int_equal(kv_seq_count(s->fake.seq), s->fake.count);
+}
+
+/* What the mover did is seen here only, and all of it: so that a seed is always the same trace. */
+static void poll(struct sim *sim)
+{
+    assert_false(kv_swap_poll(sim->cache, true));
+    check(sim);
+}
+
 static uint32_t open_count(const struct sim *sim)
 {
     uint32_t count = 0;
-    for (int i = 0; i < SEQS; i++) count += sim->seqs[i].fake.seq != NULL;
+    for (int i = 0; i < SEQS; i++)
+        count += sim->seqs[i].fake.seq && kv_seq_residence(sim->seqs[i].fake.seq) != KV_SWAPPED;
     return count;
 }
 
-/* Preempts the youngest, at last `s` itself: false. Some are opened again at once, on what they left in the cache. */
+/* Preempts the youngest that holds blocks, at last `s` itself: false. Some are swapped out, some are opened again at once,
+ * on what they left in the cache. */
 static bool preempt(struct sim *sim, struct sim_seq *s)
 {
     struct sim_seq *youngest = s;
     assert_true(open_count(sim) > 1); /* one alone always fits */
     sim->totals->full++;
-    for (int i = 0; i < SEQS; i++)
-        if (sim->seqs[i].fake.seq && sim->seqs[i].opened > youngest->opened) youngest = &sim->seqs[i];
+    for (int i = 0; i < SEQS; i++) {
+        struct sim_seq *other = &sim->seqs[i];
+        if (other->fake.seq && kv_seq_residence(other->fake.seq) != KV_SWAPPED && other->opened > youngest->opened)
+            youngest = other;
+    }
+    if (below(sim, 2) && kv_seq_residence(youngest->fake.seq) == KV_RESIDENT) {
+        swap_seq(sim, youngest);
+        poll(sim);
+        if (kv_seq_residence(youngest->fake.seq) == KV_SWAPPED) return youngest != s;
+    }
     uint32_t count = youngest->fake.count;
     close_seq(sim, youngest);
     if (count && below(sim, 4) == 0) open_fake(sim, youngest, count + (count < youngest->target));
@@ -244,15 +274,18 @@ static void operate(struct sim *sim)
 {
     struct sim_seq *slot = free_slot(sim), *any = &sim->seqs[below(sim, SEQS)];
     uint32_t dice = below(sim, 240);
+    if (below(sim, 6) == 0) poll(sim);
     if (slot && dice < 30) {
         open_seq(sim, slot);
     } else if (!any->fake.seq) {
         if (dice < 60) pin_prefix(sim);
     } else if (dice < 34) {
         close_seq(sim, any);
-    } else if (dice < 46) {
+    } else if (dice < 40 || kv_seq_residence(any->fake.seq) != KV_RESIDENT) {
+        if (dice < 100) swap_seq(sim, any);
+    } else if (dice < 50) {
         if (slot) fork_seq(sim, any, slot);
-    } else if (dice < 56) {
+    } else if (dice < 60) {
         truncate_seq(sim, any);
     } else if (any->fake.count < any->target) {
         step(sim, any);
@@ -272,6 +305,7 @@ static void configure(struct sim *sim, uint64_t seed)
                                      .key_bits = key_bits[seed % ARRAY_COUNT(key_bits)]};
     uint64_t one = kv_bytes_needed(&sim->config, TOKENS_MAX, CHUNK_MAX);
     sim->config.bytes_pinned_max = below(sim, 2) ? one / 2 : 0;
+    sim->config.swap_bytes_max = below(sim, 4) ? random_below(&sim->random, 3 * one) : 0;
     sim->config.bytes_max = one + sim->config.bytes_pinned_max + random_below(&sim->random, 2 * one);
 }
 
@@ -286,6 +320,9 @@ static void run_seed(uint64_t seed, uint64_t operations, struct sim *sim)
     for (int i = 0; i < SEQS; i++) close_seq(sim, &sim->seqs[i]);
     struct kv_stats stats;
     kv_stats(sim->cache, &stats);
+    sim->totals->swaps_out += stats.swaps_out;
+    sim->totals->swaps_in += stats.swaps_in;
+    assert_true(stats.bytes_swapped <= stats.bytes_swap_max);
     assert_true(stats.sequences == 0 && (stats.blocks_used == 0) == (stats.pinned_prefixes == 0));
     assert_true(stats.bytes_used + stats.bytes_cached <= stats.bytes_mapped && stats.bytes_mapped <= stats.bytes_max);
     if (!sim->config.share_prefixes) assert_int_equal(stats.bytes_mapped, 0); /* idle: all is given back */
@@ -304,13 +341,15 @@ static void test_simulation(void **state)
     for (uint64_t seed = 1; totals.operations < total; seed++) run_seed(seed, 1000, &sim);
     print_message(
         "%llu operations: %llu tokens shared, %llu times inside a block, %llu blocks copied, %llu times full, "
-        "%llu failed allocations, %llu cuts refused\n",
+        "%llu failed allocations, %llu cuts refused, %llu swaps out, %llu in\n",
         (unsigned long long)totals.operations, (unsigned long long)totals.shared,
         (unsigned long long)totals.inside_blocks, (unsigned long long)totals.copied, (unsigned long long)totals.full,
-        (unsigned long long)totals.failed, (unsigned long long)totals.refused_cuts);
+        (unsigned long long)totals.failed, (unsigned long long)totals.refused_cuts,
+        (unsigned long long)totals.swaps_out, (unsigned long long)totals.swaps_in);
     /* The trace did all that it is there for. */
     assert_true(totals.shared > 10000 && totals.inside_blocks > 100 && totals.copied > 100 && totals.full > 100);
     assert_true(totals.failed > 100 && totals.refused_cuts > 10);
+    assert_true(totals.swaps_out > 150 && totals.swaps_in > 100);
 }
 
 int main(void)

@@ -55,8 +55,9 @@ static int generate(struct kvasir_model *model, const uint32_t *ids, size_t coun
     struct kvasir_model_info info;
     uint64_t request_ids[REQUESTS];
     kvasir_model_info(model, &info);
-    int status = kvasir_engine_open(model, &(struct kvasir_engine_options){.context = 128, .max_batched_tokens = 24},
-                                    &engine, &journey->error);
+    int status = kvasir_engine_open(
+        model, &(struct kvasir_engine_options){.context = 128, .max_batched_tokens = 24, .swap_bytes = 1 << 20},
+        &engine, &journey->error);
     for (uint32_t r = 0; r < REQUESTS && status == KVASIR_OK; r++) {
         const struct kvasir_request request = {.prompt = ids,
                                                .prompt_count = count - r,
@@ -104,8 +105,8 @@ static int measure(struct kvasir_model *model, const uint32_t *ids, size_t count
     struct error *error = (struct error *)(void *)&journey->error;
     uint32_t prompts[] = {8}, generates[] = {2};
     buffer_init(&out, 0);
-    enum status status = eval_inspect(journey->path, EVAL_TEXT, &out, error);
-    if (status == ST_OK) status = eval_inspect(journey->path, EVAL_JSON, &out, error);
+    enum status status = eval_inspect(journey->path, NULL, EVAL_TEXT, &out, error);
+    if (status == ST_OK) status = eval_inspect(journey->path, NULL, EVAL_JSON, &out, error);
     if (status == ST_OK)
         status = eval_nll(model, &(struct eval_text){.ids = ids, .count = count}, EVAL_JSON, &out, error);
     if (status == ST_OK)

@@ -96,6 +96,59 @@ static void test_pool_runs_every_worker_once(void **state)
     assert_int_equal(pool_open(0, &pool, NULL), ST_INVALID);
 }
 
+struct counted {
+    struct background_task task;
+    uint32_t number, *runs; /* runs: how many ran, without a lock */
+    uint32_t ran_as;
+};
+
+static void count_run(struct background_task *task)
+{
+    struct counted *counted = (struct counted *)(void *)task;
+    if (counted->number % 64 == 5) usleep(300);
+    for (uint32_t i = 0; i < 1000 && counted->number % 64 == 6 && !task->cancelled; i++) usleep(1000);
+    counted->ran_as = ++*counted->runs;
+}
+
+/* Tasks run once each and in order, whatever is taken back between; what they wrote is seen. */
+static void test_background_runs_in_order(void **state)
+{
+    (void)state;
+    static struct counted tasks[512];
+    struct background *background;
+    uint32_t runs = 0, taken = 0;
+    assert_int_equal(background_open(&background, NULL), ST_OK);
+    assert_null(background_take(background, true));
+    for (uint32_t i = 0; i < ARRAY_COUNT(tasks); i++) {
+        tasks[i] = (struct counted){.task.run = count_run, .number = i, .runs = &runs};
+        background_put(background, &tasks[i].task);
+        if (i % 64 == 5) usleep(100);
+        if (i % 64 == 6 || i % 64 == 8) background_cancel(background, &tasks[i].task); /* the first waits a second */
+        if (i % 3) continue;
+        struct counted *done = (struct counted *)(void *)background_take(background, i % 2);
+        taken += done != NULL;
+        if (done) assert_true(done->ran_as > 0);
+    }
+    for (struct background_task *task; (task = background_take(background, true));) {
+        taken++;
+        assert_true(((struct counted *)(void *)task)->ran_as > 0);
+    }
+    assert_int_equal(taken, ARRAY_COUNT(tasks) - 16);
+    for (uint32_t i = 0, last = 0; i < ARRAY_COUNT(tasks); i++) {
+        if (!tasks[i].ran_as) continue;
+        assert_true(tasks[i].ran_as > last);
+        last = tasks[i].ran_as;
+    }
+    background_put(background, &tasks[0].task);
+    background_close(background);
+    assert_int_equal(tasks[0].ran_as, runs); /* what waited was run */
+    fault_arm(FAULT_ALLOC, 2);
+    struct error error;
+    assert_int_equal(background_open(&background, &error), ST_NOMEM);
+    fault_arm(FAULT_NONE, 0);
+    assert_null(background);
+}
+
 /* Blocks share regions: each is zeroed, apart from all others, and can go by itself. */
 static void map_and_unmap(void *data, uint32_t worker, uint32_t workers)
 {
@@ -187,7 +240,7 @@ int main(void)
         cmocka_unit_test(test_error_masks_control_characters), cmocka_unit_test(test_buffer_limit_and_fault),
         cmocka_unit_test(test_file_write_is_atomic),           cmocka_unit_test(test_pool_runs_every_worker_once),
         cmocka_unit_test(test_mapped_blocks_are_apart),        cmocka_unit_test(test_utf8_round_trip),
-        cmocka_unit_test(test_random_is_uniform_and_seeded),
+        cmocka_unit_test(test_random_is_uniform_and_seeded),   cmocka_unit_test(test_background_runs_in_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

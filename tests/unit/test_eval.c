@@ -34,7 +34,8 @@ static double mean_nll(const uint32_t *ids, size_t count, uint32_t context, bool
 {
     struct buffer out;
     struct error error = {0};
-    const struct eval_text options = {.ids = ids, .count = count, .context = context, .no_kv_cache = no_kv_cache};
+    const struct eval_text options = {
+        .ids = ids, .count = count, .cache = {.context = context, .no_kv_cache = no_kv_cache}};
     buffer_init(&out, 0);
     if (eval_nll(model, &options, EVAL_JSON, &out, &error) != ST_OK) fail_msg("%s", error.text);
     json_t *report = json_loads(out.data, 0, NULL);
@@ -83,14 +84,31 @@ static void test_nll_refused(void **state)
     struct kvasir_model *vocabulary;
     refuse_nll(model, (struct eval_text){.ids = ids, .count = 1}, "at least 2");
     refuse_nll(model, (struct eval_text){.ids = ids, .count = 2}, "512");
-    refuse_nll(model, (struct eval_text){.ids = ids, .count = 2, .context = 1}, "token 1 is 512");
-    refuse_nll(model, (struct eval_text){.ids = (uint32_t[]){1, 2}, .count = 2, .context = 1}, "context");
-    refuse_nll(model, (struct eval_text){.ids = (uint32_t[]){1, 2}, .count = 2, .kv_cache_dtype = "f9"}, "f9");
+    refuse_nll(model, (struct eval_text){.ids = ids, .count = 2, .cache.context = 1}, "token 1 is 512");
+    refuse_nll(model, (struct eval_text){.ids = (uint32_t[]){1, 2}, .count = 2, .cache.context = 1}, "context");
+    refuse_nll(model, (struct eval_text){.ids = (uint32_t[]){1, 2}, .count = 2, .cache.kv_cache_dtype = "f9"}, "f9");
     assert_int_equal(kvasir_model_open(tiny_path("gemma3"), &(struct kvasir_model_options){.vocabulary_only = true},
                                        &vocabulary, NULL),
                      KVASIR_OK);
     refuse_nll(vocabulary, (struct eval_text){.ids = ids, .count = 2}, "vocabulary only");
     kvasir_model_close(vocabulary);
+}
+
+/* ---- reports --- */
+
+static double real_at(json_t *row, const char *key)
+{
+    json_t *value = json_object_get(row, key);
+    if (!json_is_number(value)) fail_msg("%s is no number", key);
+    return json_number_value(value);
+}
+
+static json_int_t number_at(json_t *object, const char *key, const char *format)
+{
+    json_t *value = json_object_get(object, key);
+    if (format) value = json_object_get(value, format);
+    assert_true(json_is_integer(value));
+    return json_integer_value(value);
 }
 
 /* ---- kl ------------------------------------------------------------------------------------------------------------ */
@@ -100,14 +118,13 @@ struct kl {
     size_t tokens;
 };
 
-static struct kl kl_of(const uint32_t *ids, size_t count, uint32_t context, const char *dtype)
+static struct kl kl_of_text(const struct eval_text *text)
 {
     struct buffer out;
     struct error error = {0};
     struct kl kl;
-    const struct eval_text text = {.ids = ids, .count = count, .context = context, .kv_cache_dtype = dtype};
     buffer_init(&out, 0);
-    if (eval_kl(model, &text, EVAL_JSON, &out, &error) != ST_OK) fail_msg("%s", error.text);
+    if (eval_kl(model, text, EVAL_JSON, &out, &error) != ST_OK) fail_msg("%s", error.text);
     json_t *report = json_loads(out.data, 0, NULL);
     kl.mean = json_real_value(json_object_get(report, "mean_kl"));
     kl.p99 = json_real_value(json_object_get(report, "p99_kl"));
@@ -116,6 +133,12 @@ static struct kl kl_of(const uint32_t *ids, size_t count, uint32_t context, cons
     json_decref(report);
     buffer_release(&out);
     return kl;
+}
+
+static struct kl kl_of(const uint32_t *ids, size_t count, uint32_t context, const char *dtype)
+{
+    return kl_of_text(
+        &(struct eval_text){.ids = ids, .count = count, .cache = {.context = context, .kv_cache_dtype = dtype}});
 }
 
 static void test_kl(void **state)
@@ -140,12 +163,118 @@ static void test_kl_without_cache(void **state)
 {
     (void)state;
     const uint32_t ids[] = {1, 2, 3};
-    const struct eval_text text = {.ids = ids, .count = ARRAY_COUNT(ids), .no_kv_cache = true};
+    const struct eval_text text = {.ids = ids, .count = ARRAY_COUNT(ids), .cache.no_kv_cache = true};
     struct buffer out;
     struct error error = {0};
     buffer_init(&out, 0);
     assert_int_equal(eval_kl(model, &text, EVAL_JSON, &out, &error), ST_INVALID);
     buffer_release(&out);
+}
+
+/* ---- heads ----------------------------------------------------------------------------------------------------------- */
+
+/* The report; the policy is taken by the caller. */
+static json_t *heads_of(struct eval_heads_options options, char **policy)
+{
+    struct buffer out, written;
+    struct error error = {0};
+    buffer_init(&out, 0);
+    buffer_init(&written, 0);
+    if (eval_heads(model, &options, EVAL_JSON, &out, &written, &error) != ST_OK) fail_msg("%s", error.text);
+    json_t *report = json_loads(out.data, 0, NULL);
+    assert_non_null(report);
+    *policy = buffer_take(&written);
+    buffer_release(&out);
+    return report;
+}
+
+/* gemma3's one full layer is 5, of 2 KV heads. What is told of a policy is what eval kl finds of it. */
+static void test_heads(void **state)
+{
+    (void)state;
+    uint32_t ids[90];
+    for (uint32_t i = 0; i < ARRAY_COUNT(ids); i++) ids[i] = 3 + i * i % 500;
+    struct eval_heads_options options = {
+        .text = {.ids = ids, .count = ARRAY_COUNT(ids), .cache.kv_cache_dtype = "f32"}, .sinks = 2, .window = 8};
+    const double keeps[] = {0, 0.5, 1};
+    for (size_t i = 0; i < ARRAY_COUNT(keeps); i++) {
+        char *policy;
+        options.keep = keeps[i];
+        json_t *report = heads_of(options, &policy), *heads = json_object_get(report, "heads");
+        assert_int_equal(json_array_size(heads), 2);
+        assert_int_equal(number_at(report, "kept", NULL), i);
+        for (size_t h = 0; h < 2; h++) {
+            assert_int_equal(number_at(json_array_get(heads, h), "layer", NULL), 5);
+            assert_true(json_is_true(json_object_get(json_array_get(heads, h), "full")) == (h < i));
+            assert_true(real_at(json_array_get(heads, h), "mean_kl") > 0);
+        }
+        assert_true(real_at(json_array_get(heads, 0), "mean_kl") >= real_at(json_array_get(heads, 1), "mean_kl"));
+        struct eval_text text = options.text;
+        text.cache.kv_policy = policy;
+        struct kl kl = kl_of_text(&text);
+        assert_true(kl.mean == real_at(report, "mean_kl") && kl.p99 == real_at(report, "p99_kl"));
+        assert_int_equal(number_at(report, "tokens", NULL), ARRAY_COUNT(ids) - 1);
+        /* One head limited is what that head was measured to cost. */
+        if (i == 1) assert_true(kl.mean == real_at(json_array_get(heads, 1), "mean_kl"));
+        json_int_t bytes = number_at(report, "bytes", NULL), less = number_at(report, "bytes_with_policy", NULL);
+        assert_true(i == 2 ? less == bytes && kl.mean == 0 : less < bytes && kl.mean > 0);
+        json_decref(report);
+        mem_free(policy);
+    }
+}
+
+static void test_heads_by_loss(void **state)
+{
+    (void)state;
+    uint32_t ids[60];
+    char *policy;
+    for (uint32_t i = 0; i < ARRAY_COUNT(ids); i++) ids[i] = 3 + i * i % 500;
+    struct eval_heads_options options = {
+        .text = {.ids = ids, .count = ARRAY_COUNT(ids)}, .sinks = 2, .window = 8, .loss = 100};
+    json_t *report = heads_of(options, &policy);
+    assert_int_equal(number_at(report, "kept", NULL), 0);
+    options.loss = real_at(json_array_get(json_object_get(report, "heads"), 1), "mean_kl"); /* the better head may go */
+    mem_free(policy);
+    bool one = options.loss < real_at(report, "mean_kl");
+    json_decref(report);
+    report = heads_of(options, &policy);
+    assert_int_equal(number_at(report, "kept", NULL), one);
+    assert_true(real_at(report, "mean_kl") <= options.loss);
+    mem_free(policy);
+    json_decref(report);
+    options.loss = 1e-15;
+    report = heads_of(options, &policy);
+    assert_int_equal(number_at(report, "kept", NULL), 2);
+    assert_true(real_at(report, "mean_kl") == 0);
+    mem_free(policy);
+    json_decref(report);
+}
+
+static void refuse_heads(struct eval_heads_options options, const char *why)
+{
+    const uint32_t ids[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
+    struct buffer out, policy;
+    struct error error = {0};
+    buffer_init(&out, 0);
+    buffer_init(&policy, 0);
+    options.text.ids = ids;
+    options.text.count = ARRAY_COUNT(ids);
+    assert_int_not_equal(eval_heads(model, &options, EVAL_JSON, &out, &policy, &error), ST_OK);
+    if (!strstr(error.text, why)) fail_msg("'%s' does not say '%s'", error.text, why);
+    assert_int_equal(out.length + policy.length, 0);
+    buffer_release(&out);
+    buffer_release(&policy);
+}
+
+static void test_heads_refused(void **state)
+{
+    (void)state;
+    refuse_heads((struct eval_heads_options){.sinks = 2, .window = 8}, "never reach past 2 sinks and a window of 8");
+    refuse_heads((struct eval_heads_options){.sinks = 2, .window = 6, .text.cache.context = 8}, "8 tokens at a time");
+    refuse_heads((struct eval_heads_options){.sinks = 0, .window = 4}, "0 sinks");
+    refuse_heads((struct eval_heads_options){.sinks = 1, .window = 0}, "a window of 0");
+    refuse_heads((struct eval_heads_options){.sinks = 1, .window = 2, .keep = 1.5}, "keep must be");
+    refuse_heads((struct eval_heads_options){.sinks = 1, .window = 2, .text.cache.no_kv_cache = true}, "without one");
 }
 
 /* ---- bench --------------------------------------------------------------------------------------------------------- */
@@ -166,7 +295,7 @@ static void test_bench(void **state)
     for (int no_kv_cache = 0; no_kv_cache < 2; no_kv_cache++) {
         struct buffer out;
         struct eval_bench_options options = all;
-        options.no_kv_cache = no_kv_cache != 0;
+        options.cache.no_kv_cache = no_kv_cache != 0;
         buffer_init(&out, 0);
         assert_int_equal(eval_bench(model, &options, EVAL_JSON, &out, NULL), ST_OK);
         json_t *list = json_loads(out.data, 0, NULL);
@@ -208,13 +337,6 @@ static void test_bench_tables(void **state)
     assert_int_equal(eval_bench(model, &none, EVAL_JSON, &out, &error), ST_OK);
     assert_string_equal(out.data, "[]\n");
     buffer_release(&out);
-}
-
-static double real_at(json_t *row, const char *key)
-{
-    json_t *value = json_object_get(row, key);
-    if (!json_is_number(value)) fail_msg("%s is no number", key);
-    return json_number_value(value);
 }
 
 /* What is measured is not known here, but how the figures hang together is. */
@@ -283,7 +405,7 @@ static void test_bench_roofline_tables(void **state)
     for (const char *at = out.data; *at; at++) commas[at >= row] += *at == ',';
     assert_int_equal(commas[0], 13);
     assert_int_equal(commas[1], 13);
-    options.no_kv_cache = true;
+    options.cache.no_kv_cache = true;
     assert_int_equal(eval_bench(ref, &options, EVAL_CSV, &out, &error), ST_INVALID);
     assert_non_null(strstr(error.text, "roofline"));
     buffer_release(&out);
@@ -292,37 +414,32 @@ static void test_bench_roofline_tables(void **state)
 
 /* ---- inspect ------------------------------------------------------------------------------------------------------- */
 
-static json_t *inspect(const char *path)
+static json_t *inspect(const char *path, const char *policy)
 {
     struct buffer out;
     struct error error = {0};
     buffer_init(&out, 0);
-    if (eval_inspect(path, EVAL_JSON, &out, &error) != ST_OK) fail_msg("%s", error.text);
+    if (eval_inspect(path, policy, EVAL_JSON, &out, &error) != ST_OK) fail_msg("%s", error.text);
     json_t *report = json_loads(out.data, 0, NULL);
     assert_non_null(report);
     buffer_release(&out);
     return report;
 }
 
-static json_int_t number_at(json_t *object, const char *key, const char *format)
-{
-    json_t *value = json_object_get(object, key);
-    if (format) value = json_object_get(value, format);
-    assert_true(json_is_integer(value));
-    return json_integer_value(value);
-}
-
 /* gemma3: 7 layers of 2 KV heads; six slide over 16 tokens, one is full. */
 static void test_inspect(void **state)
 {
     (void)state;
-    json_t *report = inspect(tiny_path("gemma3")), *kv = json_object_get(report, "kv");
+    json_t *report = inspect(tiny_path("gemma3"), NULL), *kv = json_object_get(report, "kv");
+    /* Bytes of a head's K and V for one token; a row of a small format begins with an f16 scale. */
+    json_int_t dim = number_at(report, "head_dim", NULL);
     const struct {
         const char *name;
         json_int_t bytes;
-    } formats[] = {{"f32", 4}, {"f16", 2}};
+    } formats[] = {{"f32", 8 * dim},          {"f16", 4 * dim},      {"bf16", 4 * dim},
+                   {"fp8_e4m3", 2 * dim + 4}, {"int8", 2 * dim + 4}, {"k=int8,v=int4", dim + dim / 2 + 4}};
     json_int_t layers = number_at(report, "layers", NULL), heads = number_at(report, "kv_heads", NULL);
-    json_int_t width = number_at(report, "head_dim", NULL) + number_at(report, "value_dim", NULL), sliding = 0;
+    json_int_t sliding = 0;
     assert_string_equal(json_string_value(json_object_get(report, "architecture")), "gemma3");
     assert_true(json_is_true(json_object_get(report, "runs")));
     json_t *kinds = json_object_get(kv, "layer_kinds"), *table = json_object_get(kv, "table");
@@ -335,7 +452,7 @@ static void test_inspect(void **state)
     assert_true(sliding > 0 && sliding < layers);
     for (size_t f = 0; f < ARRAY_COUNT(formats); f++) {
         const char *name = formats[f].name;
-        json_int_t layer = heads * width * formats[f].bytes;
+        json_int_t layer = heads * formats[f].bytes;
         assert_int_equal(number_at(kv, "bytes_per_token", name), layers * layer);
         assert_int_equal(json_array_size(table), 8);
         for (size_t row = 0; row < 8; row++) {
@@ -360,10 +477,33 @@ static void test_inspect(void **state)
 
     struct buffer out;
     buffer_init(&out, 0);
-    assert_int_equal(eval_inspect(tiny_path("gemma3"), EVAL_TEXT, &out, NULL), ST_OK);
+    assert_int_equal(eval_inspect(tiny_path("gemma3"), NULL, EVAL_TEXT, &out, NULL), ST_OK);
     assert_non_null(strstr(out.data, "gemma3"));
     assert_non_null(strstr(out.data, "for the last 16 tokens"));
     assert_non_null(strstr(out.data, "128K"));
+    buffer_release(&out);
+}
+
+/* The one full layer keeps 4 tokens and a window of 40: the first block, and at most three of the window. */
+static void test_inspect_policy(void **state)
+{
+    (void)state;
+    const char *policy = "{\"default\": {\"kind\": \"sinks\", \"sinks\": 4, \"window\": 40}}";
+    json_t *report = inspect(tiny_path("gemma3"), policy), *kv = json_object_get(report, "kv");
+    json_int_t layers = number_at(report, "layers", NULL), layer = number_at(kv, "bytes_per_token", "f16") / layers;
+    for (size_t row = 0; row < 8; row++) {
+        json_t *line = json_array_get(json_object_get(kv, "table"), row);
+        assert_int_equal(number_at(line, "bytes_with_policy", "f16"), (layers - 1) * layer * 64 + layer * 4 * 32);
+        assert_int_equal(number_at(line, "bytes", "f16"), (layers - 1) * layer * 64 + layer * (1024 << row));
+    }
+    json_decref(report);
+    struct error error = {0};
+    struct buffer out;
+    buffer_init(&out, 0);
+    assert_int_equal(eval_inspect(tiny_path("gemma3"), policy, EVAL_TEXT, &out, NULL), ST_OK);
+    assert_non_null(strstr(out.data, "with the KV policy"));
+    assert_int_equal(eval_inspect(tiny_path("gemma3"), "{\"layers\": 1}", EVAL_TEXT, &out, &error), ST_INVALID);
+    assert_non_null(strstr(error.text, "KV policy: layers"));
     buffer_release(&out);
 }
 
@@ -389,7 +529,7 @@ static void test_inspect_unknown(void **state)
     struct error error = {0};
     scratch_init(&scratch);
     write_unknown(&scratch, 0); /* f32 */
-    json_t *report = inspect(scratch_path(&scratch, "model.gguf"));
+    json_t *report = inspect(scratch_path(&scratch, "model.gguf"), NULL);
     assert_true(json_is_false(json_object_get(report, "runs")));
     assert_non_null(strstr(json_string_value(json_object_get(report, "reason")), "unheard-of"));
     assert_true(json_is_null(json_object_get(report, "kv")));
@@ -397,16 +537,16 @@ static void test_inspect_unknown(void **state)
     assert_int_equal(number_at(report, "parameters", NULL), 512);
     json_decref(report);
     buffer_init(&out, 0);
-    assert_int_equal(eval_inspect(scratch_path(&scratch, "model.gguf"), EVAL_TEXT, &out, &error), ST_OK);
+    assert_int_equal(eval_inspect(scratch_path(&scratch, "model.gguf"), NULL, EVAL_TEXT, &out, &error), ST_OK);
     assert_non_null(strstr(out.data, "cannot run"));
     assert_null(strchr(out.data, '\x1b'));
     out.length = 0;
     write_unknown(&scratch, 39); /* a tensor format that is not known: the metadata is shown */
-    report = inspect(scratch_path(&scratch, "model.gguf"));
+    report = inspect(scratch_path(&scratch, "model.gguf"), NULL);
     assert_true(json_is_false(json_object_get(report, "runs")));
     assert_non_null(strstr(json_string_value(json_object_get(report, "reason")), "token_embd.weight"));
     json_decref(report);
-    assert_int_not_equal(eval_inspect(scratch_path(&scratch, "absent.gguf"), EVAL_TEXT, &out, &error), ST_OK);
+    assert_int_not_equal(eval_inspect(scratch_path(&scratch, "absent.gguf"), NULL, EVAL_TEXT, &out, &error), ST_OK);
     assert_non_null(strstr(error.text, "absent.gguf"));
     assert_int_equal(out.length, 0);
     buffer_release(&out);
@@ -416,16 +556,13 @@ static void test_inspect_unknown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_nll_windows),
-        cmocka_unit_test(test_kl),
-        cmocka_unit_test(test_kl_without_cache),
-        cmocka_unit_test(test_nll_refused),
-        cmocka_unit_test(test_bench),
-        cmocka_unit_test(test_bench_tables),
-        cmocka_unit_test(test_bench_roofline),
-        cmocka_unit_test(test_bench_roofline_tables),
-        cmocka_unit_test(test_inspect),
-        cmocka_unit_test(test_inspect_unknown),
+        cmocka_unit_test(test_nll_windows),           cmocka_unit_test(test_kl),
+        cmocka_unit_test(test_kl_without_cache),      cmocka_unit_test(test_heads),
+        cmocka_unit_test(test_heads_by_loss),         cmocka_unit_test(test_heads_refused),
+        cmocka_unit_test(test_nll_refused),           cmocka_unit_test(test_bench),
+        cmocka_unit_test(test_bench_tables),          cmocka_unit_test(test_bench_roofline),
+        cmocka_unit_test(test_bench_roofline_tables), cmocka_unit_test(test_inspect),
+        cmocka_unit_test(test_inspect_policy),        cmocka_unit_test(test_inspect_unknown),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

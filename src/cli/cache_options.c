@@ -1,0 +1,54 @@
+/* cache_options.c - what the command line says of the KV cache, as the engine and the evaluations take it. */
+#include "cli/cli.h"
+#include <string.h>
+
+#define POLICY_BYTES_MAX (4u << 20)
+
+/* What -ctk, -ctv and --kv-cache-dtype name together. */
+static enum status dtype_text(const struct options *options, char **out, struct error *error)
+{
+    const char *k = options->cache_type_k, *v = options->cache_type_v;
+    const char *both = options->kv_cache_dtype ? options->kv_cache_dtype : "auto"; /* inspect shows them all */
+    const char *other = strcmp(both, "auto") ? both : "f16";
+    struct buffer text;
+    buffer_init(&text, 0);
+    if ((k || v) && strchr(both, '='))
+        return error_set(error, ST_INVALID, "--kv-cache-dtype %s already names K and V: leave out -ctk and -ctv", both);
+    if (k || v)
+        buffer_printf(&text, "k=%s,v=%s", k ? k : other, v ? v : other);
+    else
+        buffer_text(&text, both);
+    *out = buffer_take(&text);
+    return *out ? ST_OK : error_set(error, ST_NOMEM, "not enough memory for the command line");
+}
+
+enum status cache_options_read(const struct options *options, struct cache_options *out, struct error *error)
+{
+    *out = (struct cache_options){0};
+    struct buffer policy;
+    enum status status = dtype_text(options, &out->dtype, error);
+    if (status == ST_OK && options->kv_policy) {
+        status = file_read(options->kv_policy, POLICY_BYTES_MAX, &policy, error);
+        if (status == ST_OK) out->policy = buffer_take(&policy);
+    }
+    if (status != ST_OK) {
+        cache_options_release(out);
+        return status;
+    }
+    out->engine = (struct kvasir_engine_options){.context = (uint32_t)options->context,
+                                                 .kv_cache_bytes = options->kv_cache_bytes,
+                                                 .swap_bytes = options->swap_bytes,
+                                                 .block_size = (uint32_t)options->block_size,
+                                                 .kv_cache_dtype = out->dtype,
+                                                 .kv_policy = out->policy,
+                                                 .no_kv_cache = options->no_kv_cache,
+                                                 .max_batched_tokens = (uint32_t)options->max_batched_tokens};
+    return ST_OK;
+}
+
+void cache_options_release(struct cache_options *options)
+{
+    mem_free(options->dtype);
+    mem_free(options->policy);
+    *options = (struct cache_options){0};
+}
