@@ -112,6 +112,9 @@ struct kvasir_engine_options {
     /* Budget; 0 = half of free memory, or what one request of a stated `context` needs where that is more. It is address
      * space, which becomes memory as it is used; what finished requests leave stays cached within it. */
     uint64_t kv_cache_bytes;
+    /* Memory beside the budget, taken as it is used, where requests that have to give up their blocks wait with their K and V
+     * if copying is measured to be cheaper than computing again; 0 = none: they are computed again. Answers are the same. */
+    uint64_t swap_bytes;
     uint32_t block_size; /* tokens a block; 0 = default (32); a multiple of 16, 16…128 */
     /* Number format of K and V: NULL or "auto" (f16), "f32", "f16", "bf16", "fp8_e4m3", "fp8_e5m2", "int8", "int4", or
      * "k=int8,v=int4". */
@@ -230,8 +233,8 @@ struct kvasir_engine_stats {
     /* Since the engine was opened: prompt tokens looked up and found, blocks evicted for others, and copied because a
      * sequence went on from the middle of a shared one. */
     uint64_t kv_queried_tokens, kv_hit_tokens, kv_evicted_blocks, kv_copied_blocks;
-    /* Of the swap tier, beside the budget: bytes there now; sequences moved there and back. */
-    uint64_t kv_bytes_swapped, kv_swaps_out, kv_swaps_in;
+    /* Of the swap tier, beside the budget: bytes there now; sequences moved there and back; bytes copied both ways. */
+    uint64_t kv_bytes_swapped, kv_swaps_out, kv_swaps_in, kv_swap_copied_bytes;
     uint32_t running, waiting;
 };
 void kvasir_engine_stats(const struct kvasir_engine *engine, struct kvasir_engine_stats *out);

@@ -37,6 +37,7 @@ enum status cache_options_read(const struct options *options, struct cache_optio
     }
     out->engine = (struct kvasir_engine_options){.context = (uint32_t)options->context,
                                                  .kv_cache_bytes = options->kv_cache_bytes,
+                                                 .swap_bytes = options->swap_bytes,
                                                  .block_size = (uint32_t)options->block_size,
                                                  .kv_cache_dtype = out->dtype,
                                                  .kv_policy = out->policy,

@@ -54,6 +54,7 @@ void kv_report_json(const struct kvasir_engine_stats *now, const struct kvasir_e
         {"bytes_swapped", now->kv_bytes_swapped},
         {"swaps_out", now->kv_swaps_out},
         {"swaps_in", now->kv_swaps_in},
+        {"swap_copied_bytes", now->kv_swap_copied_bytes},
     };
     for (size_t i = 0; i < ARRAY_COUNT(rows); i++)
         buffer_printf(out, ",\"%s\":%llu", rows[i].name, (unsigned long long)rows[i].value);

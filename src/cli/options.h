@@ -123,7 +123,7 @@ struct options {
     struct bias_list bias;
 
     int64_t context, block_size, max_batched_tokens;
-    uint64_t kv_cache_bytes;
+    uint64_t kv_cache_bytes, swap_bytes;
     const char *kv_cache_dtype, *cache_type_k, *cache_type_v;
     const char *kv_policy, *kv_events, *kv_save, *kv_load;
     bool no_kv_cache, kv_stats;

@@ -171,6 +171,7 @@ void kvasir_engine_stats(const struct kvasir_engine *engine, struct kvasir_engin
                                         .kv_bytes_swapped = kv.bytes_swapped,
                                         .kv_swaps_out = kv.swaps_out,
                                         .kv_swaps_in = kv.swaps_in,
+                                        .kv_swap_copied_bytes = kv.swap_copied_bytes,
                                         .running = engine->running,
                                         .waiting = engine->count - engine->running};
 }

@@ -62,7 +62,7 @@ struct request {
     struct detokenizer detokenizer;
     struct stopper stopper;
 
-    struct kv_seq *seq; /* while running */
+    struct kv_seq *seq; /* while running; while waiting, if it was swapped out */
     uint32_t planned;   /* tokens of this step */
 
     struct kvasir_token token; /* new in this step, with top[logprobs] */
@@ -102,8 +102,9 @@ struct kvasir_engine {
     struct model_run *run;
     struct sampler sampler;
 
-    /* By ascending id: the first `running` ones hold a sequence, the rest wait. So the youngest running one is the last
-     * of the first part, and one that gave up its blocks is the first of the second. */
+    /* By ascending id: the first `running` ones hold a sequence, which may be on its way in from the swap tier; the rest
+     * wait, some with a sequence that is swapped out. So the youngest running one is the last of the first part, and one
+     * that gave up its blocks is the first of the second. */
     struct request **requests;
     uint32_t count, running, capacity;
     uint64_t next_id;
@@ -113,8 +114,9 @@ struct kvasir_engine {
     struct kv_seq **seqs;        /* [max_sequences] */
     struct model_entry *entries; /* [max_sequences] */
     uint32_t batch_count;
-    struct kvasir_event *events; /* [event_capacity] */
-    struct request **ended;      /* [event_capacity] with an event borrowed from them: closed by the next step */
+    double prefill_tokens, prefill_s; /* of late, in passes that are mostly prompts: their ratio is the rate */
+    struct kvasir_event *events;      /* [event_capacity] */
+    struct request **ended;           /* [event_capacity] with an event borrowed from them: closed by the next step */
     uint32_t event_count, ended_count, event_capacity;
 
     struct finished {

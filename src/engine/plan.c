@@ -137,6 +137,10 @@ static enum status decide(const struct model *model, const struct kvasir_engine_
                          "left for the rest): state a smaller one",
                          (unsigned long long)budget, (unsigned long long)spare, (unsigned long long)available,
                          MARGIN_BYTES);
+    if (options->swap_bytes > spare)
+        return error_set(error, ST_LIMIT,
+                         "a swap space of %llu bytes is more than the %llu bytes of free memory: state a smaller one",
+                         (unsigned long long)options->swap_bytes, (unsigned long long)spare);
     bool failed = false;
     uint64_t within = budget ? budget : options->context ? spare : spare / 2;
     const char *of = budget ? "the stated budget" : options->context ? "free memory" : "half of free memory";
@@ -170,6 +174,7 @@ enum status engine_plan_init(const struct model *model, const struct kvasir_engi
                .block_tokens = options->block_size ? options->block_size : DEFAULT_BLOCK_TOKENS,
                .kernel = model_kernel(model),
                .protected_percent = KV_PROTECTED_PERCENT,
+               .swap_bytes_max = options->no_kv_cache ? 0 : options->swap_bytes,
                .share_prefixes = !options->no_kv_cache,
                .one_layer_at_a_time = options->no_kv_cache},
         .max_batched_tokens = options->max_batched_tokens ? options->max_batched_tokens : DEFAULT_BATCHED_TOKENS,

@@ -14,7 +14,7 @@ static struct kvasir_engine *open_engine(struct kvasir_engine_options options)
 {
     struct kvasir_engine *engine;
     struct kvasir_error error = {0};
-    options.context = 512;
+    if (!options.context) options.context = 512;
     if (kvasir_engine_open(model, &options, &engine, &error) != KVASIR_OK) fail_msg("%s", error.text);
     return engine;
 }
@@ -105,6 +105,36 @@ static void test_same_tokens(void **state)
         kvasir_engine_close(engine);
     }
     for (uint32_t i = 0; i < PROMPT_COUNT; i++) kvasir_free(ids[i]);
+}
+
+/* In a budget for one, requests are swapped out and in, a greedy and a seeded one among them, and say the same. */
+static void test_swapped_is_resident(void **state)
+{
+    (void)state;
+    struct kvasir_engine_options options = {.context = 64, .block_size = 16, .swap_bytes = 256u << 20};
+    struct kvasir_request requests[PROMPT_COUNT];
+    uint32_t *ids[PROMPT_COUNT];
+    struct answer alone[PROMPT_COUNT], answers[PROMPT_COUNT];
+    struct kvasir_engine_stats stats;
+    make_requests(requests, ids);
+    struct kvasir_engine *engine = open_engine(options);
+    for (uint32_t r = 0; r < PROMPT_COUNT; r++) {
+        requests[r].max_tokens = ANSWER;
+        run(engine, &requests[r], 1, &alone[r]);
+    }
+    kvasir_engine_stats(engine, &stats);
+    kvasir_engine_close(engine);
+    options.kv_cache_bytes = stats.kv_bytes_per_request;
+    engine = open_engine(options);
+    run(engine, requests, PROMPT_COUNT, answers);
+    kvasir_engine_stats(engine, &stats);
+    assert_true(stats.kv_swaps_out > 0 && stats.kv_swap_copied_bytes > 0);
+    for (uint32_t r = 0; r < PROMPT_COUNT; r++) {
+        assert_memory_equal(alone[r].tokens, answers[r].tokens, sizeof alone[r].tokens);
+        assert_memory_equal(alone[r].logprobs, answers[r].logprobs, sizeof alone[r].logprobs);
+        kvasir_free(ids[r]);
+    }
+    kvasir_engine_close(engine);
 }
 
 /* Stop texts cut out of the answer itself, so that they begin and end inside tokens. */
@@ -322,11 +352,9 @@ int main(void)
 {
     static char *const names[] = {"smollm2", "qwen2", "gemma3"};
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_tokens),
-        cmocka_unit_test(test_stop_texts),
-        cmocka_unit_test(test_turns),
-        cmocka_unit_test(test_forked_is_separate),
-        cmocka_unit_test(test_user_text_stays_text),
+        cmocka_unit_test(test_same_tokens),        cmocka_unit_test(test_swapped_is_resident),
+        cmocka_unit_test(test_stop_texts),         cmocka_unit_test(test_turns),
+        cmocka_unit_test(test_forked_is_separate), cmocka_unit_test(test_user_text_stays_text),
         cmocka_unit_test(test_refused_chats),
     };
     int failed = 0, fetched = 0;

@@ -55,8 +55,9 @@ static int generate(struct kvasir_model *model, const uint32_t *ids, size_t coun
     struct kvasir_model_info info;
     uint64_t request_ids[REQUESTS];
     kvasir_model_info(model, &info);
-    int status = kvasir_engine_open(model, &(struct kvasir_engine_options){.context = 128, .max_batched_tokens = 24},
-                                    &engine, &journey->error);
+    int status = kvasir_engine_open(
+        model, &(struct kvasir_engine_options){.context = 128, .max_batched_tokens = 24, .swap_bytes = 1 << 20},
+        &engine, &journey->error);
     for (uint32_t r = 0; r < REQUESTS && status == KVASIR_OK; r++) {
         const struct kvasir_request request = {.prompt = ids,
                                                .prompt_count = count - r,
