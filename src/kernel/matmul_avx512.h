@@ -126,6 +126,11 @@ MICRO_INLINE void add_minima(__m512 *chains, const struct micro_kind kind, const
     }
 }
 
+/* clang finds the loops over the 8 groups of a Q6_K block and their halves too long to unroll; it is right without, only slower. */
+#ifdef __clang__
+#pragma clang diagnostic ignored "-Wpass-failed"
+#endif
+
 /* 32 columns: the chains go on. */
 MICRO_INLINE void micro_group(__m512 *chains, const struct micro_kind kind, const struct matmul_panel *panel,
                               uint32_t g, struct micro_tokens *tokens)
@@ -235,11 +240,6 @@ static void micro_half_minimum(const struct matmul_call *call)
 
 /* ---- one or two tokens ----------------------------------------------------------------------------------------------
  */
-
-/* clang finds the loop over the 8 groups of a Q6_K block too long to unroll; it is right without, only slower. */
-#ifdef __clang__
-#pragma clang diagnostic ignored "-Wpass-failed"
-#endif
 
 /* `format`, `kind` and `count` are constants, and so are all indices into the panel of one block: its quants exist in
  * registers only. */

@@ -157,6 +157,7 @@ void kv_stats(const struct kv_cache *cache, struct kv_stats *out)
         out->bytes_per_token += kv_layer_bytes_per_token(&cache->layers[i]);
     for (const struct kv_seq *seq = cache->first_seq; seq; seq = seq->next_seq) {
         out->sequences++;
+        out->bytes_metadata += cache->open_bytes;
         for (uint32_t g = 0; g < cache->group_count; g++) out->bytes_wasted += wasted_bytes(seq, g);
     }
     for (const struct kv_pin *pin = cache->first_pin; pin; pin = pin->next) {

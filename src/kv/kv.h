@@ -199,7 +199,7 @@ struct kv_stats {
      * protected: used by a second sequence. */
     uint64_t bytes_max, bytes_mapped, bytes_used, bytes_cached, bytes_protected, bytes_pinned;
     uint64_t bytes_wasted;   /* of bytes_used: rows that no token's next step can read; a shared block's are divided */
-    uint64_t bytes_metadata; /* of the prefix index, beside the budget */
+    uint64_t bytes_metadata; /* of the prefix index and of sequences' open K rows, beside the budget */
     uint64_t blocks_used, blocks_cached;
     uint64_t bytes_per_token; /* all layers, for a token that every layer still holds */
     uint64_t prefix_queried_tokens, prefix_hit_tokens, evicted_blocks, copied_blocks;

@@ -4,6 +4,7 @@
  *   tokens   | token ids, 4 bytes each                                            | checksum
  *   blocks   | one record for each block that the kinds of layers keep at this    | checksum
  *            | position: by table index, then group; as the kernels lay them out  |
+ *   open     | where K closes in groups: the exact rows of the one that is open   | checksum
  *
  * Numbers are little-endian, as on every machine that runs this. A checksum is XXH3, 64 bits, whose seed says which record
  * of which file it ends: so records that were lost, moved or mixed are found. The fingerprint stands for everything else
@@ -71,6 +72,7 @@ static struct header header_for(const struct kv_cache *cache, uint32_t count)
         uint64_t blocks = blocks_for(cache, count) - (hole.begin < hole.end ? hole.end - hole.begin : 0);
         header.file_bytes += blocks * (cache->groups[g].block_bytes + sizeof(uint64_t));
     }
+    if (cache->open_bytes) header.file_bytes += cache->open_bytes + sizeof(uint64_t);
     header.checksum = XXH3_64bits(&header, offsetof(struct header, checksum));
     return header;
 }
@@ -98,6 +100,11 @@ static void blank_rows(const struct kv_cache *cache, uint32_t g, uint32_t first,
             cache->kernel->kv_write(layer->k_format, layer->v_format, block + place->k_offset, block + place->v_offset,
                                     first, cache->block_tokens - first, zeros, 0, layer->head_dim, zeros, 0,
                                     layer->value_dim);
+            if (!kernel_k_closes(layer->k_format)) continue;
+            uint64_t group_bytes = kernel_k_group_bytes(layer->k_format, layer->head_dim);
+            uint64_t closed = first / KERNEL_CLOSED_TOKENS * (KERNEL_CLOSED_TOKENS / KERNEL_GROUP_TOKENS) * group_bytes;
+            memset(block + place->k_offset + closed, 0,
+                   cache->block_tokens / KERNEL_GROUP_TOKENS * group_bytes - closed);
         }
     }
 }
@@ -149,6 +156,8 @@ static enum status put_blocks(const struct kv_seq *seq, struct file_writer *writ
             }
             status = put_record(writer, block, group->block_bytes, ++seed, &checksum, error);
         }
+    if (status == ST_OK && cache->open_bytes)
+        status = put_record(writer, seq->open_rows, cache->open_bytes, ++seed, &checksum, error);
     return status;
 }
 
@@ -253,6 +262,8 @@ static enum status get_blocks(struct kv_seq *seq, struct file_reader *reader, ui
                 status = get_record(reader, block_address(group, seq->tables[g].blocks[b]), group->block_bytes, ++seed,
                                     &checksum, "rows", error);
         }
+    if (status == ST_OK && cache->open_bytes)
+        status = get_record(reader, seq->open_rows, cache->open_bytes, ++seed, &checksum, "open rows", error);
     return status;
 }
 

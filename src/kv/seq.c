@@ -46,6 +46,7 @@ enum status seq_new(struct kv_cache *cache, struct kv_seq **out)
     seq->tables = mem_zero(cache->group_count, sizeof *seq->tables);
     seq->tail = mem_zero(cache->block_tokens, sizeof *seq->tail);
     seq->open_rows = cache->open_bytes ? mem_aligned(64, cache->open_bytes) : NULL;
+    if (seq->open_rows) memset(seq->open_rows, 0, cache->open_bytes); /* a file will have all of it */
     seq->next_seq = cache->first_seq;
     if (cache->first_seq) cache->first_seq->previous_seq = seq;
     cache->first_seq = seq;

@@ -192,7 +192,8 @@ static void check_answer(const struct answer *wanted, const struct answer *got)
 static void test_turns(void **state)
 {
     (void)state;
-    const struct kvasir_engine_options ways[] = {{0}, {.block_size = 16}, {.kv_cache_dtype = "int8"}};
+    const struct kvasir_engine_options ways[] = {
+        {0}, {.block_size = 16}, {.kv_cache_dtype = "int8"}, {.kv_cache_dtype = "int4"}};
     uint32_t *ids, prompt[512];
     size_t count;
     assert_int_equal(kvasir_tokenize(model, PROMPTS[1], strlen(PROMPTS[1]), KVASIR_ADD_SPECIAL, &ids, &count, NULL),
@@ -216,8 +217,10 @@ static void test_turns(void **state)
             run(warm, &request, 1, &answer);
             check_answer(&cold, &answer);
             assert_int_equal(kvasir_engine_timings(warm, turn + 1, &timings), KVASIR_OK);
-            /* the last turn's prompt and answer but its last token, which had not been run; then two of a question */
-            assert_int_equal(timings.cached_tokens, turn ? length - 3 : 0);
+            /* the last turn's prompt and answer but its last token, which had not been run; then two of a question. Keys in
+             * int4 are shared by closed groups of 32. */
+            bool closes = ways[way].kv_cache_dtype && strcmp(ways[way].kv_cache_dtype, "int4") == 0;
+            assert_int_equal(timings.cached_tokens, !turn ? 0 : closes ? (length - 3) / 32 * 32 : length - 3);
             for (uint32_t i = 0; i < answer.count; i++) prompt[length++] = answer.tokens[i];
             prompt[length++] = 100 + turn;
             prompt[length++] = 200 + turn;

@@ -13,10 +13,9 @@ struct setting {
 };
 
 /* The first ones at all lengths. */
-static const enum number_format formats[][2] = {{NF_F32, NF_F32},           {NF_F16, NF_F16},   {NF_INT8, NF_INT8},
-                                                {NF_INT4, NF_INT4},         {NF_INT8, NF_INT4}, {NF_BF16, NF_FP8_E5M2},
+static const enum number_format formats[][2] = {{NF_F16, NF_F16},           {NF_INT4, NF_INT4}, {NF_INT8, NF_INT8},
+                                                {NF_F32, NF_F32},           {NF_INT8, NF_INT4}, {NF_BF16, NF_FP8_E5M2},
                                                 {NF_FP8_E4M3, NF_FP8_E4M3}, {NF_INT4, NF_F32}};
-#define FORMATS_ALWAYS 4
 
 struct bench {
     struct format *format;
@@ -141,7 +140,7 @@ static void compare_model(const char *name, const char *path, const char *isa, u
     uint32_t *ids = calloc(count, sizeof *ids);
     float *expected = calloc(vocabulary, sizeof *expected), *got = calloc(vocabulary, sizeof *got);
     make_tokens(ids, count, 7);
-    for (size_t f = 0; f < (count > 500 ? FORMATS_ALWAYS : ARRAY_COUNT(formats)); f++) {
+    for (size_t f = 0; f < (count > 500 ? test_count(2, 4) : ARRAY_COUNT(formats)); f++) {
         const enum number_format k = formats[f][0], v = formats[f][1];
         const uint32_t small = kernel_k_closes(k) ? 32 : 16;
         const struct setting base = {.threads = 1, .chunk = count, .block_tokens = 32, .k = k, .v = v};
