@@ -20,10 +20,17 @@
 
 #define TABLE_LANES (KERNEL_SEGMENT_TOKENS / KERNEL_GROUP_TOKENS)
 
-/* Rows that want turning. K in int4 has scales a channel, for which turning is wrong. */
+/* Rows that want turning. K in int4 has scales a channel, for which turning is wrong; the floats' errors follow the size of each
+ * element, so that turning gains nothing. */
 static bool turned(enum number_format format, bool keys)
 {
     return format == NF_INT8 || (format == NF_INT4 && !keys);
+}
+
+/* Keys that are stored less their bias. */
+static bool unbiased(enum number_format format)
+{
+    return format == NF_INT8 || format == NF_FP8_E4M3 || format == NF_FP8_E5M2;
 }
 
 /* ---- offsets ----------------------------------------------------------------------------------------------------- */
@@ -65,7 +72,7 @@ void rows_treatment(const struct model_run *run, const struct kv_seq *seq, struc
     *out = (struct row_treatment){.turn_k = turned(k, true),
                                   .turn_v = turned(v, false),
                                   .closes = kernel_k_closes(k),
-                                  .offset = turned(k, true) && run->model->layers[run->layer].k.bias != NULL};
+                                  .offset = unbiased(k) && run->model->layers[run->layer].k.bias != NULL};
 }
 
 /* The table of one kind of layers, up to the group of position `last`. */
