@@ -116,7 +116,7 @@ struct kvasir_engine_options {
      * if copying is measured to be cheaper than computing again; 0 = none: they are computed again. Answers are the same. */
     uint64_t swap_bytes;
     uint32_t block_size; /* tokens a block; 0 = default (32); a multiple of 16, 16…128 */
-    /* Number format of K and V: NULL or "auto" (f16), "f32", "f16", "bf16", "fp8_e4m3", "fp8_e5m2", "int8", "int4", or
+    /* Number format of K and V: NULL or "auto" (int8; f16 where heads are no multiple of 32 wide), "f32", "f16", "bf16", "fp8_e4m3", "fp8_e5m2", "int8", "int4", or
      * "k=int8,v=int4". */
     const char *kv_cache_dtype;
     /* Selective caching: which tokens each layer and KV head keeps, as JSON (docs/kv-policy.md); NULL = as the model says. What

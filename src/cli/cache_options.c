@@ -9,13 +9,12 @@ static enum status dtype_text(const struct options *options, char **out, struct 
 {
     const char *k = options->cache_type_k, *v = options->cache_type_v;
     const char *both = options->kv_cache_dtype ? options->kv_cache_dtype : "auto"; /* inspect shows them all */
-    const char *other = strcmp(both, "auto") ? both : "f16";
     struct buffer text;
     buffer_init(&text, 0);
     if ((k || v) && strchr(both, '='))
         return error_set(error, ST_INVALID, "--kv-cache-dtype %s already names K and V: leave out -ctk and -ctv", both);
     if (k || v)
-        buffer_printf(&text, "k=%s,v=%s", k ? k : other, v ? v : other);
+        buffer_printf(&text, "k=%s,v=%s", k ? k : both, v ? v : both);
     else
         buffer_text(&text, both);
     *out = buffer_take(&text);

@@ -229,7 +229,7 @@ const struct option_row OPTION_ROWS[] = {
      .help = "most tokens of prompt and answer; 0 = what the model was trained for, as far as memory allows"},
     {.commands = GENERATES, .name = "kv-cache-dtype", .kind = OPTION_TEXT, .argument = "TYPE", .group = "KV cache",
      .fallback = "auto", .environment = "KVASIR_KV_CACHE_DTYPE", .offset = AT(kv_cache_dtype),
-     .help = "number format of K and V: auto (f16), f32, f16, bf16, fp8_e4m3, fp8_e5m2, int8, int4, or k=int8,v=int4"},
+     .help = "number format of K and V: auto (int8; f16 where heads are no multiple of 32 wide), f32, f16, bf16, fp8_e4m3, fp8_e5m2, int8, int4, or k=int8,v=int4"},
     {.commands = GENERATES, .name = "cache-type-k", .kind = OPTION_TEXT, .argument = "TYPE", .group = "KV cache",
      .aliases = "-ctk", .unset = "as --kv-cache-dtype", .offset = AT(cache_type_k),
      .help = "number format of K alone"},

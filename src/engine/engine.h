@@ -15,9 +15,10 @@ uint32_t engine_threads(const struct kvasir_model *model);
 /* -log of the probability that the row's softmax gives `token`; sums in double. */
 double engine_token_nll(const float *logits, uint32_t vocabulary, uint32_t token);
 
-/* "auto" (f16), "f32", "f16", or "k=…,v=…". NULL is "auto". */
-MUST_CHECK enum status engine_kv_formats(const char *text, enum number_format *k, enum number_format *v,
-                                         struct error *error);
+/* "f32", "f16", …, "k=…,v=…"; what is not named, or is "auto": int8 where the model's heads are a multiple of 32 wide, else
+ * f16. NULL is "auto". */
+MUST_CHECK enum status engine_kv_formats(const char *text, const struct model_config *config, enum number_format *k,
+                                         enum number_format *v, struct error *error);
 
 /* Applies a KV policy (kvasir_engine_options.kv_policy) to the model's layers, which model_kv_layers() made. `heads`, [layers *
  * kv_heads], is the caller's: layers borrow from it. ST_INVALID: one line says what is wrong where. */

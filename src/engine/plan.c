@@ -26,13 +26,22 @@
 static const struct {
     const char *name;
     enum number_format format;
-} kv_formats[] = {{"auto", NF_F16},     {"f16", NF_F16},           {"f32", NF_F32},           {"bf16", NF_BF16},
-                  {"fp8", NF_FP8_E4M3}, {"fp8_e4m3", NF_FP8_E4M3}, {"fp8_e5m2", NF_FP8_E5M2}, {"int8", NF_INT8},
-                  {"q8_0", NF_INT8}, /* llama.cpp's names of 8 and 4 bits */
+} kv_formats[] = {{"f16", NF_F16},      {"f32", NF_F32},           {"bf16", NF_BF16},
+                  {"fp8", NF_FP8_E4M3}, {"fp8_e4m3", NF_FP8_E4M3}, {"fp8_e5m2", NF_FP8_E5M2},
+                  {"int8", NF_INT8},    {"q8_0", NF_INT8}, /* llama.cpp's names of 8 and 4 bits */
                   {"int4", NF_INT4},    {"q4_0", NF_INT4}};
 
+/* What "auto" is for rows of `dim`: int8, whose error is below that of int8 activations (docs/figures.md), where a row can be
+ * turned whole or in large parts, which int8 needs; else f16. */
+static enum number_format automatic(uint32_t dim)
+{
+    return dim % 32 == 0 ? NF_INT8 : NF_F16;
+}
+
+/* *out stays as it is for "auto". */
 static bool format_named(const char *name, size_t bytes, enum number_format *out)
 {
+    if (bytes == 4 && memcmp(name, "auto", 4) == 0) return true;
     for (size_t i = 0; i < ARRAY_COUNT(kv_formats); i++) {
         if (strlen(kv_formats[i].name) != bytes || memcmp(kv_formats[i].name, name, bytes) != 0) continue;
         *out = kv_formats[i].format;
@@ -41,15 +50,14 @@ static bool format_named(const char *name, size_t bytes, enum number_format *out
     return false;
 }
 
-enum status engine_kv_formats(const char *text, enum number_format *k, enum number_format *v, struct error *error)
+enum status engine_kv_formats(const char *text, const struct model_config *config, enum number_format *k,
+                              enum number_format *v, struct error *error)
 {
     if (!text) text = "auto";
-    *k = *v = NF_F16;
+    *k = automatic(config->head_dim);
+    *v = automatic(config->value_dim);
     bool ok = true;
-    if (!strchr(text, '=')) {
-        ok = format_named(text, strlen(text), k);
-        *v = *k;
-    }
+    if (!strchr(text, '=')) ok = format_named(text, strlen(text), k) && format_named(text, strlen(text), v);
     for (const char *at = text; ok && strchr(text, '=') && *at;) {
         size_t bytes = strcspn(at, ",");
         ok = bytes > 2 && at[1] == '=' && (at[0] == 'k' || at[0] == 'v') &&
@@ -181,7 +189,7 @@ enum status engine_plan_init(const struct model *model, const struct kvasir_engi
         .max_sequences = options->max_sequences ? options->max_sequences : DEFAULT_SEQUENCES,
     };
     enum status status = check_ranges(options, error);
-    if (status == ST_OK) status = engine_kv_formats(options->kv_cache_dtype, &k, &v, error);
+    if (status == ST_OK) status = engine_kv_formats(options->kv_cache_dtype, c, &k, &v, error);
     if (status != ST_OK) return status;
     struct kv_layer *layers = mem_zero(c->layers, sizeof *layers);
     out->kv.layers = layers;

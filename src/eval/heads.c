@@ -154,7 +154,7 @@ static enum status measure_bytes(struct heads *heads, struct error *error)
     const struct kvasir_engine_options *cache = &heads->options->text.cache;
     const struct model_config *c = model_config(engine_model(heads->model));
     enum number_format k, v;
-    enum status status = engine_kv_formats(cache->kv_cache_dtype, &k, &v, error);
+    enum status status = engine_kv_formats(cache->kv_cache_dtype, c, &k, &v, error);
     if (status != ST_OK) return status;
     struct kv_layer *layers = mem_zero(c->layers, sizeof *layers);
     struct kv_reach *reaches = mem_zero((uint64_t)c->layers * c->kv_heads, sizeof *reaches);

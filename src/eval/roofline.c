@@ -137,7 +137,7 @@ enum status roofline_init(struct roofline *roofline, const struct kvasir_model *
         return error_set(error, ST_INVALID, "the model was opened for its vocabulary only: there is nothing to bound");
     const struct model_config *config = model_config(roofline->model);
     enum number_format k, v;
-    enum status status = engine_kv_formats(kv_cache_dtype, &k, &v, error);
+    enum status status = engine_kv_formats(kv_cache_dtype, config, &k, &v, error);
     if (status == ST_OK) status = pool_open(engine_threads(model), &roofline->pool, error);
     if (status != ST_OK) return status;
     roofline->layers = mem_zero(config->layers, sizeof *roofline->layers);

@@ -300,15 +300,20 @@ static void test_sizes(void **state)
                      ST_OK);
     assert_true(plan.kv.bytes_max == plan.request_bytes && plan.request_bytes > half);
     engine_plan_release(&plan);
+    const struct model_config wide = {.head_dim = 64, .value_dim = 96}, narrow = {.head_dim = 16, .value_dim = 80};
     enum number_format k, v;
-    assert_int_equal(engine_kv_formats(NULL, &k, &v, NULL), ST_OK);
+    assert_int_equal(engine_kv_formats(NULL, &wide, &k, &v, NULL), ST_OK);
+    assert_true(k == NF_INT8 && v == NF_INT8);
+    assert_int_equal(engine_kv_formats("auto", &narrow, &k, &v, NULL), ST_OK);
     assert_true(k == NF_F16 && v == NF_F16);
-    assert_int_equal(engine_kv_formats("f32", &k, &v, NULL), ST_OK);
+    assert_int_equal(engine_kv_formats("f32", &wide, &k, &v, NULL), ST_OK);
     assert_true(k == NF_F32 && v == NF_F32);
-    assert_int_equal(engine_kv_formats("k=f32,v=f16", &k, &v, NULL), ST_OK);
+    assert_int_equal(engine_kv_formats("k=f32,v=f16", &wide, &k, &v, NULL), ST_OK);
     assert_true(k == NF_F32 && v == NF_F16);
-    assert_int_equal(engine_kv_formats("v=f32", &k, &v, NULL), ST_OK);
+    assert_int_equal(engine_kv_formats("v=f32", &narrow, &k, &v, NULL), ST_OK);
     assert_true(k == NF_F16 && v == NF_F32);
+    assert_int_equal(engine_kv_formats("k=auto,v=int4", &wide, &k, &v, NULL), ST_OK);
+    assert_true(k == NF_INT8 && v == NF_INT4);
 }
 
 /* ---- selective caching ------------------------------------------------------------------------------------------------- */

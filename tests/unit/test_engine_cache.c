@@ -468,7 +468,7 @@ static void test_provenance(void **state)
 {
     (void)state;
     unsigned char own[KV_KEY_BYTES], other[KV_KEY_BYTES];
-    const char *dtypes[] = {"f32", "k=f32", "v=f32", "int8"};
+    const char *dtypes[] = {"f32", "k=f32", "v=f32", "f16"};
     const struct kvasir_model_options ways[] = {{.isa = "ref"}, {.rope_frequencies = "f32"}, {.threads = 1}};
     provenance(model, (struct kvasir_engine_options){0}, own);
     provenance(model, (struct kvasir_engine_options){.kv_policy = POLICY}, other);
@@ -476,7 +476,7 @@ static void test_provenance(void **state)
     provenance(
         model,
         (struct kvasir_engine_options){
-            .kv_cache_dtype = "f16", .context = 64, .block_size = 64, .kv_cache_bytes = 8u << 20, .max_sequences = 3},
+            .kv_cache_dtype = "int8", .context = 64, .block_size = 64, .kv_cache_bytes = 8u << 20, .max_sequences = 3},
         other);
     assert_memory_equal(own, other, sizeof own);
     for (size_t i = 0; i < ARRAY_COUNT(dtypes); i++) {
