@@ -24,6 +24,12 @@ static inline void unpack_levels(uint32_t *out, const uint32_t *in)
 #define UNPACK_VECTOR_BYTES 64
 #include "kernel/matmul_unpack.h"
 
+/* clang leaves some of these loops rolled (at -O1, and the one over a Q6_K block's 8 groups always) and warns; it is right without
+ * unrolling, only slower. */
+#ifdef __clang__
+#pragma clang diagnostic ignored "-Wpass-failed"
+#endif
+
 #define MICRO_INLINE static inline __attribute__((always_inline))
 
 struct micro_kind {
@@ -125,11 +131,6 @@ MICRO_INLINE void add_minima(__m512 *chains, const struct micro_kind kind, const
         chains[t] = _mm512_fmadd_ps(minimum, _mm512_set1_ps(weighted), chains[t]);
     }
 }
-
-/* clang finds the loops over the 8 groups of a Q6_K block and their halves too long to unroll; it is right without, only slower. */
-#ifdef __clang__
-#pragma clang diagnostic ignored "-Wpass-failed"
-#endif
 
 /* 32 columns: the chains go on. */
 MICRO_INLINE void micro_group(__m512 *chains, const struct micro_kind kind, const struct matmul_panel *panel,
