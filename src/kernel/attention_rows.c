@@ -34,6 +34,11 @@ uint64_t kernel_k_group_bytes(enum number_format format, uint32_t head_dim)
     return kernel_v_group_bytes(format, head_dim);
 }
 
+uint64_t kernel_k_exact_bytes(uint32_t head_dim)
+{
+    return KERNEL_CLOSED_TOKENS / KERNEL_GROUP_TOKENS * kernel_k_group_bytes(NF_F16, head_dim);
+}
+
 uint64_t kernel_k_row_bytes(enum number_format format, uint32_t head_dim)
 {
     return (kernel_k_group_bytes(format, head_dim) + KERNEL_GROUP_TOKENS - 1) / KERNEL_GROUP_TOKENS;

@@ -144,6 +144,8 @@ struct kernel_output {
 bool kernel_cache_format(enum number_format format); /* whether K and V may have it */
 /* Whether K rows of it are quantised a group of KERNEL_CLOSED_TOKENS at a time (k_close), not one by one (kv_write). */
 bool kernel_k_closes(enum number_format format);
+/* Bytes of one KV head's K rows of such a group while they are exact: key groups of NF_F16. */
+uint64_t kernel_k_exact_bytes(uint32_t head_dim);
 /* One group of one KV head: 16 rows with their scales. K in int4: 16 * ceil(head_dim / 2) + 2 * head_dim. */
 uint64_t kernel_k_group_bytes(enum number_format format, uint32_t head_dim);
 uint64_t kernel_v_group_bytes(enum number_format format, uint32_t value_dim);

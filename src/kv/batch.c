@@ -68,16 +68,11 @@ void kv_seq_write(struct kv_seq *seq, uint32_t layer, uint32_t head_begin, uint3
     }
 }
 
-uint64_t open_row_bytes(const struct kv_layer *layer)
-{
-    return KERNEL_CLOSED_TOKENS / KERNEL_GROUP_TOKENS * kernel_k_group_bytes(NF_F16, layer->head_dim);
-}
-
 void *kv_seq_open_rows(const struct kv_seq *seq, uint32_t layer, uint32_t head)
 {
     const struct kv_layer *shape = &seq->cache->layers[layer];
     if (!kernel_k_closes(shape->k_format)) return NULL;
-    return seq->open_rows + seq->cache->open_offset[layer] + head * open_row_bytes(shape);
+    return seq->open_rows + seq->cache->open_offset[layer] + head * kernel_k_exact_bytes(shape->head_dim);
 }
 
 void kv_seq_close_group(struct kv_seq *seq, uint32_t layer, uint32_t head, uint32_t position, const void *exact)

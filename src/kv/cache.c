@@ -59,7 +59,7 @@ static enum status place_open_rows(struct kv_cache *cache)
         if (rows == ROWS_NONE || !kernel_k_closes(layer->k_format)) continue;
         cache->closed_tokens = KERNEL_CLOSED_TOKENS;
         cache->open_offset[i] = rows == ROWS_OF_SOURCE ? cache->open_offset[layer->source] : cache->open_bytes;
-        if (rows == ROWS_OWN) cache->open_bytes += layer->kv_heads * open_row_bytes(layer);
+        if (rows == ROWS_OWN) cache->open_bytes += layer->kv_heads * kernel_k_exact_bytes(layer->head_dim);
     }
     return ST_OK;
 }

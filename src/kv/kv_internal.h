@@ -227,7 +227,6 @@ struct kv_seq {
     struct kv_swap *swap; /* its place in the swap tier; NULL: resident */
 };
 
-uint64_t open_row_bytes(const struct kv_layer *layer); /* of one head's open group of K */
 /* An empty sequence. Where prefixes are shared it must then stand on the root of its salt. */
 MUST_CHECK enum status seq_new(struct kv_cache *cache, struct kv_seq **out);
 MUST_CHECK enum status seq_stand_on_root(struct kv_seq *seq, uint64_t salt);

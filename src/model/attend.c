@@ -125,12 +125,14 @@ static void attend_cached(struct model_run *run, const struct tile *tile, uint32
     describe(run, tile, head, attend);
     uint32_t from = begin * KERNEL_SEGMENT_TOKENS, to = tile->position + tile->count;
     if (end * KERNEL_SEGMENT_TOKENS < to) to = end * KERNEL_SEGMENT_TOKENS;
-    if (closes(run, tile) && open_begin(tile) < to) to = open_begin(tile);
     if (attend->window && !attend->sinks && tile->position >= attend->window &&
         tile->position - attend->window + 1 > from)
         from = tile->position - attend->window + 1;
-    if (closes(run, tile)) attend->key_end = open_begin(tile);
-    if (closes(run, tile) && open_begin(tile) == 0) end = begin; /* nothing is closed yet */
+    if (closes(run, tile)) {
+        attend->key_end = open_begin(tile);
+        if (attend->key_end < to) to = attend->key_end;
+        if (attend->key_end == 0) end = begin; /* nothing is closed yet */
+    }
     attend->spans = worker->spans;
     attend->span_count = from < to ? kv_seq_spans(seq, run->layer, head, from, to, worker->spans) : 0;
     run->model->kernel->attend(attend, begin, end, state, worker->scratch);

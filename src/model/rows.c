@@ -53,16 +53,11 @@ uint32_t rows_fast_pairs(const struct model_config *c, uint32_t kind)
     return pairs;
 }
 
-uint64_t rows_exact_bytes(const struct model_config *c)
-{
-    return KERNEL_CLOSED_TOKENS / KERNEL_GROUP_TOKENS * kernel_k_group_bytes(NF_F16, c->head_dim);
-}
-
 void *rows_exact(const struct model_run *run, const struct tile *tile, uint32_t head)
 {
     const struct model_config *c = &run->model->config;
     uint64_t index = (uint64_t)(tile - run->tiles) * c->kv_heads + head;
-    return run->exact + index * rows_exact_bytes(c);
+    return run->exact + index * kernel_k_exact_bytes(c->head_dim);
 }
 
 void rows_treatment(const struct model_run *run, const struct kv_seq *seq, struct row_treatment *out)
@@ -193,7 +188,7 @@ static void write_exact(const struct model_run *run, const struct tile *tile, ui
     uint64_t stride = (uint64_t)c->kv_heads * c->head_dim;
     uint32_t first = tile->position % KERNEL_CLOSED_TOKENS;
     void *exact = rows_exact(run, tile, head);
-    if (first) memcpy(exact, kv_seq_open_rows(seq, run->layer, head), rows_exact_bytes(c));
+    if (first) memcpy(exact, kv_seq_open_rows(seq, run->layer, head), kernel_k_exact_bytes(c->head_dim));
     run->model->kernel->kv_write(NF_F16, NF_F16, exact, NULL, first, tile->count,
                                  run->k + tile->row * stride + (uint64_t)head * c->head_dim, stride, c->head_dim, NULL,
                                  0, 0);
@@ -245,7 +240,7 @@ void rows_finish(const struct model_run *run, const struct tile *tile, uint32_t 
     /* Only now: while tiles were written, the sequence's first one had yet to read what the open group held. */
     if (treatment.closes && (tile->position + tile->count) % KERNEL_CLOSED_TOKENS)
         memcpy(kv_seq_open_rows(run->entries[tile->entry].seq, run->layer, head), rows_exact(run, tile, head),
-               rows_exact_bytes(c));
+               kernel_k_exact_bytes(c->head_dim));
     if (!treatment.turn_v) return;
     uint32_t group = c->heads / c->kv_heads;
     for (uint32_t row = tile->row; row < tile->row + tile->count; row++)

@@ -119,7 +119,7 @@ enum status model_run_open(const struct model *model, struct pool *pool, uint32_
         run->key_table[kind] =
             take(run, segments * KERNEL_SEGMENT_TOKENS * KERNEL_OFFSET_KEY_DIMS, sizeof(float), &failed);
     }
-    run->exact = take(run, (uint64_t)tokens_max * c->kv_heads, rows_exact_bytes(c), &failed);
+    run->exact = take(run, (uint64_t)tokens_max * c->kv_heads, kernel_k_exact_bytes(c->head_dim), &failed);
     run->tiles = take(run, tokens_max, sizeof *run->tiles, &failed); /* at worst every token is an entry of its own */
     take_workers(run, pool_workers(pool), &failed);
     if (failed) {

@@ -80,7 +80,7 @@ struct model_run {
      * [groups][2 * rows_fast_pairs][16]; of the first offset_groups groups */
     float *offset_table[2], *key_table[2];
     uint32_t offset_groups[2];
-    unsigned char *exact; /* [tokens_max tiles at most, kv_heads, rows_exact_bytes] */
+    unsigned char *exact; /* [tokens_max tiles at most, kv_heads, kernel_k_exact_bytes] */
     struct tile *tiles;
     struct worker *workers;
     struct run_block {
@@ -113,7 +113,6 @@ struct row_treatment {
     bool turn_k, turn_v, offset, closes; /* closes: K's rows are quantised a group at a time */
 };
 /* Exact K rows of the closing group that a tile lies in, two f16 key groups. */
-uint64_t rows_exact_bytes(const struct model_config *config);
 void *rows_exact(const struct model_run *run, const struct tile *tile, uint32_t head);
 void rows_treatment(const struct model_run *run, const struct kv_seq *seq, struct row_treatment *out);
 uint32_t rows_group_dims(const struct model_config *config);
