@@ -125,6 +125,14 @@ struct kvasir_engine_options {
     bool no_kv_cache;            /* recompute everything each step: for comparison only */
     uint32_t max_batched_tokens; /* prompt tokens computed in one step; 0 = 512 */
     uint32_t max_sequences;      /* running at once; 0 = 64 */
+    uint32_t max_waiting;        /* submitted and not running; more are refused with KVASIR_FULL; 0 = 4096 */
+    /* Most seconds, as predicted, of a step in which answers go on: a prompt's chunk is made to fit. 0 = automatic: for every
+     * prompt that waits, about as much time as the answers of that step take, but at most 0.2 s. */
+    double max_step_s;
+    /* After each so many seconds of waiting a request counts as one priority higher, so that none starves; 0 = 10 */
+    double priority_aging_s;
+    /* Every running request holds room for the whole context, as engines without paging do: for comparison only. */
+    bool kv_reserve;
 };
 int kvasir_engine_open(struct kvasir_model *model, const struct kvasir_engine_options *options,
                        struct kvasir_engine **out, struct kvasir_error *error);
@@ -166,13 +174,21 @@ struct kvasir_request {
     size_t stop_id_count;
     bool ignore_eos;
     uint32_t logprobs; /* alternatives reported for each token, 0…128 */
+    /* Answers to the same prompt, 0 or 1…128: the prompt is computed once and its K and V are shared. The answers are those of
+     * requests alone with seed, seed + 1, …; each has its own events, told apart by event.index. */
+    uint32_t n;
+    /* Lower ones are served first, and when blocks or places run out a higher one gives way to a lower one. */
+    int32_t priority;
+    /* Whom the request is served for: among requests of one priority, tenants get equal shares of computed tokens (Sheng et
+     * al. 2024, Fairness in Serving Large Language Models), whatever they submit. 0 = common. */
+    uint64_t tenant;
     bool show_control; /* control tokens appear in the text by their spelling */
     uint64_t
         cache_salt; /* requests share prefixes with those of the same salt only, so that tenants learn nothing of each
                             other's prompts from time; 0 = common */
 };
-/* KVASIR_LIMIT: the prompt is longer than the context (which always fits the KV cache's budget). KVASIR_FULL: 4096 requests
- * wait already. */
+/* KVASIR_LIMIT: the prompt is longer than the context (which always fits the KV cache's budget). KVASIR_FULL: max_waiting
+ * requests wait already. */
 int kvasir_engine_submit(struct kvasir_engine *engine, const struct kvasir_request *request, uint64_t *id,
                          struct kvasir_error *error);
 int kvasir_engine_cancel(struct kvasir_engine *engine, uint64_t id); /* its last event comes with the next step */
@@ -194,6 +210,7 @@ struct kvasir_token {
 
 struct kvasir_event {
     uint64_t id;                       /* of the request */
+    uint32_t index;                    /* of the answer, 0…n - 1 */
     const struct kvasir_token *tokens; /* new in this step */
     size_t token_count;
     const char *text; /* new text, whole UTF-8 characters; what could become a stop text is held back */
@@ -206,7 +223,7 @@ struct kvasir_event {
 int kvasir_engine_step(struct kvasir_engine *engine, const struct kvasir_event **events, size_t *count,
                        struct kvasir_error *error);
 
-/* Of one request, also after its last event (the last 64 finished are kept). KVASIR_NOT_FOUND when it is not known. */
+/* Of one request (its first answer), also after its last event (the last 64 finished are kept). KVASIR_NOT_FOUND when it is not known. */
 struct kvasir_timings {
     uint32_t prompt_tokens, cached_tokens, output_tokens;
     double ttft_s; /* submit to first token */
@@ -216,6 +233,11 @@ struct kvasir_timings {
     uint64_t kv_bytes, kv_blocks; /* held by the request (at its end) */
 };
 int kvasir_engine_timings(const struct kvasir_engine *engine, uint64_t id, struct kvasir_timings *out);
+
+/* What becomes of a request in the engine: it is checked and copied; chosen for a step and given blocks; run through the
+ * model; and its next token is sampled, turned into text and reported. */
+enum kvasir_stage { KVASIR_INPUT, KVASIR_SCHEDULE, KVASIR_EXECUTE, KVASIR_OUTPUT, KVASIR_STAGES };
+const char *kvasir_stage_name(enum kvasir_stage stage); /* "input" "schedule" "execute" "output" */
 
 struct kvasir_engine_stats {
     uint32_t context, block_size;
@@ -236,6 +258,11 @@ struct kvasir_engine_stats {
     /* Of the swap tier, beside the budget: bytes there now; sequences moved there and back; bytes copied both ways. */
     uint64_t kv_bytes_swapped, kv_swaps_out, kv_swaps_in, kv_swap_copied_bytes;
     uint32_t running, waiting;
+    /* Since the engine was opened: requests that gave up their blocks to others and went on later, of which some kept their
+     * rows in the swap tier; requests that waited for another one to compute a prefix they share. */
+    uint64_t preemptions, preemptions_swapped, prefix_waits;
+    uint64_t steps, prompt_tokens, output_tokens; /* computed: prompt tokens found in the cache are not in it */
+    double stage_s[KVASIR_STAGES];                /* time in each stage */
 };
 void kvasir_engine_stats(const struct kvasir_engine *engine, struct kvasir_engine_stats *out);
 

@@ -50,6 +50,20 @@ static inline struct kvasir_engine *open_engine(struct kvasir_model *of, struct 
     return engine;
 }
 
+/* Running requests have a sequence, in order of admission; of the waiting ones those that are swapped out. */
+static inline void check_requests(const struct kvasir_engine *engine)
+{
+    const struct scheduler *s = &engine->scheduler;
+    for (uint32_t i = 0; i < s->running_count; i++) {
+        assert_true(s->running[i]->running && s->running[i]->seq);
+        assert_true(s->running_count <= s->limits.sequences);
+    }
+    for (uint32_t i = 0; i < s->waiting_count; i++) {
+        const struct request *r = s->waiting[i];
+        assert_true(!r->running && (!r->seq || kv_seq_residence(r->seq) != KV_RESIDENT));
+    }
+}
+
 /* ---- answers ------------------------------------------------------------------------------------------------------- */
 
 struct answer {

@@ -7,11 +7,28 @@
 static enum status open_lists(struct kvasir_engine *engine, struct error *error)
 {
     uint32_t most = engine->plan.max_sequences;
-    engine->batch = mem_zero(most, sizeof *engine->batch);
     engine->seqs = mem_zero(most, sizeof *engine->seqs);
     engine->entries = mem_zero(most, sizeof *engine->entries);
-    if (engine->batch && engine->seqs && engine->entries) return ST_OK;
+    if (engine->seqs && engine->entries) return ST_OK;
     return error_set(error, ST_NOMEM, "not enough memory for %u sequences", most);
+}
+
+static enum status open_scheduler(struct kvasir_engine *engine, struct error *error)
+{
+    const struct engine_plan *plan = &engine->plan;
+    const bool cached = !plan->kv.one_layer_at_a_time;
+    const struct scheduler_limits limits = {.sequences = plan->max_sequences,
+                                            .prompt_tokens = plan->max_batched_tokens,
+                                            .step_s = cached ? plan->max_step_s : 0,
+                                            .aging_s = plan->priority_aging_s,
+                                            .context = plan->context,
+                                            .reserve = plan->kv_reserve,
+                                            .one_layer_at_a_time = !cached,
+                                            .block_tokens = plan->kv.block_tokens};
+    struct cost cost;
+    cost_init(&cost, engine->model->model, plan->kv.layers);
+    enum status status = scheduler_init(&engine->scheduler, engine->kv, &cost, &limits);
+    return status == ST_OK ? status : error_set(error, status, "not enough memory for an engine");
 }
 
 int kvasir_engine_open(struct kvasir_model *model, const struct kvasir_engine_options *options,
@@ -37,6 +54,7 @@ int kvasir_engine_open(struct kvasir_model *model, const struct kvasir_engine_op
                                 plan->max_sequences, plan->context, &engine->run, error);
     if (status == ST_OK) status = sampler_init(&engine->sampler, model_config(model->model)->vocabulary, error);
     if (status == ST_OK) status = open_lists(engine, error);
+    if (status == ST_OK) status = open_scheduler(engine, error);
     if (status != ST_OK) {
         kvasir_engine_close(engine);
         return (int)status;
@@ -55,12 +73,13 @@ void kvasir_engine_close(struct kvasir_engine *engine)
 {
     if (!engine) return;
     engine_forget_ended(engine);
-    for (uint32_t i = 0; i < engine->count; i++) {
-        kv_seq_close(engine->requests[i]->seq);
-        request_close(engine->requests[i]);
+    struct scheduler *scheduler = &engine->scheduler;
+    while (scheduler->running_count + scheduler->waiting_count) {
+        struct request *r = scheduler->running_count ? scheduler->running[0] : scheduler->waiting[0];
+        scheduler_remove(scheduler, r);
+        request_close(r);
     }
-    mem_free(engine->requests);
-    mem_free(engine->batch);
+    scheduler_release(scheduler);
     mem_free(engine->seqs);
     mem_free(engine->entries);
     mem_free(engine->events);
@@ -75,51 +94,77 @@ void kvasir_engine_close(struct kvasir_engine *engine)
 
 /* ---- requests ---------------------------------------------------------------------------------------------------- */
 
-static enum status make_room(struct kvasir_engine *engine, struct error *error)
+/* One of the answers to a request. */
+static enum status add(struct kvasir_engine *engine, const struct kvasir_request *wanted, uint32_t index,
+                       struct request **leader, struct error *error)
 {
-    if (engine->count < engine->capacity) return ST_OK;
-    uint32_t capacity = engine->capacity ? engine->capacity * 2 : 16;
-    struct request **requests = mem_resize(engine->requests, capacity * sizeof *requests);
-    if (!requests) return error_set(error, ST_NOMEM, "not enough memory for a request");
-    engine->requests = requests;
-    engine->capacity = capacity;
+    struct request *r;
+    enum status status = request_open(engine, wanted, index, &r, error);
+    if (status != ST_OK) return status;
+    r->id = engine->next_id;
+    status = scheduler_add(&engine->scheduler, r);
+    if (status != ST_OK) {
+        request_close(r);
+        return error_set(error, status, "not enough memory for a request");
+    }
+    if (index) r->leader = *leader, (*leader)->followers++;
+    if (!index) *leader = r;
     return ST_OK;
+}
+
+static enum status submit(struct kvasir_engine *engine, const struct kvasir_request *wanted, struct error *error)
+{
+    uint32_t n = wanted->n ? wanted->n : 1, waiting = engine->scheduler.waiting_count;
+    struct request *leader = NULL;
+    if (n > REQUEST_ANSWERS_MAX)
+        return error_set(error, ST_INVALID, "n is %u: must be 1 to %u", n, REQUEST_ANSWERS_MAX);
+    if (waiting >= engine->plan.max_waiting)
+        return error_set(error, ST_FULL, "%u requests are waiting already: try again later", waiting);
+    enum status status = ST_OK;
+    for (uint32_t i = 0; i < n && status == ST_OK; i++) status = add(engine, wanted, i, &leader, error);
+    while (status != ST_OK && engine->scheduler.waiting_count > waiting) {
+        struct request *r = engine->scheduler.waiting[engine->scheduler.waiting_count - 1];
+        scheduler_remove(&engine->scheduler, r);
+        request_close(r);
+    }
+    return status;
 }
 
 int kvasir_engine_submit(struct kvasir_engine *engine, const struct kvasir_request *wanted, uint64_t *id,
                          struct kvasir_error *public_error)
 {
-    struct error *error = private_error(public_error);
-    struct request *request = NULL;
+    double began = clock_seconds();
     *id = 0;
-    if (engine->count - engine->running >= WAITING_MAX)
-        return (int)error_set(error, ST_FULL, "%u requests are waiting already: try again later", WAITING_MAX);
-    enum status status = make_room(engine, error);
-    if (status == ST_OK) status = request_open(engine, wanted, &request, error);
-    if (status != ST_OK) return (int)status;
-    request->id = *id = engine->next_id++;
-    engine->requests[engine->count++] = request;
-    return KVASIR_OK;
+    enum status status = submit(engine, wanted, private_error(public_error));
+    if (status == ST_OK) *id = engine->next_id++;
+    engine->stage_s[KVASIR_INPUT] += clock_seconds() - began;
+    return (int)status;
 }
 
+/* The first of the request's answers that has not ended. */
 static struct request *find(const struct kvasir_engine *engine, uint64_t id)
 {
-    for (uint32_t i = 0; i < engine->count; i++)
-        if (engine->requests[i]->id == id) return engine->requests[i];
-    return NULL;
+    const struct scheduler *s = &engine->scheduler;
+    struct request *found = NULL;
+    for (uint32_t i = 0; i < s->running_count + s->waiting_count; i++) {
+        struct request *r = i < s->running_count ? s->running[i] : s->waiting[i - s->running_count];
+        if (r->id == id && (!found || r->index < found->index)) found = r;
+    }
+    return found;
 }
 
 int kvasir_engine_cancel(struct kvasir_engine *engine, uint64_t id)
 {
-    struct request *request = find(engine, id);
-    if (!request) return KVASIR_NOT_FOUND;
-    request->cancelled = true;
+    const struct scheduler *s = &engine->scheduler;
+    if (!find(engine, id)) return KVASIR_NOT_FOUND;
+    for (uint32_t i = 0; i < s->running_count; i++) s->running[i]->cancelled |= s->running[i]->id == id;
+    for (uint32_t i = 0; i < s->waiting_count; i++) s->waiting[i]->cancelled |= s->waiting[i]->id == id;
     return KVASIR_OK;
 }
 
 bool kvasir_engine_busy(const struct kvasir_engine *engine)
 {
-    return engine->count > 0;
+    return engine->scheduler.running_count + engine->scheduler.waiting_count > 0;
 }
 
 /* ---- asking ------------------------------------------------------------------------------------------------------ */
@@ -130,11 +175,17 @@ const char *kvasir_finish_name(enum kvasir_finish finish)
     return (unsigned)finish < ARRAY_COUNT(names) ? names[finish] : "";
 }
 
+const char *kvasir_stage_name(enum kvasir_stage stage)
+{
+    static const char *const names[KVASIR_STAGES] = {"input", "schedule", "execute", "output"};
+    return (unsigned)stage < KVASIR_STAGES ? names[stage] : "";
+}
+
 int kvasir_engine_timings(const struct kvasir_engine *engine, uint64_t id, struct kvasir_timings *out)
 {
     const struct request *request = find(engine, id);
     *out = (struct kvasir_timings){0};
-    if (request) {
+    if (request && !request->index) {
         request_timings(request, out);
         return KVASIR_OK;
     }
@@ -172,6 +223,13 @@ void kvasir_engine_stats(const struct kvasir_engine *engine, struct kvasir_engin
                                         .kv_swaps_out = kv.swaps_out,
                                         .kv_swaps_in = kv.swaps_in,
                                         .kv_swap_copied_bytes = kv.swap_copied_bytes,
-                                        .running = engine->running,
-                                        .waiting = engine->count - engine->running};
+                                        .running = engine->scheduler.running_count,
+                                        .waiting = engine->scheduler.waiting_count,
+                                        .preemptions = engine->scheduler.preemptions,
+                                        .preemptions_swapped = engine->scheduler.swapped,
+                                        .prefix_waits = engine->scheduler.deferrals,
+                                        .steps = engine->steps,
+                                        .prompt_tokens = engine->prompt_tokens,
+                                        .output_tokens = engine->output_tokens};
+    memcpy(out->stage_s, engine->stage_s, sizeof out->stage_s);
 }

@@ -32,7 +32,9 @@ struct engine_plan {
     uint32_t context;            /* tokens of one request, prompt and answer */
     uint64_t request_bytes;      /* of the KV cache, that such a request needs */
     uint32_t max_batched_tokens; /* prompt tokens of one pass */
-    uint32_t max_sequences;
+    uint32_t max_sequences, max_waiting;
+    double max_step_s, priority_aging_s;
+    bool kv_reserve;
 };
 /* `options` may be NULL. ST_LIMIT: a stated context or budget does not fit; the error says bytes needed and available. */
 MUST_CHECK enum status engine_plan_init(const struct model *model, const struct kvasir_engine_options *options,

@@ -65,6 +65,20 @@ struct request {
     struct kv_seq *seq; /* while running; while waiting, if it was swapped out */
     uint32_t planned;   /* tokens of this step */
 
+    /* scheduler.c */
+    bool running;
+    int32_t priority;   /* lower first */
+    uint32_t tenant;    /* place in scheduler.tenants */
+    uint64_t tenant_id; /* as submitted */
+    uint64_t admission; /* 1, 2, … in the order of first admission; 0 = never yet */
+    uint64_t awaited; /* while waiting: id of a running request whose prompt begins alike and is being computed, or 0 */
+    uint32_t awaited_count; /* tokens of it that are wanted */
+    uint64_t passed_over;   /* the plan in which it was found to await another one */
+
+    /* group.c: one of `n` answers to one prompt */
+    struct request *leader;    /* whose prompt is computed for this one too; NULL: its own, or that is done */
+    uint32_t index, followers; /* followers: requests whose leader this is */
+
     struct kvasir_token token; /* new in this step, with top[logprobs] */
     struct kvasir_logprob *top;
     struct buffer piece, text; /* scratch of the detokenizer; new text of this step */
@@ -74,9 +88,10 @@ struct request {
     uint32_t cached_tokens;
     uint64_t kv_bytes, kv_blocks; /* as last measured */
 };
-/* Checks and copies. */
+#define REQUEST_ANSWERS_MAX 128u
+/* Checks and copies. index: of the answer, whose seed is so much more than the request's. */
 MUST_CHECK enum status request_open(const struct kvasir_engine *engine, const struct kvasir_request *wanted,
-                                    struct request **out, struct error *error);
+                                    uint32_t index, struct request **out, struct error *error);
 void request_close(struct request *request);                       /* its sequence is already closed */
 MUST_CHECK enum status request_make_room(struct request *request); /* for one more token */
 /* Samples from the row and takes the token in: into tokens, text, logprobs; sets finish. ST_NOMEM: finish is
@@ -86,9 +101,77 @@ MUST_CHECK enum status request_take(struct kvasir_engine *engine, struct request
 void request_end(struct request *request, enum kvasir_finish finish);
 void request_timings(const struct request *request, struct kvasir_timings *out);
 
+/* ---- cost.c: how long a pass will take ---------------------------------------------------------------------------- */
+
+struct cost {
+    double key_units, logits_units; /* of the work on one token: attention to one key, a row of logits */
+    double fixed_s, unit_s;         /* measured; 0 = not yet */
+};
+void cost_init(struct cost *cost, const struct model *model, const struct kv_layer *layers);
+/* The work on `count` tokens of a sequence from position `depth` on, in units. */
+double cost_units(const struct cost *cost, uint32_t depth, uint32_t count);
+/* The most tokens from position `depth` on that are within `units`. */
+uint32_t cost_tokens(const struct cost *cost, double units, uint32_t depth);
+double cost_seconds(const struct cost *cost, double units);
+void cost_measure(struct cost *cost, double units, double seconds);
+
+/* ---- scheduler.c: who runs in the next step ----------------------------------------------------------------------- */
+
+struct scheduler_limits {
+    uint32_t sequences;     /* running at once */
+    uint32_t prompt_tokens; /* of one step */
+    double step_s;          /* of one step that decodes, as predicted; 0 = scheduler.c's own rule */
+    double aging_s;         /* after so long a wait a request counts as one priority higher */
+    uint32_t context;
+    bool reserve;             /* every request holds room for the whole context: for comparison */
+    bool one_layer_at_a_time; /* no cache: one request at a time, computed whole in every step */
+    uint32_t block_tokens;
+};
+
+struct tenant {
+    uint64_t id;
+    double served;     /* tokens, weighted; never less than the least of the active ones when it became active */
+    uint32_t requests; /* 0: not active */
+};
+
+struct scheduler {
+    struct kv_cache *kv;
+    struct scheduler_limits limits;
+    struct cost cost;
+    /* Every request is in one of them. Running: has a sequence, which may be on its way in; in order of admission. Waiting:
+     * some with a sequence that is swapped out or on its way; in no order that counts. */
+    struct request **running, **waiting; /* [limits.sequences], [waiting_capacity] */
+    uint32_t running_count, waiting_count, waiting_capacity;
+    struct request **batch; /* [limits.sequences] of this step: planned > 0 */
+    struct request **order; /* [limits.sequences] scratch */
+    uint32_t batch_count;
+    struct tenant *tenants;
+    uint32_t tenant_count, tenant_capacity;
+    double served_floor; /* of the active tenants, or of those that were last */
+    uint64_t admissions, plans;
+    uint64_t blocked; /* id of the request that had no room when last tried, and the bytes free then */
+    uint64_t blocked_free;
+    double now, units;             /* of the step that is planned: its time, and all of its work (cost.c) */
+    uint64_t preemptions, swapped; /* since it was opened; swapped: those of the preemptions whose rows were kept */
+    uint64_t deferrals;            /* requests that waited for another one's blocks rather than compute them again */
+};
+MUST_CHECK enum status scheduler_init(struct scheduler *scheduler, struct kv_cache *kv, const struct cost *cost,
+                                      const struct scheduler_limits *limits);
+void scheduler_release(struct scheduler *scheduler); /* all requests already removed */
+/* The request waits from now on. ST_NOMEM. */
+MUST_CHECK enum status scheduler_add(struct scheduler *scheduler, struct request *request);
+/* Closes its sequence and forgets it: it ended. */
+void scheduler_remove(struct scheduler *scheduler, struct request *request);
+/* Chooses the batch; it is empty only if there is nothing to do. `now`: clock_seconds(). Reserved are rows of every planned
+ * token. ST_NOMEM: every request is as it was or waits, and it can be tried again. */
+MUST_CHECK enum status scheduler_plan(struct scheduler *scheduler, double now);
+/* The batch ran and was committed, in so many seconds. */
+void scheduler_ran(struct scheduler *scheduler, double seconds);
+/* Puts a waiting request beside the running one whose prompt it shares, on a fork of its sequence. False: no room now. */
+bool scheduler_fork(struct scheduler *scheduler, const struct request *from, struct request *waiting);
+
 /* ---- engine.c: the handle ------------------------------------------------------------------------------------------- */
 
-#define WAITING_MAX 4096u
 #define FINISHED_KEPT 64u
 
 struct kvasir_engine {
@@ -102,22 +185,17 @@ struct kvasir_engine {
     struct model_run *run;
     struct sampler sampler;
 
-    /* By ascending id: the first `running` ones hold a sequence, which may be on its way in from the swap tier; the rest
-     * wait, some with a sequence that is swapped out. So the youngest running one is the last of the first part, and one
-     * that gave up its blocks is the first of the second. */
-    struct request **requests;
-    uint32_t count, running, capacity;
+    struct scheduler scheduler;
     uint64_t next_id;
 
     /* The step that runs now, or ran last. */
-    struct request **batch;      /* [max_sequences] requests with planned > 0 */
     struct kv_seq **seqs;        /* [max_sequences] */
     struct model_entry *entries; /* [max_sequences] */
-    uint32_t batch_count;
-    double prefill_tokens, prefill_s; /* of late, in passes that are mostly prompts: their ratio is the rate */
-    struct kvasir_event *events;      /* [event_capacity] */
-    struct request **ended;           /* [event_capacity] with an event borrowed from them: closed by the next step */
+    struct kvasir_event *events; /* [event_capacity] */
+    struct request **ended;      /* [event_capacity] with an event borrowed from them: closed by the next step */
     uint32_t event_count, ended_count, event_capacity;
+    uint64_t steps, prompt_tokens, output_tokens; /* since it was opened */
+    double stage_s[KVASIR_STAGES];                /* since it was opened */
 
     struct finished {
         uint64_t id;

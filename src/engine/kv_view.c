@@ -54,10 +54,10 @@ int kvasir_engine_kv_snapshot(const struct kvasir_engine *engine, char **json, s
                       (unsigned long long)engine->plan.kv.bytes_max);
         write_groups(groups, group_count, &out);
         buffer_text(&out, "],\"requests\":[");
-        for (uint32_t i = 0; i < engine->running; i++)
+        for (uint32_t i = 0; i < engine->scheduler.running_count; i++)
             buffer_printf(&out, "%s{\"id\":%llu,\"owner\":%llu}", i ? "," : "",
-                          (unsigned long long)engine->requests[i]->id,
-                          (unsigned long long)kv_seq_number(engine->requests[i]->seq));
+                          (unsigned long long)engine->scheduler.running[i]->id,
+                          (unsigned long long)kv_seq_number(engine->scheduler.running[i]->seq));
         buffer_text(&out, "],\"blocks\":[");
         for (uint32_t i = 0; i < count; i++) {
             buffer_text(&out, i ? ",\n" : "\n");

@@ -15,6 +15,10 @@
 #define DEFAULT_BLOCK_TOKENS 32u
 #define DEFAULT_BATCHED_TOKENS 512u
 #define DEFAULT_SEQUENCES 64u
+#define DEFAULT_WAITING 4096u
+#define DEFAULT_AGING_S 10.0
+#define WAITING_MAX 1000000u
+#define SECONDS_MAX 86400.0
 #define BATCHED_TOKENS_MAX 65536u
 #define SEQUENCES_MAX 4096u
 #define CONTEXT_MAX (1u << 30)
@@ -113,6 +117,13 @@ static enum status check_ranges(const struct kvasir_engine_options *options, str
     if (options->max_sequences > SEQUENCES_MAX)
         return error_set(error, ST_INVALID, "max_sequences %u: must be at most %u", options->max_sequences,
                          SEQUENCES_MAX);
+    if (options->max_waiting > WAITING_MAX)
+        return error_set(error, ST_INVALID, "max_waiting %u: must be at most %u", options->max_waiting, WAITING_MAX);
+    if (!(options->max_step_s >= 0 && options->max_step_s <= SECONDS_MAX))
+        return error_set(error, ST_INVALID, "max_step_s %g: must be 0 to %g seconds", options->max_step_s, SECONDS_MAX);
+    if (!(options->priority_aging_s >= 0 && options->priority_aging_s <= SECONDS_MAX))
+        return error_set(error, ST_INVALID, "priority_aging_s %g: must be 0 to %g seconds", options->priority_aging_s,
+                         SECONDS_MAX);
     if (options->context == 1 || options->context > CONTEXT_MAX)
         return error_set(error, ST_INVALID, "a context of %u tokens: must be 2 to %u", options->context, CONTEXT_MAX);
     return ST_OK;
@@ -187,6 +198,10 @@ enum status engine_plan_init(const struct model *model, const struct kvasir_engi
                .one_layer_at_a_time = options->no_kv_cache},
         .max_batched_tokens = options->max_batched_tokens ? options->max_batched_tokens : DEFAULT_BATCHED_TOKENS,
         .max_sequences = options->max_sequences ? options->max_sequences : DEFAULT_SEQUENCES,
+        .max_waiting = options->max_waiting ? options->max_waiting : DEFAULT_WAITING,
+        .max_step_s = options->max_step_s,
+        .priority_aging_s = options->priority_aging_s > 0 ? options->priority_aging_s : DEFAULT_AGING_S,
+        .kv_reserve = options->kv_reserve,
     };
     enum status status = check_ranges(options, error);
     if (status == ST_OK) status = engine_kv_formats(options->kv_cache_dtype, c, &k, &v, error);

@@ -74,10 +74,12 @@ static void copy_all(struct request *r, const struct kvasir_request *wanted, boo
     r->sampling.bias = r->bias;
     r->ignore_eos = wanted->ignore_eos;
     r->cache_salt = wanted->cache_salt;
+    r->priority = wanted->priority;
+    r->tenant_id = wanted->tenant;
 }
 
-enum status request_open(const struct kvasir_engine *engine, const struct kvasir_request *wanted, struct request **out,
-                         struct error *error)
+enum status request_open(const struct kvasir_engine *engine, const struct kvasir_request *wanted, uint32_t index,
+                         struct request **out, struct error *error)
 {
     *out = NULL;
     enum status status = check(engine, wanted, error);
@@ -94,7 +96,8 @@ enum status request_open(const struct kvasir_engine *engine, const struct kvasir
     }
     uint32_t room = engine->plan.context - r->prompt_count;
     r->count_max = r->prompt_count + (wanted->max_tokens && wanted->max_tokens < room ? wanted->max_tokens : room);
-    random_seed(&r->random, wanted->sampling.has_seed ? wanted->sampling.seed : fresh_seed(r));
+    random_seed(&r->random, wanted->sampling.has_seed ? wanted->sampling.seed + index : fresh_seed(r));
+    r->index = index;
     if (engine->model->tokenizer) detokenizer_init(&r->detokenizer, engine->model->tokenizer, wanted->show_control);
     r->submitted_s = clock_seconds();
     *out = r;

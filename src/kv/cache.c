@@ -168,3 +168,11 @@ void kv_stats(const struct kv_cache *cache, struct kv_stats *out)
         out->sequences--;
     }
 }
+
+uint64_t kv_bytes_free(const struct kv_cache *cache)
+{
+    uint64_t held = 0;
+    for (uint32_t g = 0; g < cache->group_count; g++)
+        held += cache->groups[g].held_count * cache->groups[g].block_bytes;
+    return cache->bytes_max - held;
+}

@@ -108,6 +108,11 @@ uint32_t kv_seq_count(const struct kv_seq *seq);
 void kv_seq_close(struct kv_seq *seq); /* its blocks, the partial one too, stay cached until evicted; NULL is allowed */
 /* Block bytes and blocks that the sequence holds now (shared ones counted in full). */
 void kv_seq_usage(const struct kv_seq *seq, uint64_t *bytes, uint64_t *blocks);
+/* Bytes of the blocks that it would have to take to hold `tokens` tokens (at least kv_seq_count), computed `chunk` at a time:
+ * what it holds or has reserved counts. Not of a sequence that is swapped out: that takes kv_bytes_needed. */
+uint64_t kv_seq_bytes_missing(const struct kv_seq *seq, uint32_t tokens, uint32_t chunk);
+/* Bytes of blocks that nobody holds: free ones, and cached ones, which kv_seq_reserve evicts. */
+uint64_t kv_bytes_free(const struct kv_cache *cache);
 
 /* ---- reading ----------------------------------------------------------------------------------------------------- */
 

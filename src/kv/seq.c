@@ -520,3 +520,19 @@ void kv_seq_usage(const struct kv_seq *seq, uint64_t *bytes, uint64_t *blocks)
         *bytes += held * seq->cache->groups[g].block_bytes;
     }
 }
+
+uint64_t kv_seq_bytes_missing(const struct kv_seq *seq, uint32_t tokens, uint32_t chunk)
+{
+    const struct kv_cache *cache = seq->cache;
+    uint64_t bytes = 0;
+    ASSERT(tokens >= seq->count && seq->residence == KV_RESIDENT);
+    for (uint32_t g = 0; g < cache->group_count; g++) {
+        const struct kv_group *group = &cache->groups[g];
+        struct kv_hole hole = group_hole(cache, group, seq->count);
+        uint64_t held = seq->tables[g].count - (hole.end - hole.begin);
+        uint64_t need = group->kind->blocks(&group->reach, tokens, chunk, cache->block_tokens);
+        if (tail_shared(seq, g)) need++; /* it will be copied */
+        if (need > held) bytes += (need - held) * group->block_bytes;
+    }
+    return bytes;
+}

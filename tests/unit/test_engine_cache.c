@@ -183,7 +183,7 @@ static void test_no_room_now(void **state)
         assert_int_equal(kvasir_engine_submit(engine, &request, &ids[r], NULL), KVASIR_OK);
     }
     for (int i = 0; i < 20; i++) assert_int_equal(kvasir_engine_step(engine, &events, &count, NULL), KVASIR_OK);
-    assert_int_equal(engine->running, 2);
+    assert_int_equal(engine->scheduler.running_count, 2);
     prompt[0] += 2;
     assert_int_equal(kvasir_seq_open(engine, prompt, 100, 0, &seq, &error), KVASIR_FULL);
     assert_non_null(strstr(error.text, "try again"));

@@ -1,34 +1,10 @@
 /* test_engine_swap.c - requests that give up their blocks come back from the swap tier, or are computed again, with the same
  * tokens; they can be cancelled, and their engine closed, wherever their rows are. On a tiny gemma3: sliding and full
  * layers. */
-#include "engine/engine_internal.h"
-#include "support.h"
-
-#define REQUESTS 6u
-#define ANSWER 24u
-
-static struct kvasir_model *model;
-
-static int setup(void **state)
-{
-    (void)state;
-    struct kvasir_error error = {0};
-    char path[512];
-    snprintf(path, sizeof path, "%s/tiny/gemma3", TEST_DATA);
-    if (kvasir_model_open(path, &(struct kvasir_model_options){.threads = 2}, &model, &error) != KVASIR_OK)
-        fail_msg("%s", error.text);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    kvasir_model_close(model);
-    return 0;
-}
+#include "engine_requests.h"
 
 /* A budget for one request, or, without `tight`, for many; `quarters` of that one request's bytes to swap to. */
-static struct kvasir_engine *open_engine(bool tight, uint32_t quarters)
+static struct kvasir_engine *open_budget(bool tight, uint32_t quarters)
 {
     struct kvasir_engine *engine;
     struct kvasir_error error = {0};
@@ -41,46 +17,39 @@ static struct kvasir_engine *open_engine(bool tight, uint32_t quarters)
     return engine;
 }
 
-/* Every second one samples. */
-static void submit_all(struct kvasir_engine *engine, uint64_t ids[REQUESTS])
+/* The request that comes before this step, if one does: each is more urgent than those before it, and makes them give way.
+ * Every second one samples. */
+static void submit_due(struct kvasir_engine *engine, uint32_t step, uint64_t ids[REQUESTS])
 {
-    for (uint32_t r = 0; r < REQUESTS; r++) {
-        struct random random;
-        uint32_t prompt[110], count = 3 + 21 * r;
-        random_seed(&random, r);
-        for (uint32_t i = 0; i < count; i++) prompt[i] = 3 + (uint32_t)random_below(&random, 500);
-        const struct kvasir_request request = {
-            .prompt = prompt,
-            .prompt_count = count,
-            .max_tokens = ANSWER,
-            .ignore_eos = true,
-            .sampling = {.temperature = (float)(r % 2), .top_p = 0.95f, .seed = r, .has_seed = true}};
-        assert_int_equal(kvasir_engine_submit(engine, &request, &ids[r], NULL), KVASIR_OK);
-    }
+    struct random random;
+    uint32_t prompt[110], r = step / 4, count = 3 + 21 * r;
+    if (step % 4 || r >= REQUESTS) return;
+    random_seed(&random, r);
+    for (uint32_t i = 0; i < count; i++) prompt[i] = 3 + (uint32_t)random_below(&random, 500);
+    const struct kvasir_request request = {
+        .prompt = prompt,
+        .prompt_count = count,
+        .max_tokens = ANSWER,
+        .ignore_eos = true,
+        .priority = -(int32_t)r,
+        .sampling = {.temperature = (float)(r % 2), .top_p = 0.95f, .seed = r, .has_seed = true}};
+    assert_int_equal(kvasir_engine_submit(engine, &request, &ids[r], NULL), KVASIR_OK);
 }
 
-/* The running requests are the oldest and have sequences; of the waiting ones those that are swapped out. */
 static void check(const struct kvasir_engine *engine)
 {
     struct error error = {0};
     if (kv_check(engine->kv, &error) != ST_OK) fail_msg("%s", error.text);
-    for (uint32_t i = 0; i < engine->count; i++) {
-        const struct request *r = engine->requests[i];
-        assert_true(i == 0 || engine->requests[i - 1]->id < r->id);
-        if (i < engine->running)
-            assert_non_null(r->seq);
-        else
-            assert_true(!r->seq || kv_seq_residence(r->seq) != KV_RESIDENT);
-    }
+    check_requests(engine);
 }
 
-static struct kvasir_engine_stats run_all(struct kvasir_engine *engine, uint32_t tokens[REQUESTS][ANSWER])
+static struct kvasir_engine_stats run_tight(struct kvasir_engine *engine, uint32_t tokens[REQUESTS][ANSWER])
 {
     uint64_t ids[REQUESTS];
     uint32_t counts[REQUESTS] = {0};
     struct kvasir_engine_stats stats;
-    submit_all(engine, ids);
-    while (kvasir_engine_busy(engine)) {
+    for (uint32_t step = 0; step < 4 * REQUESTS || kvasir_engine_busy(engine); step++) {
+        submit_due(engine, step, ids);
         const struct kvasir_event *events;
         size_t count;
         assert_int_equal(kvasir_engine_step(engine, &events, &count, NULL), KVASIR_OK);
@@ -102,11 +71,11 @@ static void test_swapped_is_resident(void **state)
 {
     (void)state;
     static uint32_t resident[REQUESTS][ANSWER], tokens[REQUESTS][ANSWER];
-    assert_int_equal(run_all(open_engine(false, 0), resident).kv_swaps_out, 0);
+    assert_int_equal(run_tight(open_budget(false, 0), resident).kv_swaps_out, 0);
     static const uint32_t quarters[] = {0, 2, 400};
     for (uint32_t i = 0; i < ARRAY_COUNT(quarters); i++) {
         memset(tokens, 0xff, sizeof tokens);
-        struct kvasir_engine_stats stats = run_all(open_engine(true, quarters[i]), tokens);
+        struct kvasir_engine_stats stats = run_tight(open_budget(true, quarters[i]), tokens);
         assert_memory_equal(tokens, resident, sizeof tokens);
         assert_true((stats.kv_swaps_out > 0) == (quarters[i] > 0) && stats.kv_swaps_in <= stats.kv_swaps_out);
         print_message("%u quarters: %llu swaps out, %llu in, %llu bytes copied\n", quarters[i],
@@ -120,11 +89,11 @@ static void test_the_cheaper_way(void **state)
 {
     (void)state;
     static uint32_t tokens[REQUESTS][ANSWER];
-    struct kvasir_engine *engine = open_engine(true, 400);
-    uint64_t first = run_all(engine, tokens).kv_swaps_out;
-    engine = open_engine(true, 400);
-    engine->prefill_tokens = 1e30;
-    uint64_t cheap = run_all(engine, tokens).kv_swaps_out;
+    struct kvasir_engine *engine = open_budget(true, 400);
+    uint64_t first = run_tight(engine, tokens).kv_swaps_out;
+    engine = open_budget(true, 400);
+    engine->scheduler.cost.unit_s = 1e-30;
+    uint64_t cheap = run_tight(engine, tokens).kv_swaps_out;
     assert_true(cheap < first); /* it is tried until it is measured */
 }
 
@@ -133,16 +102,20 @@ static void test_swapped_requests_end(void **state)
 {
     (void)state;
     for (uint32_t steps = 1; steps < 30; steps++) {
-        struct kvasir_engine *engine = open_engine(true, 400);
+        struct kvasir_engine *engine = open_budget(true, 400);
         uint64_t ids[REQUESTS];
         const struct kvasir_event *events;
         size_t count;
-        submit_all(engine, ids);
-        for (uint32_t i = 0; i < steps; i++)
+        for (uint32_t i = 0; i < steps; i++) {
+            submit_due(engine, i, ids);
             assert_int_equal(kvasir_engine_step(engine, &events, &count, NULL), KVASIR_OK);
-        for (uint32_t i = 0; i < engine->count; i++)
-            if (steps % 3 == 0 || (engine->requests[i]->seq && i >= engine->running))
-                assert_int_equal(kvasir_engine_cancel(engine, engine->requests[i]->id), KVASIR_OK);
+        }
+        const struct scheduler *s = &engine->scheduler;
+        for (uint32_t i = 0; i < s->waiting_count; i++)
+            if (steps % 3 == 0 || s->waiting[i]->seq)
+                assert_int_equal(kvasir_engine_cancel(engine, s->waiting[i]->id), KVASIR_OK);
+        for (uint32_t i = 0; i < s->running_count && steps % 3 == 0; i++)
+            assert_int_equal(kvasir_engine_cancel(engine, s->running[i]->id), KVASIR_OK);
         assert_int_equal(kvasir_engine_step(engine, &events, &count, NULL), KVASIR_OK);
         check(engine);
         kvasir_engine_close(engine);
