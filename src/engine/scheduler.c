@@ -339,14 +339,16 @@ struct allowance {
 static uint32_t within(const struct scheduler *s, const struct request *r, const struct allowance *left, double share)
 {
     uint32_t depth = kv_seq_count(r->seq) + r->planned;
-    uint32_t tokens = least(cost_tokens(&s->cost, left->units * share, depth), (uint32_t)(left->tokens * share));
+    double units = left->units * share - s->cost.logits_units; /* its last token will have logits */
+    uint32_t tokens = least(cost_tokens(&s->cost, units, depth), (uint32_t)(left->tokens * share));
     return least(tokens, pending(r) - r->planned);
 }
 
 static void spend(const struct scheduler *s, const struct request *r, uint32_t tokens, struct allowance *left)
 {
     left->units -= cost_units(&s->cost, kv_seq_count(r->seq) + r->planned - tokens, tokens);
-    left->tokens -= tokens;
+    if (r->planned == pending(r)) left->units -= s->cost.logits_units;
+    left->tokens -= least(left->tokens, tokens);
 }
 
 static enum status plan_chunk(struct scheduler *s, struct request *r, uint32_t tokens, struct allowance *left)
@@ -523,7 +525,7 @@ static bool displace(struct scheduler *s, const struct request *r)
 
 static enum status admit(struct scheduler *s, struct allowance *left)
 {
-    while (left->tokens && left->units > 0 && s->waiting_count) {
+    while (left->tokens && (left->units > 0 || !s->running_count) && s->waiting_count) {
         struct request *r = best_waiting(s);
         if (!r) return ST_OK;
         if (s->running_count == s->limits.sequences) {
