@@ -143,8 +143,22 @@ struct kvasir_logit_bias {
     float bias;
 };
 
+/* A sequence of tokens that an answer never contains: its last token is forbidden where the answer, without the prompt, ends
+ * with its others. The same text spelled by other tokens is not noticed. */
+struct kvasir_bad_word {
+    const uint32_t *ids;
+    size_t count; /* 1…256 */
+};
+/* Texts as bad words: each once as it is, without leading spaces, and once after a space, where that gives other tokens. The
+ * caller gives *out to kvasir_free; the ids lie in the same block. */
+int kvasir_tokenize_bad_words(const struct kvasir_model *model, const char *const *texts, size_t text_count,
+                              struct kvasir_bad_word **out, size_t *count, struct kvasir_error *error);
+
 /* Zero-initialised means greedy (ties: the lower id). Filters see what the one before left, renormalised; one random number a
- * token. Ranges: temperature 0…100, the p's 0…1, repetition 0…100, frequency and presence -100…100. The order is: bias, penalties, then (unless greedy) temperature, top-k, typical-p, top-p, min-p, draw. */
+ * token, from a stream of the request's own: it does not depend on what else the engine serves. Ranges: temperature 0…100, the
+ * p's 0…1, repetition 0…100, frequency and presence -100…100. The order is: what is allowed (allowed_ids, bad_words, end tokens
+ * before min_tokens), bias, penalties, then (unless greedy) temperature, top-k, typical-p, top-p, min-p, draw. Settings
+ * under which no token could begin an answer are refused; where bad words leave none later, the answer ends with "stop". */
 struct kvasir_sampling {
     float temperature; /* 0 = greedy */
     uint32_t top_k;    /* 0 = off */
@@ -156,15 +170,22 @@ struct kvasir_sampling {
     float frequency_penalty, presence_penalty; /* 0 = off; OpenAI's, over generated tokens */
     uint32_t penalty_window;                   /* 0 = all tokens */
     uint64_t seed;
-    bool has_seed; /* else a random seed is taken */
-    const struct kvasir_logit_bias *bias;
+    bool has_seed;                        /* else a random seed is taken */
+    const struct kvasir_logit_bias *bias; /* -1e6…1e6; -inf: never */
     size_t bias_count;
+    const uint32_t *allowed_ids; /* NULL = all tokens; else only these, at least one */
+    size_t allowed_id_count;
+    const struct kvasir_bad_word *bad_words; /* at most 1024 */
+    size_t bad_word_count;
 };
 
 struct kvasir_request {
     const uint32_t *prompt; /* all arrays are copied by submit */
     size_t prompt_count;    /* at least 1, less than the engine's context */
     uint32_t max_tokens;    /* 0 = until an end token or the context is full */
+    /* Before so many tokens of the answer nothing but the context's end ends it: end tokens and stop_ids are not chosen, and stop
+     * texts are looked for in the text after them. At most max_tokens. */
+    uint32_t min_tokens;
     struct kvasir_sampling sampling;
     /* An answer ends with "stop" at an end token (not in the tokens, not in the text) or a stop text (not in the text, but
      * the tokens that spelled it are in the tokens); with "length" at max_tokens or when the context is full. */
@@ -174,6 +195,9 @@ struct kvasir_request {
     size_t stop_id_count;
     bool ignore_eos;
     uint32_t logprobs; /* alternatives reported for each token, 0…128 */
+    /* The same for each token of the prompt but the first, 0 = none. Their rows all have to run: such a request shares no
+     * cached prefix, and its prompt runs in chunks of at most 32 tokens. */
+    uint32_t prompt_logprobs;
     /* Answers to the same prompt, 0 or 1…128: the prompt is computed once and its K and V are shared. The answers are those of
      * requests alone with seed, seed + 1, …; each has its own events, told apart by event.index. */
     uint32_t n;
@@ -203,7 +227,7 @@ struct kvasir_logprob {
 };
 struct kvasir_token {
     uint32_t id;
-    float logprob;                    /* as above; only where request.logprobs > 0 */
+    float logprob;                    /* as above; only where logprobs (of the prompt: prompt_logprobs) > 0 */
     const struct kvasir_logprob *top; /* [top_count], best first */
     uint32_t top_count;
 };
@@ -215,7 +239,9 @@ struct kvasir_event {
     size_t token_count;
     const char *text; /* new text, whole UTF-8 characters; what could become a stop text is held back */
     size_t text_bytes;
-    uint32_t prompt_done, prompt_count; /* progress of the prefill */
+    uint32_t prompt_done, prompt_count;         /* progress of the prefill */
+    const struct kvasir_token *prompt_logprobs; /* new in this step: prompt tokens from the second on, in order */
+    size_t prompt_logprob_count;
     enum kvasir_finish finish;
 };
 /* One pass. Events are borrowed until the next step or close, and are given also when the step fails. KVASIR_NOMEM: try

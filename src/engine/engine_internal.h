@@ -1,6 +1,7 @@
 /* engine_internal.h - shared by engine's own files only; grouped by file. */
 #ifndef ENGINE_ENGINE_INTERNAL_H
 #define ENGINE_ENGINE_INTERNAL_H
+#include "engine/constraint.h"
 #include "engine/engine.h"
 #include "engine/sampler.h"
 #include "engine/stop.h"
@@ -46,8 +47,12 @@ MUST_CHECK enum status model_fingerprint(const struct format *format, unsigned c
 
 /* ---- request.c: one request from submit to its last event ---------------------------------------------------------- */
 
+/* Rows of logits of prompt tokens in one step, of all requests together, beside one a request to sample from. */
+#define PROMPT_ROWS_MAX 32u
+
 struct request {
     uint64_t id;
+    const struct kvasir_model *model;
     uint32_t *tokens; /* [capacity], prompt then answer; owned, as all below */
     uint32_t count, prompt_count, capacity;
     uint32_t count_max; /* where the answer ends with "length" */
@@ -57,7 +62,8 @@ struct request {
     uint32_t *stop_ids;
     size_t stop_id_count;
     bool ignore_eos, cancelled;
-    uint32_t logprobs;
+    uint32_t min_tokens, logprobs, prompt_logprobs;
+    struct constraint constraint;
     uint64_t cache_salt;
     struct detokenizer detokenizer;
     struct stopper stopper;
@@ -81,7 +87,11 @@ struct request {
 
     struct kvasir_token token; /* new in this step, with top[logprobs] */
     struct kvasir_logprob *top;
-    struct buffer piece, text; /* scratch of the detokenizer; new text of this step */
+    struct kvasir_token
+        *prompt_tokens; /* [PROMPT_ROWS_MAX] prompt_new of them new in this step; prompt_top: their top */
+    struct kvasir_logprob *prompt_top; /* [PROMPT_ROWS_MAX, prompt_logprobs] */
+    uint32_t prompt_taken, prompt_new; /* rows taken so far: of the first prompt_taken tokens; in this step */
+    struct buffer piece, text;         /* scratch of the detokenizer; new text of this step */
     enum kvasir_finish finish;
 
     double submitted_s, started_s, first_token_s, last_token_s; /* clock_seconds; 0 = not yet */
@@ -94,9 +104,21 @@ MUST_CHECK enum status request_open(const struct kvasir_engine *engine, const st
                                     uint32_t index, struct request **out, struct error *error);
 void request_close(struct request *request);                       /* its sequence is already closed */
 MUST_CHECK enum status request_make_room(struct request *request); /* for one more token */
-/* Samples from the row and takes the token in: into tokens, text, logprobs; sets finish. ST_NOMEM: finish is
- * KVASIR_ERROR. */
-MUST_CHECK enum status request_take(struct kvasir_engine *engine, struct request *request, const float *logits);
+void request_forget_news(struct request *request);                 /* text and prompt logprobs of the last step */
+/* The tokens whose rows may be taken from the cache, as kv_seq_open counts: the last one runs. All of them, but with
+ * prompt_logprobs every row must run once. */
+uint32_t request_match_count(const struct request *request);
+/* When tokens [first, first + count) are run: how many rows of logits of prompt tokens it wants (prompt_logprobs); how many
+ * it wants together, which are those of the last tokens; the most tokens, at most `count`, that want `rows` prompt rows. */
+uint32_t request_prompt_rows(const struct request *request, uint32_t first, uint32_t count);
+uint32_t request_logits_rows(const struct request *request, uint32_t first, uint32_t count);
+uint32_t request_fit_rows(const struct request *request, uint32_t first, uint32_t count, uint32_t rows);
+/* Tokens [first, first + count) were run; `logits` are the rows it wanted. Takes prompt logprobs, and if the last token was
+ * among them samples the next and takes it in: into tokens, text, logprobs; sets finish. ST_NOMEM: finish is KVASIR_ERROR.
+ * Touches the request, the rows and the sampler only, so requests of a step may be taken on several threads, each with a
+ * sampler of its own. */
+MUST_CHECK enum status request_take(struct request *request, struct sampler *sampler, uint32_t first, uint32_t count,
+                                    const float *logits);
 /* Sets `finish` and gives out the text that is still held. */
 void request_end(struct request *request, enum kvasir_finish finish);
 void request_timings(const struct request *request, struct kvasir_timings *out);

@@ -155,6 +155,16 @@ float logits_logprob(float logit, double log_sum)
     return clean == -INFINITY ? -INFINITY : (float)((double)clean - log_sum);
 }
 
+void logits_describe(const float *logits, uint32_t count, uint32_t most, struct kvasir_logprob *top,
+                     struct kvasir_token *token)
+{
+    double log_sum = logits_log_sum(logits, count);
+    token->logprob = logits_logprob(logits[token->id], log_sum);
+    token->top = top;
+    token->top_count = logits_top(logits, count, most, top);
+    for (uint32_t i = 0; i < token->top_count; i++) top[i].logprob = logits_logprob(top[i].logprob, log_sum);
+}
+
 double engine_token_nll(const float *logits, uint32_t vocabulary, uint32_t token)
 {
     return logits_log_sum(logits, vocabulary) - (double)logit_clean(logits[token]);

@@ -20,4 +20,8 @@ uint32_t logits_top(const float *logits, uint32_t count, uint32_t most, struct k
 double logits_log_sum(const float *logits, uint32_t count);
 float logits_logprob(float logit, double log_sum);
 
+/* Fills in the log-probability of token->id and those of the `most` best, which go to top[most]. */
+void logits_describe(const float *logits, uint32_t count, uint32_t most, struct kvasir_logprob *top,
+                     struct kvasir_token *token);
+
 #endif

@@ -1,7 +1,8 @@
-/* request.c - one request: checked and copied when submitted, then fed one row of logits a token until it ends.
+/* request.c - one request: checked and copied when submitted, then fed one row of logits a token until it ends; with
+ * prompt_logprobs also one for every prompt token, in order, each once.
  *
- * It ends with "stop" at an end token (unless ignore_eos), a stop token or a stop text; with "length" at max_tokens or
- * when the context is full. The end or stop token itself is neither in the tokens nor in the text; tokens that spell a
+ * It ends with "stop" at an end token (unless ignore_eos), a stop token, a stop text, or where no token is allowed; with
+ * "length" at max_tokens or when the context is full. The end or stop token itself is neither in the tokens nor in the text; tokens that spell a
  * stop text are in the tokens. Text comes in whole characters, and what could become a stop text waits, so text may lag
  * behind tokens. This file knows nothing of batches. */
 #include "engine/engine_internal.h"
@@ -32,6 +33,12 @@ static enum status check(const struct kvasir_engine *engine, const struct kvasir
                          wanted->prompt_count, context, context - 1);
     if (wanted->logprobs > LOGPROBS_MAX)
         return error_set(error, ST_INVALID, "logprobs is %u: must be 0 to %u", wanted->logprobs, LOGPROBS_MAX);
+    if (wanted->prompt_logprobs > LOGPROBS_MAX)
+        return error_set(error, ST_INVALID, "prompt_logprobs is %u: must be 0 to %u", wanted->prompt_logprobs,
+                         LOGPROBS_MAX);
+    if (wanted->max_tokens && wanted->min_tokens > wanted->max_tokens)
+        return error_set(error, ST_INVALID, "min_tokens is %u: must be 0 to max_tokens, which is %u",
+                         wanted->min_tokens, wanted->max_tokens);
     if (wanted->stop_id_count > STOP_IDS_MAX)
         return error_set(error, ST_INVALID, "%zu stop tokens: at most %u", wanted->stop_id_count, STOP_IDS_MAX);
     if (wanted->stop_count && !engine->model->tokenizer)
@@ -61,6 +68,32 @@ static void *copy_of(const void *source, size_t count, size_t size, bool *failed
     return copy;
 }
 
+/* The tokens that would end the answer: how many, and where `out` is not NULL, which. */
+static size_t list_ends(const struct kvasir_model *model, const struct kvasir_request *wanted, uint32_t *out)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < wanted->stop_id_count; i++, count++)
+        if (out) out[count] = wanted->stop_ids[i];
+    for (uint32_t id = 0; id < model_config(model->model)->vocabulary && !wanted->ignore_eos; id++) {
+        if (!model_token_ends(model, id)) continue;
+        if (out) out[count] = id;
+        count++;
+    }
+    return count;
+}
+
+static enum status constrain(struct request *r, const struct kvasir_request *wanted, struct error *error)
+{
+    size_t count = wanted->min_tokens ? list_ends(r->model, wanted, NULL) : 0;
+    uint32_t *ends = count ? mem_alloc(count * sizeof *ends) : NULL;
+    if (count && !ends) return error_set(error, ST_NOMEM, "not enough memory for a request");
+    if (count) list_ends(r->model, wanted, ends);
+    enum status status = constraint_init(&r->constraint, &wanted->sampling, model_config(r->model->model)->vocabulary,
+                                         ends, count, wanted->min_tokens, error);
+    mem_free(ends);
+    return status;
+}
+
 static void copy_all(struct request *r, const struct kvasir_request *wanted, bool *failed)
 {
     r->prompt_count = r->count = r->capacity = (uint32_t)wanted->prompt_count;
@@ -70,8 +103,17 @@ static void copy_all(struct request *r, const struct kvasir_request *wanted, boo
     r->stop_id_count = wanted->stop_id_count;
     r->logprobs = wanted->logprobs;
     if (r->logprobs && !(r->top = mem_alloc(r->logprobs * sizeof *r->top))) *failed = true;
+    r->prompt_logprobs = wanted->prompt_logprobs;
+    if (r->prompt_logprobs) {
+        r->prompt_tokens = mem_alloc(PROMPT_ROWS_MAX * sizeof *r->prompt_tokens);
+        r->prompt_top = mem_alloc(PROMPT_ROWS_MAX * r->prompt_logprobs * sizeof *r->prompt_top);
+        if (!r->prompt_tokens || !r->prompt_top) *failed = true;
+    }
     r->sampling = wanted->sampling;
     r->sampling.bias = r->bias;
+    r->sampling.allowed_ids = NULL; /* these two are the constraint's */
+    r->sampling.bad_words = NULL;
+    r->min_tokens = wanted->min_tokens;
     r->ignore_eos = wanted->ignore_eos;
     r->cache_salt = wanted->cache_salt;
     r->priority = wanted->priority;
@@ -87,9 +129,11 @@ enum status request_open(const struct kvasir_engine *engine, const struct kvasir
     struct request *r = mem_zero(1, sizeof *r);
     if (!r) return error_set(error, ST_NOMEM, "not enough memory for a request");
     bool failed = false;
+    r->model = engine->model;
     copy_all(r, wanted, &failed);
     status = failed ? error_set(error, ST_NOMEM, "not enough memory for a request")
                     : stopper_init(&r->stopper, wanted->stop, wanted->stop_count, error);
+    if (status == ST_OK) status = constrain(r, wanted, error);
     if (status != ST_OK) {
         request_close(r);
         return status;
@@ -111,6 +155,9 @@ void request_close(struct request *request)
     mem_free(request->bias);
     mem_free(request->stop_ids);
     mem_free(request->top);
+    mem_free(request->prompt_tokens);
+    mem_free(request->prompt_top);
+    constraint_release(&request->constraint);
     stopper_release(&request->stopper);
     buffer_release(&request->piece);
     buffer_release(&request->text);
@@ -128,6 +175,49 @@ enum status request_make_room(struct request *request)
     return ST_OK;
 }
 
+void request_forget_news(struct request *request)
+{
+    request->text.length = 0;
+    request->prompt_new = 0;
+}
+
+/* ---- rows of prompt tokens --------------------------------------------------------------------------------------- */
+
+/* The row of a token tells the next token's log-probability: those of all prompt tokens but the last are wanted, which is
+ * sampled from. prompt_taken says how many came already; a request that gave up its blocks runs these again without. */
+
+uint32_t request_match_count(const struct request *r)
+{
+    return r->prompt_logprobs && r->prompt_taken + 1 < r->prompt_count ? r->prompt_taken + 1 : r->count;
+}
+
+uint32_t request_prompt_rows(const struct request *r, uint32_t first, uint32_t count)
+{
+    uint32_t begin = first > r->prompt_taken ? first : r->prompt_taken;
+    uint32_t end = first + count < r->prompt_count ? first + count : r->prompt_count - 1;
+    return r->prompt_logprobs && begin < end ? end - begin : 0;
+}
+
+uint32_t request_logits_rows(const struct request *r, uint32_t first, uint32_t count)
+{
+    return request_prompt_rows(r, first, count) + (first + count == r->count);
+}
+
+uint32_t request_fit_rows(const struct request *r, uint32_t first, uint32_t count, uint32_t rows)
+{
+    if (request_prompt_rows(r, first, count) <= rows) return count;
+    return (first > r->prompt_taken ? first : r->prompt_taken) + rows - first;
+}
+
+static void take_prompt_row(struct request *r, uint32_t vocabulary, const float *logits)
+{
+    ASSERT(r->prompt_new < PROMPT_ROWS_MAX);
+    uint32_t at = r->prompt_new++;
+    r->prompt_tokens[at] = (struct kvasir_token){.id = r->tokens[++r->prompt_taken]};
+    logits_describe(logits, vocabulary, r->prompt_logprobs, r->prompt_top + (size_t)at * r->prompt_logprobs,
+                    &r->prompt_tokens[at]);
+}
+
 /* ---- one token on ------------------------------------------------------------------------------------------------ */
 
 static bool is_stop_id(const struct request *r, uint32_t id)
@@ -137,13 +227,13 @@ static bool is_stop_id(const struct request *r, uint32_t id)
     return false;
 }
 
-static void take_logprobs(struct request *r, const float *logits, uint32_t vocabulary)
+/* Stop texts are looked for in the text after the first min_tokens tokens. */
+static void take_piece(struct request *r)
 {
-    double log_sum = logits_log_sum(logits, vocabulary);
-    r->token.logprob = logits_logprob(logits[r->token.id], log_sum);
-    r->token.top = r->top;
-    r->token.top_count = logits_top(logits, vocabulary, r->logprobs, r->top);
-    for (uint32_t i = 0; i < r->token.top_count; i++) r->top[i].logprob = logits_logprob(r->top[i].logprob, log_sum);
+    if (r->count - r->prompt_count <= r->min_tokens && r->min_tokens)
+        buffer_append(&r->text, r->piece.data, r->piece.length);
+    else
+        stopper_put(&r->stopper, r->piece.data, r->piece.length, &r->text);
 }
 
 static void take_text(struct request *r)
@@ -152,30 +242,44 @@ static void take_text(struct request *r)
     r->piece.length = 0;
     if (r->token.id < tokenizer_vocabulary_size(r->detokenizer.tokenizer)) /* rows beyond it are padding */
         detokenizer_put(&r->detokenizer, r->token.id, &r->piece);
-    if (r->piece.length) stopper_put(&r->stopper, r->piece.data, r->piece.length, &r->text);
+    if (r->piece.length) take_piece(r);
 }
 
-enum status request_take(struct kvasir_engine *engine, struct request *r, const float *logits)
+static void take_token(struct request *r, uint32_t id, uint32_t vocabulary, const float *logits)
 {
-    uint32_t vocabulary = engine->sampler.vocabulary;
+    ASSERT(r->count < r->capacity);
+    r->tokens[r->count++] = id;
+    r->token = (struct kvasir_token){.id = id};
+    if (r->logprobs) logits_describe(logits, vocabulary, r->logprobs, r->top, &r->token);
+    take_text(r);
+    if (r->stopper.stopped)
+        request_end(r, KVASIR_STOP);
+    else if (r->count >= r->count_max)
+        request_end(r, KVASIR_LENGTH);
+}
+
+static void sample(struct request *r, struct sampler *sampler, const float *logits)
+{
     double now = clock_seconds();
     if (r->first_token_s == 0) r->first_token_s = now;
     r->last_token_s = now;
+    const uint64_t *allowed =
+        constraint_allowed(&r->constraint, r->tokens + r->prompt_count, r->count - r->prompt_count);
     uint32_t id =
-        sampler_pick(&engine->sampler, &r->sampling, &r->random, logits, r->tokens, r->count, r->prompt_count);
-    if (is_stop_id(r, id) || (!r->ignore_eos && model_token_ends(engine->model, id))) {
+        sampler_pick(sampler, &r->sampling, allowed, &r->random, logits, r->tokens, r->count, r->prompt_count);
+    if (id == SAMPLER_NONE || is_stop_id(r, id) || (!r->ignore_eos && model_token_ends(r->model, id)))
         request_end(r, KVASIR_STOP);
-    } else {
-        ASSERT(r->count < r->capacity);
-        r->tokens[r->count++] = id;
-        r->token = (struct kvasir_token){.id = id};
-        if (r->logprobs) take_logprobs(r, logits, vocabulary);
-        take_text(r);
-        if (r->stopper.stopped)
-            request_end(r, KVASIR_STOP);
-        else if (r->count >= r->count_max)
-            request_end(r, KVASIR_LENGTH);
-    }
+    else
+        take_token(r, id, sampler->vocabulary, logits);
+}
+
+enum status request_take(struct request *r, struct sampler *sampler, uint32_t first, uint32_t count,
+                         const float *logits)
+{
+    bool last = first + count == r->count;
+    for (uint32_t rows = request_prompt_rows(r, first, count); rows > 0; rows--, logits += sampler->vocabulary)
+        take_prompt_row(r, sampler->vocabulary, logits);
+    if (last) sample(r, sampler, logits);
     if (!r->piece.failed && !r->text.failed) return ST_OK;
     r->finish = KVASIR_ERROR;
     return ST_NOMEM;
@@ -187,7 +291,7 @@ void request_end(struct request *r, enum kvasir_finish finish)
     if (!r->detokenizer.tokenizer) return;
     r->piece.length = 0;
     detokenizer_finish(&r->detokenizer, &r->piece);
-    if (r->piece.length) stopper_put(&r->stopper, r->piece.data, r->piece.length, &r->text);
+    if (r->piece.length) take_piece(r);
     stopper_finish(&r->stopper, &r->text);
 }
 

@@ -1,5 +1,5 @@
-/* sampler.c - bias, penalties, temperature, top-k, typical-p, top-p, min-p, draw; in that order, each filter on the
- * distribution that the one before it left, renormalised.
+/* sampler.c - what is allowed, bias, penalties, temperature, top-k, typical-p, top-p, min-p, draw; in that order, each
+ * filter on the distribution that the one before it left, renormalised.
  *
  * Nothing sorts the vocabulary. Every filter keeps a beginning of one order (key descending, ties by ascending id): the
  * last kept candidate is found by a weighted quickselect on a copy, then one pass drops those behind it, so candidates
@@ -75,7 +75,7 @@ enum status sampling_check(const struct kvasir_sampling *s, uint32_t vocabulary,
     return ST_OK;
 }
 
-/* ---- bias and penalties ------------------------------------------------------------------------------------------ */
+/* ---- what is allowed, bias and penalties ------------------------------------------------------------------------- */
 
 static bool changes_logits(const struct kvasir_sampling *s)
 {
@@ -105,10 +105,22 @@ static void penalise_frequency(struct sampler *sampler, const struct kvasir_samp
     }
 }
 
-static void change_logits(struct sampler *sampler, const struct kvasir_sampling *s, const float *logits,
-                          const uint32_t *tokens, uint32_t count, uint32_t prompt_count)
+static void forbid_others(struct sampler *sampler, const uint64_t *allowed)
+{
+    for (uint32_t begin = 0; begin < sampler->vocabulary; begin += 64) {
+        uint64_t set = allowed[begin / 64];
+        uint32_t own = sampler->vocabulary - begin < 64 ? sampler->vocabulary - begin : 64;
+        if (set == UINT64_MAX) continue;
+        for (uint32_t i = 0; i < own; i++)
+            if (!(set >> i & 1)) sampler->logits[begin + i] = -INFINITY;
+    }
+}
+
+static void change_logits(struct sampler *sampler, const struct kvasir_sampling *s, const uint64_t *allowed,
+                          const float *logits, const uint32_t *tokens, uint32_t count, uint32_t prompt_count)
 {
     memcpy(sampler->logits, logits, sampler->vocabulary * sizeof *logits);
+    if (allowed) forbid_others(sampler, allowed);
     for (size_t i = 0; i < s->bias_count; i++) sampler->logits[s->bias[i].id] += s->bias[i].bias;
     if (s->repetition_penalty != 0 && s->repetition_penalty != 1) {
         uint32_t window = s->penalty_window && s->penalty_window < count ? s->penalty_window : count;
@@ -289,17 +301,25 @@ static bool filters(float p)
     return p > 0 && p < 1;
 }
 
-uint32_t sampler_pick(struct sampler *sampler, const struct kvasir_sampling *s, struct random *random,
-                      const float *logits, const uint32_t *tokens, uint32_t count, uint32_t prompt_count)
+/* Greedy's choice. A row without a number, such as one of NaN, gives token 0, unless a set says what is allowed. */
+static uint32_t best(const struct sampler *sampler, const float *logits, const uint64_t *allowed)
 {
-    if (changes_logits(s)) {
-        change_logits(sampler, s, logits, tokens, count, prompt_count);
+    uint32_t id = logits_best(logits, sampler->vocabulary);
+    return allowed && !(logits[id] > -INFINITY) ? SAMPLER_NONE : id;
+}
+
+uint32_t sampler_pick(struct sampler *sampler, const struct kvasir_sampling *s, const uint64_t *allowed,
+                      struct random *random, const float *logits, const uint32_t *tokens, uint32_t count,
+                      uint32_t prompt_count)
+{
+    if (allowed || changes_logits(s)) {
+        change_logits(sampler, s, allowed, logits, tokens, count, prompt_count);
         logits = sampler->logits;
     }
-    if (s->temperature == 0) return logits_best(logits, sampler->vocabulary);
+    if (s->temperature == 0) return best(sampler, logits, allowed);
     double unit = random_unit(random);
     uint32_t kept = keep_top_k(sampler, logits, s->top_k);
-    if (!kept) return logits_best(logits, sampler->vocabulary); /* nothing is possible: as greedy would */
+    if (!kept) return best(sampler, logits, allowed); /* nothing is possible */
     weigh(sampler, kept, s->temperature);
     if (filters(s->typical_p)) kept = keep_typical(sampler, kept, s->typical_p);
     if (filters(s->top_p)) kept = keep_top_p(sampler, kept, s->top_p);

@@ -20,10 +20,14 @@ void sampler_release(struct sampler *sampler);
 /* Every value in its range; the error names the field and the range. */
 MUST_CHECK enum status sampling_check(const struct kvasir_sampling *sampling, uint32_t vocabulary, struct error *error);
 
-/* One token. `tokens` is the sequence so far, of which the first `prompt_count` are the prompt; all ids are below the
- * vocabulary. Unless greedy it takes exactly one number from `random`, so a request's stream does not depend on what was
- * kept. The row is not changed. */
-uint32_t sampler_pick(struct sampler *sampler, const struct kvasir_sampling *sampling, struct random *random,
-                      const float *logits, const uint32_t *tokens, uint32_t count, uint32_t prompt_count);
+#define SAMPLER_NONE UINT32_MAX
+
+/* One token. `allowed`: a set of ids as constraint.h has it, NULL = any; others are never picked, and where nothing is left
+ * the answer is SAMPLER_NONE. `tokens` is the sequence so far, of which the first `prompt_count` are the prompt; all ids are
+ * below the vocabulary. Unless greedy it takes exactly one number from `random`, so a request's stream does not depend on
+ * what was kept. The row is not changed. Several samplers may work at once, each on one thread. */
+uint32_t sampler_pick(struct sampler *sampler, const struct kvasir_sampling *sampling, const uint64_t *allowed,
+                      struct random *random, const float *logits, const uint32_t *tokens, uint32_t count,
+                      uint32_t prompt_count);
 
 #endif

@@ -78,7 +78,7 @@ static void end_cancelled(struct kvasir_engine *engine)
     struct scheduler *s = &engine->scheduler;
     for (uint32_t i = s->running_count + s->waiting_count; i-- > 0;) {
         struct request *r = i < s->running_count ? s->running[i] : s->waiting[i - s->running_count];
-        r->text.length = 0;
+        request_forget_news(r);
         if (!r->cancelled) continue;
         request_end(r, KVASIR_CANCELLED_BY_CALLER);
         add_event(engine, r, false);
@@ -86,12 +86,12 @@ static void end_cancelled(struct kvasir_engine *engine)
     }
 }
 
-/* A token from a row of logits, and its event. */
-static enum status take(struct kvasir_engine *engine, struct request *r, const float *logits)
+/* The rows of the request's last `count` tokens, if it has any, and its event. */
+static enum status take(struct kvasir_engine *engine, struct request *r, uint32_t count, const float *logits)
 {
-    uint32_t before = r->count;
+    uint32_t before = r->count, done = kv_seq_count(r->seq);
     kv_seq_usage(r->seq, &r->kv_bytes, &r->kv_blocks);
-    enum status status = logits ? request_take(engine, r, logits) : ST_OK;
+    enum status status = logits ? request_take(r, &engine->sampler, done - count, count, logits) : ST_OK;
     engine->output_tokens += r->count > before;
     add_event(engine, r, r->count > before);
     return status;
@@ -109,7 +109,7 @@ static enum status take_followers(struct kvasir_engine *engine, struct request *
         r->leader = NULL;
         leader->followers--;
         if (!scheduler_fork(s, leader, r)) continue;
-        enum status status = take(engine, r, logits);
+        enum status status = take(engine, r, 1, logits);
         if (status != ST_OK) worst = status;
     }
     return worst;
@@ -126,7 +126,7 @@ static enum status take_batch(struct kvasir_engine *engine, const float *logits)
         if (row) logits += engine->sampler.vocabulary;
         enum status status = row && r->followers ? take_followers(engine, r, row) : ST_OK;
         if (status != ST_OK) worst = status;
-        status = take(engine, r, row);
+        status = take(engine, r, r->planned, row);
         if (status != ST_OK) worst = status;
     }
     for (uint32_t i = s->running_count; i-- > 0;)

@@ -131,7 +131,7 @@ static void test_same_choice_as_the_definition(void **state)
         for (int i = 0; i < 20; i++) {
             struct random same = stream;
             uint32_t expected = draw(items, left, random_unit(&same));
-            different += sampler_pick(&sampler, &s, &stream, logits, &token, 1, 1) != expected;
+            different += sampler_pick(&sampler, &s, NULL, &stream, logits, &token, 1, 1) != expected;
             assert_memory_equal(&stream, &same, sizeof stream); /* one number a token, no more */
         }
         sampler_release(&sampler);
@@ -153,7 +153,7 @@ static void check_frequencies(const struct kvasir_sampling *s, const float *logi
     assert_int_equal(sampler_init(&sampler, vocabulary, NULL), ST_OK);
     uint32_t left = define(s, logits, vocabulary, items), cells = 0;
     random_seed(&random, 11);
-    for (uint32_t i = 0; i < draws; i++) counts[sampler_pick(&sampler, s, &random, logits, &token, 1, 1)]++;
+    for (uint32_t i = 0; i < draws; i++) counts[sampler_pick(&sampler, s, NULL, &random, logits, &token, 1, 1)]++;
     double chi = 0, rest = 0, rest_count = 0;
     for (uint32_t i = 0; i < left; i++) {
         double expected = items[i].p * draws, got = counts[items[i].id];
@@ -201,7 +201,7 @@ static uint32_t pick(const struct kvasir_sampling *s, const float *logits, uint3
     struct random random;
     random_seed(&random, 1);
     assert_int_equal(sampler_init(&sampler, vocabulary, NULL), ST_OK);
-    uint32_t id = sampler_pick(&sampler, s, &random, logits, tokens, count, prompt_count);
+    uint32_t id = sampler_pick(&sampler, s, NULL, &random, logits, tokens, count, prompt_count);
     for (uint32_t i = 0; i < vocabulary; i++) assert_int_equal(sampler.counts[i], 0);
     sampler_release(&sampler);
     return id;
@@ -255,6 +255,71 @@ static void test_bias_and_penalties(void **state)
     assert_int_equal(pick(&s, logits, 4, tokens, 3, 1), 3); /* -0.5, -1.5, -1, 0 */
     s.presence_penalty = -2.5f;
     assert_int_equal(pick(&s, logits, 4, tokens, 3, 2), 1); /* only 1 was generated: 3.5 */
+}
+
+/* ---- what is allowed ---------------------------------------------------------------------------------------------- */
+
+/* A set chooses as if the logits of all others had been -inf: the same token, for the same random number. */
+static void test_allowed(void **state)
+{
+    (void)state;
+    struct random random;
+    random_seed(&random, 17);
+    for (uint32_t c = 0; c < test_count(2000, 50000); c++) {
+        enum { MOST = 300 };
+        float logits[MOST], cut[MOST];
+        uint64_t set[(MOST + 63) / 64] = {0};
+        struct sampler sampler;
+        uint32_t vocabulary = 1 + (uint32_t)random_below(&random, MOST), left = 0, token = 0;
+        double share = random_unit(&random);
+        for (uint32_t i = 0; i < vocabulary; i++) {
+            bool in = random_unit(&random) < share;
+            logits[i] = 2 * normal(&random);
+            cut[i] = in ? logits[i] : -INFINITY;
+            if (in) set[i / 64] |= 1ull << i % 64;
+            left += in;
+        }
+        struct kvasir_sampling s = random_settings(&random, vocabulary);
+        if (c % 3 == 0) s = (struct kvasir_sampling){0};
+        if (c % 2) s.repetition_penalty = 1.5f;
+        assert_int_equal(sampler_init(&sampler, vocabulary, NULL), ST_OK);
+        struct random one, other;
+        random_seed(&one, c);
+        other = one;
+        uint32_t id = sampler_pick(&sampler, &s, set, &one, logits, &token, 1, 0);
+        if (left)
+            assert_int_equal(id, sampler_pick(&sampler, &s, NULL, &other, cut, &token, 1, 0));
+        else
+            assert_int_equal(id, SAMPLER_NONE);
+        if (left) assert_memory_equal(&one, &other, sizeof one);
+        sampler_release(&sampler);
+    }
+}
+
+/* Nothing that follows brings a forbidden token back. */
+static void test_allowed_comes_first(void **state)
+{
+    (void)state;
+    const float logits[] = {5, INFINITY, 1, NAN};
+    const uint64_t set = 1u << 2 | 1u << 3, nan_only = 1u << 3;
+    const struct kvasir_logit_bias up[] = {{0, 1e6f}, {1, 1e6f}};
+    const uint32_t tokens[] = {0, 1, 1};
+    struct sampler sampler;
+    struct random random;
+    random_seed(&random, 1);
+    assert_int_equal(sampler_init(&sampler, 4, NULL), ST_OK);
+    for (int hot = 0; hot < 2; hot++) {
+        struct kvasir_sampling s = {.temperature = (float)hot * 100,
+                                    .bias = up,
+                                    .bias_count = 2,
+                                    .repetition_penalty = 1e-3f,
+                                    .frequency_penalty = -100,
+                                    .presence_penalty = -100};
+        for (int i = 0; i < 100; i++)
+            assert_int_equal(sampler_pick(&sampler, &s, &set, &random, logits, tokens, 3, 0), 2);
+        assert_int_equal(sampler_pick(&sampler, &s, &nan_only, &random, logits, tokens, 3, 0), SAMPLER_NONE);
+    }
+    sampler_release(&sampler);
 }
 
 /* ---- settings out of range ---------------------------------------------------------------------------------------- */
@@ -351,6 +416,8 @@ int main(void)
         cmocka_unit_test(test_frequencies),
         cmocka_unit_test(test_greedy),
         cmocka_unit_test(test_bias_and_penalties),
+        cmocka_unit_test(test_allowed),
+        cmocka_unit_test(test_allowed_comes_first),
         cmocka_unit_test(test_ranges),
         cmocka_unit_test(test_top),
         cmocka_unit_test(test_exp),
