@@ -196,7 +196,7 @@ struct kvasir_request {
     bool ignore_eos;
     uint32_t logprobs; /* alternatives reported for each token, 0…128 */
     /* The same for each token of the prompt but the first, 0 = none. Their rows all have to run: such a request shares no
-     * cached prefix, and its prompt runs in chunks of at most 32 tokens. */
+     * cached prefix, and its prompt runs in chunks of at most 32 tokens. Of several answers, the first one's events have them. */
     uint32_t prompt_logprobs;
     /* Answers to the same prompt, 0 or 1…128: the prompt is computed once and its K and V are shared. The answers are those of
      * requests alone with seed, seed + 1, …; each has its own events, told apart by event.index. */

@@ -51,7 +51,7 @@ int kvasir_engine_open(struct kvasir_model *model, const struct kvasir_engine_op
     /* A sequence that decodes adds one token to the prompt tokens of the pass. */
     if (status == ST_OK)
         status = model_run_open(model->model, engine->pool, plan->max_batched_tokens + plan->max_sequences,
-                                plan->max_sequences, plan->context, &engine->run, error);
+                                plan->max_sequences + PROMPT_ROWS_MAX, plan->context, &engine->run, error);
     if (status == ST_OK) status = sampler_init(&engine->sampler, model_config(model->model)->vocabulary, error);
     if (status == ST_OK) status = open_lists(engine, error);
     if (status == ST_OK) status = open_scheduler(engine, error);

@@ -103,7 +103,7 @@ static void copy_all(struct request *r, const struct kvasir_request *wanted, boo
     r->stop_id_count = wanted->stop_id_count;
     r->logprobs = wanted->logprobs;
     if (r->logprobs && !(r->top = mem_alloc(r->logprobs * sizeof *r->top))) *failed = true;
-    r->prompt_logprobs = wanted->prompt_logprobs;
+    r->prompt_logprobs = r->index ? 0 : wanted->prompt_logprobs; /* of one answer: the others share the prompt */
     if (r->prompt_logprobs) {
         r->prompt_tokens = mem_alloc(PROMPT_ROWS_MAX * sizeof *r->prompt_tokens);
         r->prompt_top = mem_alloc(PROMPT_ROWS_MAX * r->prompt_logprobs * sizeof *r->prompt_top);
@@ -130,6 +130,7 @@ enum status request_open(const struct kvasir_engine *engine, const struct kvasir
     if (!r) return error_set(error, ST_NOMEM, "not enough memory for a request");
     bool failed = false;
     r->model = engine->model;
+    r->index = index;
     copy_all(r, wanted, &failed);
     status = failed ? error_set(error, ST_NOMEM, "not enough memory for a request")
                     : stopper_init(&r->stopper, wanted->stop, wanted->stop_count, error);
@@ -141,7 +142,6 @@ enum status request_open(const struct kvasir_engine *engine, const struct kvasir
     uint32_t room = engine->plan.context - r->prompt_count;
     r->count_max = r->prompt_count + (wanted->max_tokens && wanted->max_tokens < room ? wanted->max_tokens : room);
     random_seed(&r->random, wanted->sampling.has_seed ? wanted->sampling.seed + index : fresh_seed(r));
-    r->index = index;
     if (engine->model->tokenizer) detokenizer_init(&r->detokenizer, engine->model->tokenizer, wanted->show_control);
     r->submitted_s = clock_seconds();
     *out = r;

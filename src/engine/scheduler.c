@@ -306,7 +306,7 @@ static void count_units(struct scheduler *s)
         const struct request *r = s->running[i];
         if (!r->planned) continue;
         s->units += cost_units(&s->cost, kv_seq_count(r->seq), r->planned);
-        if (r->planned == pending(r)) s->units += s->cost.logits_units;
+        s->units += s->cost.logits_units * request_logits_rows(r, kv_seq_count(r->seq), r->planned);
     }
 }
 
@@ -329,10 +329,10 @@ static double prefill_units(const struct scheduler *s)
     return spare_s > 0 ? spare_s / s->cost.unit_s : 0;
 }
 
-/* What is left of a step for prompts. */
+/* What is left of a step for prompts; rows: of logits, for requests with prompt_logprobs. */
 struct allowance {
     double units;
-    uint32_t tokens;
+    uint32_t tokens, rows;
 };
 
 /* Tokens of a request that are within `share` (at most 1) of the allowance. */
@@ -341,14 +341,16 @@ static uint32_t within(const struct scheduler *s, const struct request *r, const
     uint32_t depth = kv_seq_count(r->seq) + r->planned;
     double units = left->units * share - s->cost.logits_units; /* its last token will have logits */
     uint32_t tokens = least(cost_tokens(&s->cost, units, depth), (uint32_t)(left->tokens * share));
-    return least(tokens, pending(r) - r->planned);
+    return request_fit_rows(r, depth, least(tokens, pending(r) - r->planned), (uint32_t)(left->rows * share));
 }
 
 static void spend(const struct scheduler *s, const struct request *r, uint32_t tokens, struct allowance *left)
 {
-    left->units -= cost_units(&s->cost, kv_seq_count(r->seq) + r->planned - tokens, tokens);
+    uint32_t depth = kv_seq_count(r->seq) + r->planned - tokens, rows = request_prompt_rows(r, depth, tokens);
     if (r->planned == pending(r)) left->units -= s->cost.logits_units;
+    left->units -= cost_units(&s->cost, depth, tokens) + s->cost.logits_units * rows;
     left->tokens -= least(left->tokens, tokens);
+    left->rows -= rows;
 }
 
 static enum status plan_chunk(struct scheduler *s, struct request *r, uint32_t tokens, struct allowance *left)
@@ -443,7 +445,7 @@ static bool awaits(struct scheduler *s, struct request *r)
     for (uint32_t i = 0; i < s->running_count; i++) {
         const struct request *other = s->running[i];
         if (other->cache_salt != r->cache_salt || other->index || !is_ready(other) || pending(other) <= 1) continue;
-        uint32_t common = common_prefix(r, other, least(r->count - 1, other->count));
+        uint32_t common = common_prefix(r, other, least(request_match_count(r) - 1, other->count));
         common -= common % s->limits.block_tokens;
         if (common <= kv_seq_count(other->seq) || common <= r->awaited_count) continue;
         r->awaited = other->id;
@@ -471,7 +473,7 @@ static struct request *best_waiting(struct scheduler *s)
 static enum status open_seq(struct scheduler *s, struct request *r)
 {
     uint32_t cached;
-    enum status status = kv_seq_open(s->kv, r->tokens, r->count, r->cache_salt, &r->seq, &cached);
+    enum status status = kv_seq_open(s->kv, r->tokens, request_match_count(r), r->cache_salt, &r->seq, &cached);
     if (status == ST_OK && r->started_s == 0) r->cached_tokens = cached;
     return status;
 }
@@ -585,7 +587,7 @@ static enum status plan_once(struct scheduler *s)
     enum status status = s->limits.one_layer_at_a_time ? reopen(s) : ST_OK;
     if (status == ST_OK) status = plan_decodes(s);
     count_units(s);
-    struct allowance left = {.units = prefill_units(s), .tokens = s->limits.prompt_tokens};
+    struct allowance left = {.units = prefill_units(s), .tokens = s->limits.prompt_tokens, .rows = PROMPT_ROWS_MAX};
     if (status == ST_OK) status = plan_prefills(s, &left, &first);
     if (status == ST_OK) status = admit(s, &left);
     if (status == ST_OK && first && first->running) status = plan_chunk(s, first, within(s, first, &left, 1), &left);

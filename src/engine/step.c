@@ -18,7 +18,7 @@ static enum status run_batch(struct kvasir_engine *engine, const float **logits)
         engine->entries[i] = (struct model_entry){.seq = r->seq,
                                                   .tokens = r->tokens + done,
                                                   .count = r->planned,
-                                                  .logits_count = done + r->planned == r->count};
+                                                  .logits_count = request_logits_rows(r, done, r->planned)};
         engine->prompt_tokens += done < r->prompt_count ? r->planned : 0;
     }
     struct kv_batch *pinned;
@@ -53,6 +53,8 @@ static void add_event(struct kvasir_engine *engine, struct request *r, bool toke
         .text_bytes = r->text.length,
         .prompt_done = least(computed, r->prompt_count),
         .prompt_count = r->prompt_count,
+        .prompt_logprobs = r->prompt_tokens,
+        .prompt_logprob_count = r->prompt_new,
         .finish = r->finish,
     };
 }
@@ -122,11 +124,12 @@ static enum status take_batch(struct kvasir_engine *engine, const float *logits)
     enum status worst = ST_OK;
     for (uint32_t i = 0; i < s->batch_count; i++) {
         struct request *r = s->batch[i];
-        const float *row = engine->entries[i].logits_count ? logits : NULL;
-        if (row) logits += engine->sampler.vocabulary;
-        enum status status = row && r->followers ? take_followers(engine, r, row) : ST_OK;
+        const float *rows = engine->entries[i].logits_count ? logits : NULL;
+        logits += (size_t)engine->entries[i].logits_count * engine->sampler.vocabulary;
+        bool leads = r->followers && kv_seq_count(r->seq) == r->count;
+        enum status status = leads ? take_followers(engine, r, logits - engine->sampler.vocabulary) : ST_OK;
         if (status != ST_OK) worst = status;
-        status = take(engine, r, r->planned, row);
+        status = take(engine, r, r->planned, rows);
         if (status != ST_OK) worst = status;
     }
     for (uint32_t i = s->running_count; i-- > 0;)

@@ -3,6 +3,7 @@
 #include "engine_requests.h"
 #include "scratch.h"
 #include "tiny_gguf.h"
+#include <math.h>
 
 #define EOS (TINY_GGUF_VOCABULARY - 1)
 #define TOKENS 200u
@@ -359,7 +360,7 @@ static void run_crowd(struct kvasir_engine *engine, uint32_t threads, struct res
     struct random random;
     float *logits = calloc((size_t)crowd.count * TINY_GGUF_VOCABULARY, sizeof *logits);
     for (uint32_t r = 0; r < crowd.count; r++)
-        assert_int_equal(request_open(engine, &wanted[r], &crowd.requests[r], NULL), ST_OK);
+        assert_int_equal(request_open(engine, &wanted[r], 0, &crowd.requests[r], NULL), ST_OK);
     for (uint32_t t = 0; t < threads; t++)
         assert_int_equal(sampler_init(&crowd.samplers[t], TINY_GGUF_VOCABULARY, NULL), ST_OK);
     assert_int_equal(pool_open(threads, &pool, NULL), ST_OK);
@@ -387,6 +388,185 @@ static void test_threads(void **state)
     run_crowd(engine, 4, several);
     check_results(one, several, 8);
     kvasir_engine_close(engine);
+}
+
+/* ---- the prompt's log-probabilities ------------------------------------------------------------------------------------ */
+
+#define TOP 3u
+
+struct prompt_result {
+    uint32_t count, answered;
+    struct kvasir_token tokens[128]; /* from the second token on */
+    struct kvasir_logprob top[128][TOP];
+    uint32_t answer[ANSWER];
+};
+
+/* One pass over the prompt that gives all its rows of logits, and the definition of a log-probability. */
+static void define_prompt(const uint32_t *ids, uint32_t count, struct prompt_result *out)
+{
+    struct kvasir_engine *engine = open_engine(model, (struct kvasir_engine_options){.max_sequences = 128});
+    uint32_t vocabulary = model_config(model->model)->vocabulary, cached;
+    struct model_entry entry = {.tokens = ids, .count = count, .logits_count = count};
+    struct kv_batch *pinned;
+    const float *logits;
+    assert_int_equal(kv_seq_open(engine->kv, ids, count, 0, &entry.seq, &cached), ST_OK);
+    assert_int_equal(kv_seq_reserve(entry.seq, count), ST_OK);
+    assert_int_equal(kv_batch_pin(engine->kv, &entry.seq, 1, &pinned), ST_OK);
+    model_forward(engine->run, &entry, 1, &logits);
+    kv_batch_unpin(pinned);
+    *out = (struct prompt_result){.count = count - 1};
+    for (uint32_t t = 0; t + 1 < count; t++, logits += vocabulary) {
+        double sum = 0;
+        for (uint32_t id = 0; id < vocabulary; id++) sum += exp((double)logits[id]);
+        out->tokens[t].id = ids[t + 1];
+        logits_describe(logits, vocabulary, TOP, out->top[t], &out->tokens[t]);
+        assert_true(fabs((double)logits[ids[t + 1]] - log(sum) - (double)out->tokens[t].logprob) < 1e-4);
+    }
+    kv_seq_close(entry.seq);
+    kvasir_engine_close(engine);
+}
+
+static void take_prompt(const struct kvasir_event *event, struct prompt_result *out)
+{
+    for (size_t t = 0; t < event->prompt_logprob_count; t++) {
+        const struct kvasir_token *token = &event->prompt_logprobs[t];
+        assert_int_equal(token->top_count, TOP);
+        assert_int_equal(out->answered, 0);
+        memcpy(out->top[out->count], token->top, sizeof out->top[0]);
+        out->tokens[out->count++] = *token;
+    }
+    for (size_t t = 0; t < event->token_count; t++) out->answer[out->answered++] = event->tokens[t].id;
+}
+
+static void check_prompt(const struct prompt_result *expected, const struct prompt_result *got, const uint32_t *answer)
+{
+    assert_int_equal(got->count, expected->count);
+    for (uint32_t t = 0; t < got->count; t++) {
+        assert_int_equal(got->tokens[t].id, expected->tokens[t].id);
+        assert_true(got->tokens[t].logprob == expected->tokens[t].logprob);
+        assert_memory_equal(got->top[t], expected->top[t], sizeof got->top[t]);
+    }
+    assert_int_equal(got->answered, ANSWER);
+    assert_memory_equal(got->answer, answer, sizeof got->answer);
+}
+
+/* All requests of the file, each `gap` steps after the one before and then more urgent than that; those that `wants` has a
+ * bit for want their prompt's log-probabilities. */
+static void run_prompts(struct kvasir_engine *engine, unsigned wants, uint32_t gap, struct prompt_result got[REQUESTS])
+{
+    uint64_t ids[REQUESTS];
+    uint32_t submitted = 0;
+    memset(got, 0, REQUESTS * sizeof *got);
+    for (uint32_t step = 0; submitted < REQUESTS || kvasir_engine_busy(engine); step++) {
+        for (; submitted < REQUESTS && step >= submitted * gap; submitted++) {
+            uint32_t own[128];
+            struct kvasir_request request;
+            make_request(submitted, own, &request);
+            request.prompt_logprobs = wants >> submitted & 1 ? TOP : 0;
+            if (gap) request.priority = -(int32_t)submitted;
+            assert_int_equal(kvasir_engine_submit(engine, &request, &ids[submitted], NULL), KVASIR_OK);
+        }
+        const struct kvasir_event *events;
+        size_t count, rows = 0;
+        assert_int_equal(kvasir_engine_step(engine, &events, &count, NULL), KVASIR_OK);
+        for (size_t e = 0; e < count; e++) {
+            take_prompt(&events[e], &got[events[e].id - ids[0]]);
+            rows += events[e].prompt_logprob_count;
+        }
+        assert_true(rows <= PROMPT_ROWS_MAX && step < 2000);
+    }
+    for (uint32_t r = 0; r < REQUESTS; r++) {
+        struct kvasir_timings timings;
+        assert_int_equal(kvasir_engine_timings(engine, ids[r], &timings), KVASIR_OK);
+        if (wants >> r & 1) assert_int_equal(timings.cached_tokens, 0);
+    }
+}
+
+static void check_prompts(const struct prompt_result *defined, const struct answer *alone, unsigned wants,
+                          const struct prompt_result *got)
+{
+    static const struct prompt_result nothing = {0};
+    for (uint32_t r = 0; r < REQUESTS; r++)
+        check_prompt(wants >> r & 1 ? &defined[r] : &nothing, &got[r], alone[r].tokens);
+}
+
+static void test_prompt_logprobs(void **state)
+{
+    (void)state;
+    const uint64_t budget = 8u << 20;
+    const struct kvasir_engine_options ways[] = {
+        {.kv_cache_bytes = budget},
+        {.kv_cache_bytes = budget, .max_batched_tokens = 1},
+        {.kv_cache_bytes = budget, .max_batched_tokens = 7, .block_size = 16},
+        {.kv_cache_bytes = budget, .max_batched_tokens = 33, .max_sequences = 2},
+        {.no_kv_cache = true},
+    };
+    static struct prompt_result defined[REQUESTS], got[REQUESTS];
+    struct answer alone[REQUESTS];
+    run_alone(alone);
+    for (uint32_t r = 0; r < REQUESTS; r++) {
+        uint32_t own[128];
+        struct kvasir_request request;
+        make_request(r, own, &request);
+        define_prompt(own, (uint32_t)request.prompt_count, &defined[r]);
+    }
+    for (size_t w = 0; w < ARRAY_COUNT(ways); w++) {
+        struct kvasir_engine *engine = open_engine(model, ways[w]);
+        const unsigned wants[] = {0x3f, 0x2a, 0x3f}; /* then prompts are cached, and not taken from there */
+        for (size_t i = 0; i < ARRAY_COUNT(wants); i++) {
+            run_prompts(engine, wants[i], 0, got);
+            check_prompts(defined, alone, wants[i], got);
+        }
+        kvasir_engine_close(engine);
+    }
+    /* Blocks are given up in the middle of a prompt and of an answer, and computed again or swapped. */
+    for (int swaps = 0; swaps < 2; swaps++) {
+        struct kvasir_engine_options options = {.context = 140, .block_size = 16, .max_batched_tokens = 32};
+        struct kvasir_engine *engine = open_engine(model, options);
+        options.kv_cache_bytes = engine->plan.request_bytes;
+        options.swap_bytes = swaps ? 64u << 20 : 0;
+        kvasir_engine_close(engine);
+        engine = open_engine(model, options);
+        struct kvasir_engine_stats stats;
+        run_prompts(engine, 0x3f, 3, got);
+        kvasir_engine_stats(engine, &stats);
+        assert_true(stats.preemptions > 0);
+        check_prompts(defined, alone, 0x3f, got);
+        kvasir_engine_close(engine);
+    }
+}
+
+/* Of several answers to one prompt the first tells the prompt's; all are those of requests alone. */
+static void test_prompt_logprobs_of_several_answers(void **state)
+{
+    (void)state;
+    static struct prompt_result defined, got[3];
+    struct kvasir_engine *engine = open_engine(model, (struct kvasir_engine_options){.max_batched_tokens = 20});
+    uint32_t own[128];
+    struct kvasir_request request;
+    struct result alone;
+    uint64_t id;
+    make_request(1, own, &request);
+    define_prompt(own, (uint32_t)request.prompt_count, &defined);
+    request.prompt_logprobs = TOP;
+    request.n = ARRAY_COUNT(got);
+    assert_int_equal(kvasir_engine_submit(engine, &request, &id, NULL), KVASIR_OK);
+    memset(got, 0, sizeof got);
+    while (kvasir_engine_busy(engine)) {
+        const struct kvasir_event *events;
+        size_t count;
+        assert_int_equal(kvasir_engine_step(engine, &events, &count, NULL), KVASIR_OK);
+        for (size_t e = 0; e < count; e++) take_prompt(&events[e], &got[events[e].index]);
+    }
+    kvasir_engine_close(engine);
+    request.n = 1;
+    request.prompt_logprobs = 0;
+    for (uint32_t i = 0; i < ARRAY_COUNT(got); i++) {
+        run_alone_on(model, &request, &alone);
+        request.sampling.seed++;
+        if (i) defined.count = 0;
+        check_prompt(&defined, &got[i], alone.tokens);
+    }
 }
 
 /* ---- what is refused --------------------------------------------------------------------------------------------------- */
@@ -427,10 +607,11 @@ static void test_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_min_tokens),   cmocka_unit_test(test_min_tokens_and_stop_texts),
-        cmocka_unit_test(test_allowed_ids),  cmocka_unit_test(test_bad_words),
-        cmocka_unit_test(test_nothing_left), cmocka_unit_test(test_bad_words_of_texts),
-        cmocka_unit_test(test_threads),      cmocka_unit_test(test_same_in_company),
+        cmocka_unit_test(test_min_tokens),      cmocka_unit_test(test_min_tokens_and_stop_texts),
+        cmocka_unit_test(test_allowed_ids),     cmocka_unit_test(test_bad_words),
+        cmocka_unit_test(test_nothing_left),    cmocka_unit_test(test_bad_words_of_texts),
+        cmocka_unit_test(test_threads),         cmocka_unit_test(test_same_in_company),
+        cmocka_unit_test(test_prompt_logprobs), cmocka_unit_test(test_prompt_logprobs_of_several_answers),
         cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, setup_both, teardown_both);
