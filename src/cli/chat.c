@@ -375,7 +375,7 @@ int chat_main(const struct options *options)
     if (status == ST_OK) status = messages_clear(&chat, &error);
     if (status == ST_OK) status = line_editor_open(options, &chat.editor, &error);
     if (status == ST_OK) {
-        request_prepare(options, true, &chat.request);
+        request_prepare(&session, true, &chat.request);
         chat.seed = chat.request.sampling.seed;
         greet(&chat);
         converse(&chat);

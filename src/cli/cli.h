@@ -118,30 +118,36 @@ struct session {
     struct kvasir_engine *engine;
     struct kvasir_model_info info;
     struct cache_options cache;
-    struct file_writer events; /* of --kv-events; path NULL: none */
-    struct error events_error; /* status ST_OK: they could be written */
-    struct kvasir_seq *loaded; /* of --kv-load, or NULL */
-    char *template_source;     /* owned; NULL = the model's */
-    char *values;              /* owned; template variables as JSON, or NULL */
+    struct file_writer events;         /* of --kv-events; path NULL: none */
+    struct error events_error;         /* status ST_OK: they could be written */
+    struct kvasir_seq *loaded;         /* of --kv-load, or NULL */
+    char *template_source;             /* owned; NULL = the model's */
+    char *values;                      /* owned; template variables as JSON, or NULL */
+    struct kvasir_bad_word *bad_words; /* [bad_word_count] of --bad-words; owned */
+    size_t bad_word_count;
 };
 MUST_CHECK enum status session_open(struct session *session, const struct options *options, struct error *error);
 void session_close(struct session *session);
 bool session_has_template(const struct session *session);
 
+struct told_tokens {
+    struct kvasir_token *items;  /* [count]; `top` points nowhere: see `tops` */
+    struct kvasir_logprob *tops; /* [top_count], all tokens' alternatives in a row */
+    size_t count, capacity, top_count, top_capacity;
+};
+
 /* Text and tokens of one answer. */
 struct answer {
     struct buffer text;
-    struct kvasir_token *tokens; /* [count]; `top` points nowhere: see `tops` */
-    struct kvasir_logprob *tops; /* [top_count], all tokens' alternatives in a row */
-    size_t count, capacity, top_count, top_capacity;
+    struct told_tokens tokens, prompt; /* prompt: of --prompt-logprobs */
     enum kvasir_finish finish;
     struct kvasir_timings timings;
     struct kvasir_engine_stats stats, most; /* at its end; when most of the KV cache was in use */
     bool interrupted;
 };
-/* The request that the options describe, without its prompt. Arrays are borrowed from `options`. With `chatting`, the
- * sampling that was not given is a chat's. */
-void request_prepare(const struct options *options, bool chatting, struct kvasir_request *out);
+/* The request that the options describe, without its prompt. Arrays are borrowed from the session and its options. With
+ * `chatting`, the sampling that was not given is a chat's. */
+void request_prepare(const struct session *session, bool chatting, struct kvasir_request *out);
 /* Submits and runs to the end, or until Ctrl-C where that is watched; `stream` writes the text as it comes. */
 MUST_CHECK enum status session_answer(struct session *session, const struct kvasir_request *request, bool stream,
                                       struct answer *out, struct error *error);

@@ -493,6 +493,8 @@ void options_release(struct options *options)
     mem_free(options->values.items);
     mem_free(options->stop.items);
     mem_free(options->stop_ids.items);
+    mem_free(options->bad_words.items);
+    mem_free(options->allowed_ids.items);
     mem_free(options->bias.items);
     mem_free(options->bench_prompt.items);
     mem_free(options->bench_generate.items);

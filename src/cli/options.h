@@ -113,9 +113,9 @@ struct options {
     struct text_list values; /* KEY=JSON */
     const char *messages_file, *tools_file, *ids;
 
-    int64_t max_tokens, logprobs;
-    struct text_list stop;
-    struct id_list stop_ids;
+    int64_t max_tokens, min_tokens, logprobs, prompt_logprobs;
+    struct text_list stop, bad_words;
+    struct id_list stop_ids, allowed_ids;
     bool ignore_eos, show_control;
 
     double temperature, top_p, min_p, typical_p, repetition_penalty, frequency_penalty, presence_penalty;

@@ -81,12 +81,12 @@ static enum status prompt_tokenize(const struct session *session, struct prompt 
     return ST_OK;
 }
 
-static void logprobs_write(const struct answer *answer, struct buffer *out)
+static void logprobs_write(const struct told_tokens *tokens, struct buffer *out)
 {
-    const struct kvasir_logprob *top = answer->tops;
+    const struct kvasir_logprob *top = tokens->tops;
     buffer_text(out, "[");
-    for (size_t i = 0; i < answer->count; i++) {
-        const struct kvasir_token *token = &answer->tokens[i];
+    for (size_t i = 0; i < tokens->count; i++) {
+        const struct kvasir_token *token = &tokens->items[i];
         buffer_printf(out, "%s{\"id\":%u,\"logprob\":", i ? "," : "", token->id);
         json_out_real(out, token->logprob);
         buffer_text(out, ",\"top\":[");
@@ -115,14 +115,19 @@ static enum status json_write(const struct session *session, const struct kvasir
     buffer_text(&out, "{\"prompt_ids\":");
     json_out_ids(&out, request->prompt, request->prompt_count);
     buffer_text(&out, ",\"token_ids\":[");
-    for (size_t i = 0; i < answer->count; i++) buffer_printf(&out, "%s%u", i ? "," : "", answer->tokens[i].id);
+    for (size_t i = 0; i < answer->tokens.count; i++)
+        buffer_printf(&out, "%s%u", i ? "," : "", answer->tokens.items[i].id);
     buffer_text(&out, "],\"text\":");
     json_out_text(&out, answer->text.data, answer->text.length);
     buffer_printf(&out, ",\"finish_reason\":\"%s\",\"logprobs\":", kvasir_finish_name(answer->finish));
     if (request->logprobs)
-        logprobs_write(answer, &out);
+        logprobs_write(&answer->tokens, &out);
     else
         buffer_text(&out, "[]");
+    if (request->prompt_logprobs) {
+        buffer_text(&out, ",\"prompt_logprobs\":");
+        logprobs_write(&answer->prompt, &out);
+    }
     number_write(&out, ",\"timings\":{\"load_s\":", session->info.load_s);
     number_write(&out, ",\"ttft_s\":", timings->ttft_s);
     number_write(&out, ",\"tpot_s\":", timings->tpot_s);
@@ -160,11 +165,11 @@ static void stats_print(const struct answer *answer)
 static enum status cache_save(const struct session *session, const struct kvasir_request *request,
                               const struct answer *answer, struct error *error)
 {
-    size_t count = request->prompt_count + answer->count;
+    size_t count = request->prompt_count + answer->tokens.count;
     uint32_t *ids = mem_alloc(count * sizeof *ids);
     if (!ids) return error_set(error, ST_NOMEM, "not enough memory for %zu tokens", count);
     memcpy(ids, request->prompt, request->prompt_count * sizeof *ids);
-    for (size_t i = 0; i < answer->count; i++) ids[request->prompt_count + i] = answer->tokens[i].id;
+    for (size_t i = 0; i < answer->tokens.count; i++) ids[request->prompt_count + i] = answer->tokens.items[i].id;
     struct kvasir_error reason;
     struct kvasir_seq *seq;
     enum status status = ST_OK;
@@ -181,7 +186,7 @@ static int answer_prompt(struct session *session, const struct prompt *prompt, s
 {
     bool json = strcmp(session->options->output, "json") == 0;
     struct kvasir_request request;
-    request_prepare(session->options, false, &request);
+    request_prepare(session, false, &request);
     request.prompt = prompt->library_ids ? prompt->library_ids : prompt->ids.items;
     request.prompt_count = prompt->ids.count;
     struct answer answer;
@@ -204,6 +209,8 @@ static int answer_prompt(struct session *session, const struct prompt *prompt, s
 int run_main(const struct options *options)
 {
     struct error error;
+    if (options_given(options, "allowed-token-ids") && !options->allowed_ids.count)
+        return fail_usage("run: --allowed-token-ids names no token");
     if (options->max_tokens == 0) return fail_usage("run: -n 0: an answer has at least one token; -1 is no limit");
     if (options->system && (options->raw || options->prompt_ids))
         return fail_usage("run: --system has no place in a raw prompt");

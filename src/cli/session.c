@@ -81,6 +81,16 @@ static enum status template_read(struct session *session, struct error *error)
     return status;
 }
 
+static enum status bad_words_read(struct session *session, struct error *error)
+{
+    const struct text_list *texts = &session->options->bad_words;
+    struct kvasir_error reason;
+    if (!texts->count || kvasir_tokenize_bad_words(session->model, texts->items, texts->count, &session->bad_words,
+                                                   &session->bad_word_count, &reason) == KVASIR_OK)
+        return ST_OK;
+    return library_error(&reason, error);
+}
+
 enum status session_open(struct session *session, const struct options *options, struct error *error)
 {
     *session = (struct session){.options = options};
@@ -89,6 +99,7 @@ enum status session_open(struct session *session, const struct options *options,
     if (status == ST_OK) status = template_read(session, error);
     if (status == ST_OK) status = model_load(options, &session->model, error);
     if (status == ST_OK) kvasir_model_info(session->model, &session->info);
+    if (status == ST_OK) status = bad_words_read(session, error);
     if (status == ST_OK) status = engine_open(session, error);
     if (status == ST_OK) status = cache_prepare(session, error);
     if (status != ST_OK) session_close(session);
@@ -104,6 +115,7 @@ void session_close(struct session *session)
     if (session->model) kvasir_model_close(session->model);
     free(session->values); /* jansson's */
     mem_free(session->template_source);
+    kvasir_free(session->bad_words);
     cache_options_release(&session->cache);
     *session = (struct session){0};
 }
@@ -126,17 +138,20 @@ static float mass(double probability)
     return probability > 0 ? (float)probability : FLT_MIN;
 }
 
-void request_prepare(const struct options *options, bool chatting, struct kvasir_request *out)
+void request_prepare(const struct session *session, bool chatting, struct kvasir_request *out)
 {
+    const struct options *options = session->options;
     int64_t window = options->penalty_window;
     *out = (struct kvasir_request){
         .max_tokens = options->max_tokens > 0 ? (uint32_t)options->max_tokens : 0,
+        .min_tokens = (uint32_t)options->min_tokens,
         .stop = options->stop.items,
         .stop_count = options->stop.count,
         .stop_ids = options->stop_ids.items,
         .stop_id_count = options->stop_ids.count,
         .ignore_eos = options->ignore_eos,
         .logprobs = (uint32_t)options->logprobs,
+        .prompt_logprobs = chatting ? 0 : (uint32_t)options->prompt_logprobs, /* a chat's turns come from the cache */
         .show_control = options->show_control,
         .sampling = {.temperature = (float)options->temperature,
                      .top_k = options->top_k > 0 ? (uint32_t)options->top_k : 0,
@@ -149,6 +164,10 @@ void request_prepare(const struct options *options, bool chatting, struct kvasir
                      .penalty_window = window > 0 ? (uint32_t)window : 0,
                      .bias = options->bias.items,
                      .bias_count = options->bias.count,
+                     .allowed_ids = options->allowed_ids.items,
+                     .allowed_id_count = options->allowed_ids.count,
+                     .bad_words = session->bad_words,
+                     .bad_word_count = session->bad_word_count,
                      .has_seed = true,
                      .seed = options->seed >= 0 ? (uint64_t)options->seed : seed_random()},
     };
@@ -169,24 +188,30 @@ static void *grow(void *items, size_t count, size_t more, size_t *capacity, size
     return grown;
 }
 
-static enum status answer_append(struct answer *answer, const struct kvasir_event *event, struct error *error)
+static bool tokens_append(struct told_tokens *list, const struct kvasir_token *tokens, size_t count)
 {
     size_t more = 0;
-    for (size_t i = 0; i < event->token_count; i++) more += event->tokens[i].top_count;
-    buffer_append(&answer->text, event->text, event->text_bytes);
-    struct kvasir_token *tokens =
-        grow(answer->tokens, answer->count, event->token_count, &answer->capacity, sizeof *tokens);
-    if (tokens) answer->tokens = tokens;
-    struct kvasir_logprob *tops = grow(answer->tops, answer->top_count, more, &answer->top_capacity, sizeof *tops);
-    if (tops) answer->tops = tops;
-    if (answer->text.failed || !tokens || !tops) return error_set(error, ST_NOMEM, "not enough memory for the answer");
-    for (size_t i = 0; i < event->token_count; i++) {
-        const struct kvasir_token *token = &event->tokens[i];
-        for (uint32_t j = 0; j < token->top_count; j++) tops[answer->top_count++] = token->top[j];
-        tokens[answer->count] = *token;
-        tokens[answer->count++].top = NULL;
+    for (size_t i = 0; i < count; i++) more += tokens[i].top_count;
+    struct kvasir_token *items = grow(list->items, list->count, count, &list->capacity, sizeof *items);
+    if (items) list->items = items;
+    struct kvasir_logprob *tops = grow(list->tops, list->top_count, more, &list->top_capacity, sizeof *tops);
+    if (tops) list->tops = tops;
+    if (!items || !tops) return false;
+    for (size_t i = 0; i < count; i++) {
+        for (uint32_t j = 0; j < tokens[i].top_count; j++) tops[list->top_count++] = tokens[i].top[j];
+        items[list->count] = tokens[i];
+        items[list->count++].top = NULL;
     }
-    return ST_OK;
+    return true;
+}
+
+static enum status answer_append(struct answer *answer, const struct kvasir_event *event, struct error *error)
+{
+    buffer_append(&answer->text, event->text, event->text_bytes);
+    bool all = tokens_append(&answer->tokens, event->tokens, event->token_count) &&
+               tokens_append(&answer->prompt, event->prompt_logprobs, event->prompt_logprob_count);
+    if (all && !answer->text.failed) return ST_OK;
+    return error_set(error, ST_NOMEM, "not enough memory for the answer");
 }
 
 /* Steps until the request's last event. */
@@ -251,8 +276,10 @@ enum status session_answer(struct session *session, const struct kvasir_request 
 void answer_release(struct answer *answer)
 {
     buffer_release(&answer->text);
-    mem_free(answer->tokens);
-    mem_free(answer->tops);
+    mem_free(answer->tokens.items);
+    mem_free(answer->tokens.tops);
+    mem_free(answer->prompt.items);
+    mem_free(answer->prompt.tops);
     *answer = (struct answer){0};
 }
 

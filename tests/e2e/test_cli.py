@@ -150,6 +150,32 @@ class Tiny(Case):
         for key in ("bytes_per_token", "bytes_used", "blocks_used"):
             self.assertGreater(answer["kv"][key], 0)
 
+    def test_prompt_logprobs(self):
+        for change in ([], ["--max-num-batched-tokens", "3"], ["--no-kv-cache"]):
+            answer = self.run_json("--prompt-logprobs", "2", *change)
+            entries = answer["prompt_logprobs"]
+            self.assertEqual([entry["id"] for entry in entries], answer["prompt_ids"][1:])
+            self.assertTrue(all(len(entry["top"]) == 2 for entry in entries))
+            self.assertEqual(answer["token_ids"], self.run_json()["token_ids"])
+            nll = self.json("eval", "nll", "-m", TINY, "--prompt-ids", IDS)
+            self.assertEqual(nll["tokens"], len(entries))
+            self.assertAlmostEqual(-sum(entry["logprob"] for entry in entries) / len(entries), nll["mean_nll"], places=5)
+        self.assertNotIn("prompt_logprobs", self.run_json())
+
+    def test_choice_of_tokens(self):
+        allowed = self.run_json("--allowed-token-ids", "7,8,9", "--temp", "2", "--seed", "1")["token_ids"]
+        self.assertTrue(set(allowed) <= {7, 8, 9} and len(allowed) == 6)
+        self.assertEqual(self.fails("run", "-m", TINY, "--prompt-ids", IDS, "--allowed-token-ids", "", says="names no token"), 2)
+        self.fails("run", "-m", TINY, "--prompt-ids", IDS, "--allowed-token-ids", "7", "--logit-bias", "7=-inf", says="no token can be chosen")
+        first = self.run_json()["token_ids"][0]
+        stopped = ["run", "-m", TINY, "--prompt-ids", IDS, "-n", "6", "--ignore-eos", "--stop-token-ids", str(first)]
+        self.assertEqual(self.json(*stopped)["token_ids"], [])
+        waited = self.json(*stopped, "--min-tokens", "4")["token_ids"]
+        self.assertGreaterEqual(len(waited), 4)
+        self.assertNotIn(first, waited)
+        self.fails(*stopped, "--min-tokens", "7", says="min_tokens is 7")
+        self.fails(*stopped, "--bad-words", "x", says="tokenizer")
+
     def test_same_tokens_in_every_way(self):
         wanted = self.run_json()["token_ids"]
         for change in (["-t", "1"], ["-t", "2"], ["--no-kv-cache"], ["--block-size", "16"], ["--max-num-batched-tokens", "3"]):
@@ -378,6 +404,16 @@ class Text(Case):
         answer = self.json("run", "smollm2", "Count from one to nine.", "-n", "24", "--stop", stop)
         self.assertEqual(answer["text"], text[:text.index(stop)])
         self.assertEqual(answer["finish_reason"], "stop")
+
+    def test_bad_words(self):
+        question = ["run", "smollm2", "Name three fruits.", "-n", "24"]
+        text = self.json(*question)["text"]
+        words = [word for word in text.replace(".", " ").split() if word.isalpha()]
+        self.assertTrue(words)
+        bad = [argument for word in words for argument in ("--bad-words", word)]
+        other = self.json(*question, *bad)["text"]
+        self.assertFalse(set(words) & set(other.split()), other)
+        self.fails(*question, "--bad-words", " ", says="bad word 1 is empty")
 
     def test_system_and_raw(self):
         plain = self.json("run", "smollm2", "Hi", "-n", "1")["prompt_ids"]

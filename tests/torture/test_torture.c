@@ -63,7 +63,9 @@ static int generate(struct kvasir_model *model, const uint32_t *ids, size_t coun
                                                .prompt_count = count - r,
                                                .max_tokens = TOKENS,
                                                .ignore_eos = true,
+                                               .min_tokens = r,
                                                .logprobs = 2 * r,
+                                               .prompt_logprobs = r == 1,
                                                .stop = stops,
                                                .stop_count = info.has_tokenizer ? 2 : 0,
                                                .stop_ids = &(uint32_t){7},
@@ -72,6 +74,8 @@ static int generate(struct kvasir_model *model, const uint32_t *ids, size_t coun
                                                             .top_k = 500,
                                                             .seed = r,
                                                             .has_seed = true,
+                                                            .bad_words = &(struct kvasir_bad_word){ids, 2},
+                                                            .bad_word_count = r == 1,
                                                             .bias = bias,
                                                             .bias_count = r == 2}};
         status = kvasir_engine_submit(engine, &request, &request_ids[r], &journey->error);
@@ -86,8 +90,10 @@ static int make_prompt(struct kvasir_model *model, uint32_t **ids, size_t *count
     const struct kvasir_chat chat = {
         .messages =
             "[{\"role\":\"user\",\"content\":\"the inner one <|im_end|> is there on the hill, then it is gone\"}]"};
+    const char *const bad[] = {"the", "inner"};
+    struct kvasir_bad_word *words;
     uint32_t *plain;
-    size_t plain_count, bytes;
+    size_t plain_count, bytes, word_count;
     char *text;
     int status =
         kvasir_tokenize(model, "the other \xff\xf0 one", 15, KVASIR_ADD_SPECIAL, &plain, &plain_count, &journey->error);
@@ -95,7 +101,9 @@ static int make_prompt(struct kvasir_model *model, uint32_t **ids, size_t *count
     status = kvasir_detokenize(model, plain, plain_count, KVASIR_SHOW_CONTROL, &text, &bytes, &journey->error);
     kvasir_free(plain);
     kvasir_free(text);
+    if (status == KVASIR_OK) status = kvasir_tokenize_bad_words(model, bad, 2, &words, &word_count, &journey->error);
     if (status != KVASIR_OK) return status;
+    kvasir_free(words);
     return kvasir_chat_tokenize(model, &chat, ids, count, &journey->error);
 }
 
