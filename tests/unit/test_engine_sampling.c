@@ -345,7 +345,7 @@ static void take_share(void *data, uint32_t worker, uint32_t workers)
         if (request_take(request, &crowd->samplers[worker], before - 1, 1, row) != ST_OK) return;
         take_event(&(struct kvasir_event){.tokens = &request->token,
                                           .token_count = request->count - before,
-                                          .text = request->text.data,
+                                          .text = request->text.data ? request->text.data : "",
                                           .text_bytes = request->text.length,
                                           .finish = request->finish},
                    &crowd->results[r]);
