@@ -496,7 +496,7 @@ static void test_prompt_logprobs(void **state)
     const uint64_t budget = 8u << 20;
     const struct kvasir_engine_options ways[] = {
         {.kv_cache_bytes = budget},
-        {.kv_cache_bytes = budget, .max_batched_tokens = 1},
+        {.kv_cache_bytes = budget, .max_batched_tokens = 5},
         {.kv_cache_bytes = budget, .max_batched_tokens = 7, .block_size = 16},
         {.kv_cache_bytes = budget, .max_batched_tokens = 33, .max_sequences = 2},
         {.no_kv_cache = true},
