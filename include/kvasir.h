@@ -379,6 +379,60 @@ int kvasir_engine_kv_snapshot(const struct kvasir_engine *engine, char **json, s
 void kvasir_engine_kv_events(struct kvasir_engine *engine, void (*event)(void *data, const char *json, size_t bytes),
                              void *data);
 
+/* ---- asynchronous engine ------------------------------------------------------------------------------------------- */
+
+/* An engine on a thread of its own, for programs that do other things meanwhile: it steps while there is work, sleeps while
+ * there is none, and is given requests from any thread. What comes of them is read from a completion queue: one for each
+ * thread or event loop that waits, each with a descriptor for poll().
+ *
+ *   struct kvasir_async *async;   struct kvasir_queue *queue;   struct kvasir_update update;
+ *   kvasir_async_open(model, NULL, &async, &error);
+ *   kvasir_queue_open(async, &queue, &error);
+ *   kvasir_queue_submit(queue, &request, my_data, &id, &error);
+ *   struct pollfd wait = {.fd = kvasir_queue_fd(queue), .events = POLLIN};
+ *   while (!done && poll(&wait, 1, -1) > 0)
+ *       while (kvasir_queue_take(queue, &update)) …print update.event.text; done = update.event.finish != KVASIR_RUNNING…
+ *
+ * The engine never waits for a reader. What a request gets while nobody takes it is gathered, so that a slow reader finds
+ * more at once, never too late, and costs no more memory than the rest of its answer. */
+struct kvasir_async;
+int kvasir_async_open(struct kvasir_model *model, const struct kvasir_engine_options *options,
+                      struct kvasir_async **out, struct kvasir_error *error);
+void kvasir_async_close(struct kvasir_async *async); /* every queue of it already closed; NULL is allowed */
+/* As they were after the last step. */
+void kvasir_async_stats(struct kvasir_async *async, struct kvasir_engine_stats *out);
+/* Runs `function` on the engine's thread between two steps, and returns when it has: for all else that an engine can be asked
+ * (kvasir_engine_kv_snapshot, kvasir_engine_pin, …). It must not call kvasir_async_* or kvasir_queue_*, and must not step. */
+void kvasir_async_call(struct kvasir_async *async, void (*function)(void *data, struct kvasir_engine *engine),
+                       void *data);
+
+struct kvasir_queue;
+int kvasir_queue_open(struct kvasir_async *async, struct kvasir_queue **out, struct kvasir_error *error);
+/* Cancels what it still waits for. */
+void kvasir_queue_close(struct kvasir_queue *queue); /* NULL is allowed */
+/* Readable (POLLIN) while kvasir_queue_take has something to give. Not to be read or closed. */
+int kvasir_queue_fd(const struct kvasir_queue *queue);
+
+/* Any thread, at once: does not wait for a step. Errors as kvasir_engine_submit's; KVASIR_FULL: 4096 requests are there. */
+int kvasir_queue_submit(struct kvasir_queue *queue, const struct kvasir_request *request, void *data, uint64_t *id,
+                        struct kvasir_error *error);
+/* Any thread. Its last event comes when the step that runs now, or at the latest the next one, is done. KVASIR_NOT_FOUND: its
+ * last event was taken. */
+int kvasir_queue_cancel(struct kvasir_queue *queue, uint64_t id);
+/* Any thread. While a request is held kvasir_queue_take passes over it, and what it gets is gathered: for a reader who cannot
+ * take more now. */
+int kvasir_queue_hold(struct kvasir_queue *queue, uint64_t id, bool held);
+
+struct kvasir_update {
+    void *data; /* of kvasir_queue_submit */
+    /* All since the last one of this request, or of a long backlog the next 128 tokens and alternatives, or 4 KiB of text:
+     * what is left is given by later calls. */
+    struct kvasir_event event;
+    struct kvasir_timings timings; /* once event.finish is not KVASIR_RUNNING */
+};
+/* The next update of any request, in turn; false: none now. Arrays are borrowed until the next call. One thread at a time. */
+bool kvasir_queue_take(struct kvasir_queue *queue, struct kvasir_update *out);
+
 #ifdef __cplusplus
 }
 #endif

@@ -206,6 +206,13 @@ uint64_t random_below(struct random *random, uint64_t limit); /* [0, limit), unb
 uint32_t utf8_decode(const char *text, size_t bytes, uint32_t *code_point, bool *incomplete);
 uint32_t utf8_encode(uint32_t code_point, char out[4]); /* bytes written, 0 for surrogates and > 0x10FFFF */
 
+/* ---- JSON out ---------------------------------------------------------------------------------------------------- */
+
+/* A JSON string; bytes that are no UTF-8 become U+FFFD, one for each maximal part of a character. */
+void json_out_text(struct buffer *out, const char *text, size_t bytes);
+void json_out_ids(struct buffer *out, const uint32_t *ids, size_t count);
+void json_out_real(struct buffer *out, double value); /* null where it is not finite */
+
 /* ---- log: one line each on stderr ---------------------------------------------------------------------------------
  */
 

@@ -41,7 +41,8 @@ enum status cache_options_read(const struct options *options, struct cache_optio
                                                  .kv_cache_dtype = out->dtype,
                                                  .kv_policy = out->policy,
                                                  .no_kv_cache = options->no_kv_cache,
-                                                 .max_batched_tokens = (uint32_t)options->max_batched_tokens};
+                                                 .max_batched_tokens = (uint32_t)options->max_batched_tokens,
+                                                 .max_sequences = (uint32_t)options->max_sequences};
     return ST_OK;
 }
 

@@ -24,6 +24,7 @@ int inspect_main(const struct options *options);
 int eval_nll_main(const struct options *options);
 int eval_kl_main(const struct options *options);
 int eval_heads_main(const struct options *options);
+int serve_main(const struct options *options);
 int bench_main(const struct options *options);
 int help_main(const struct options *options);
 
@@ -89,13 +90,6 @@ void completion_write(struct buffer *out);
 void option_names(const struct option_row *row, const char *separator, struct buffer *out);
 /* What the row says beside its help text: "(0 to 1; default 1; KVASIR_X)", or nothing. */
 void option_facts(const struct option_row *row, struct buffer *out);
-
-/* ---- JSON out (json_out.c) ------------------------------------------------------------------------------------------------------ */
-
-/* A JSON string; bytes that are no UTF-8 become U+FFFD, one for each maximal part of a character. */
-void json_out_text(struct buffer *out, const char *text, size_t bytes);
-void json_out_ids(struct buffer *out, const uint32_t *ids, size_t count);
-void json_out_real(struct buffer *out, double value); /* null where it is not finite */
 
 /* ---- the KV cache's options (cache_options.c) ----------------------------------------------------------------------------------- */
 

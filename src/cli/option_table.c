@@ -5,8 +5,8 @@
 #define AT(field) offsetof(struct options, field)
 #define EVALUATES_TEXT (FOR(EVAL_NLL) | FOR(EVAL_KL) | FOR(EVAL_HEADS))
 #define ANY_MODEL \
-    (FOR(RUN) | FOR(INSPECT) | FOR(TOKENIZE) | FOR(DETOKENIZE) | FOR(RENDER) | EVALUATES_TEXT | FOR(BENCH))
-#define GENERATES (FOR(RUN) | EVALUATES_TEXT | FOR(BENCH))
+    (FOR(RUN) | FOR(INSPECT) | FOR(TOKENIZE) | FOR(DETOKENIZE) | FOR(RENDER) | EVALUATES_TEXT | FOR(BENCH) | FOR(SERVE))
+#define GENERATES (FOR(RUN) | EVALUATES_TEXT | FOR(BENCH) | FOR(SERVE))
 #define READS_TEXT (FOR(RUN) | FOR(TOKENIZE) | EVALUATES_TEXT)
 #define IDS_MAX 4294967294.0
 #define TOKENS_MAX 1073741824.0
@@ -92,6 +92,15 @@ const struct command COMMANDS[COMMAND_COUNT] = {
          "kvasir bench smollm2\tpp512 and tg128\n"
          "kvasir bench qwen2 -p 0 -n 64 -d 0,8192 -r 5 --output json\tdecode, empty and at 8K tokens of context\n"
          "kvasir bench qwen2 --roofline\tas shares of what the machine can do\n"},
+    [COMMAND_SERVE] =
+        {"serve", ARGUMENTS_MODEL, "[MODEL]", "serve a model over HTTP to OpenAI clients",
+         "Answers POST /v1/completions and /v1/chat/completions, whole or streamed, and GET /v1/models and /health, as "
+         "OpenAI's API does; the base URL is printed when it listens. Requests run together, and share what the KV "
+         "cache holds of their prompts. A client that goes away frees what it held.\n\n"
+         "The first Ctrl-C, or SIGTERM, lets the answers that are being given end, for --drain-seconds at most; a "
+         "second one ends at once, with exit status 130.",
+         "kvasir serve qwen2\ton port 8000 of this machine alone\n"
+         "kvasir serve model.gguf --port 9000 --max-num-seqs 16 --kv-cache-memory 2GiB\tfewer users, stated memory\n"},
     [COMMAND_HELP] = {"help", ARGUMENTS_REST, "[COMMAND]", "describe a command",
                       "The same as COMMAND --help. With --man, the manual page as roff source; with --bash-completion, "
                       "a script for bash.",
@@ -119,6 +128,17 @@ const struct option_row OPTION_ROWS[] = {
     {.commands = GENERATES, .name = "rope-frequencies", .kind = OPTION_TEXT, .argument = "FORMAT", .group = "Model",
      .fallback = "auto", .offset = AT(rope_frequencies),
      .help = "precision of rope's frequencies: f32, bf16 (as a model cast to bf16 has them), auto: bf16 for bf16 safetensors"},
+
+    /* ---- server ---- */
+    {.commands = FOR(SERVE), .name = "host", .kind = OPTION_TEXT, .argument = "ADDRESS", .group = "Server",
+     .fallback = "127.0.0.1", .environment = "KVASIR_HOST", .offset = AT(host),
+     .help = "where to listen; an address that others reach lets anybody there use the model"},
+    {.commands = FOR(SERVE), .name = "port", .kind = OPTION_WHOLE, .argument = "N", .group = "Server",
+     .fallback = "8000", .low = 0, .high = 65535, .environment = "KVASIR_PORT", .offset = AT(port),
+     .help = "0 = any free one"},
+    {.commands = FOR(SERVE), .name = "drain-seconds", .kind = OPTION_REAL, .argument = "X", .group = "Server",
+     .fallback = "30", .low = 0, .high = 3600, .offset = AT(drain_s),
+     .help = "how long a stopping server lets answers go on"},
 
     /* ---- prompt ---- */
     {.commands = READS_TEXT, .letter = 'p', .name = "prompt", .kind = OPTION_TEXT, .argument = "TEXT",
@@ -235,7 +255,7 @@ const struct option_row OPTION_ROWS[] = {
      .help = "of the random draws; -1 = a new one, which the closing line tells"},
 
     /* ---- KV cache ---- */
-    {.commands = FOR(RUN) | EVALUATES_TEXT, .letter = 'c', .name = "context", .kind = OPTION_WHOLE, .argument = "N",
+    {.commands = FOR(RUN) | EVALUATES_TEXT | FOR(SERVE), .letter = 'c', .name = "context", .kind = OPTION_WHOLE, .argument = "N",
      .group = "KV cache", .aliases = "--ctx-size --max-model-len", .fallback = "0", .low = 0, .high = TOKENS_MAX,
      .environment = "KVASIR_CONTEXT", .offset = AT(context),
      .help = "most tokens of prompt and answer; 0 = what the model was trained for, as far as memory allows"},
@@ -252,17 +272,20 @@ const struct option_row OPTION_ROWS[] = {
      .aliases = "--kv-cache-memory-bytes", .unset = "half of free memory, or what the stated context needs if that is more", .low = 1,
      .high = 1.0e15, .environment = "KVASIR_KV_CACHE_MEMORY", .offset = AT(kv_cache_bytes),
      .help = "budget of the KV cache, as in 512MiB or 2GiB; it is taken as it is used"},
-    {.commands = FOR(RUN), .name = "swap-space", .kind = OPTION_SIZE, .argument = "SIZE", .group = "KV cache",
+    {.commands = FOR(RUN) | FOR(SERVE), .name = "swap-space", .kind = OPTION_SIZE, .argument = "SIZE", .group = "KV cache",
      .unset = "none", .low = 1, .high = 1.0e15, .offset = AT(swap_bytes),
      .help = "memory beside the budget, where requests that give up their blocks wait with their K and V"},
     {.commands = GENERATES, .name = "block-size", .kind = OPTION_WHOLE, .argument = "N", .group = "KV cache",
      .fallback = "32", .low = 16, .high = 128, .offset = AT(block_size),
      .help = "tokens in a block; a multiple of 16"},
-    {.commands = FOR(RUN), .name = "max-num-batched-tokens", .kind = OPTION_WHOLE, .argument = "N",
+    {.commands = FOR(RUN) | FOR(SERVE), .name = "max-num-batched-tokens", .kind = OPTION_WHOLE, .argument = "N",
      .group = "KV cache", .aliases = "-ub --ubatch-size", .fallback = "512", .low = 1, .high = 65536,
      .offset = AT(max_batched_tokens),
      .help = "prompt tokens computed in one step"},
-    {.commands = GENERATES & ~(FOR(EVAL_KL) | FOR(EVAL_HEADS)), .name = "no-kv-cache", .kind = OPTION_FLAG, .group = "KV cache",
+    {.commands = FOR(SERVE), .name = "max-num-seqs", .kind = OPTION_WHOLE, .argument = "N", .group = "KV cache",
+     .aliases = "-np --parallel", .fallback = "64", .low = 1, .high = 4096, .offset = AT(max_sequences),
+     .help = "requests that run at once; more wait"},
+    {.commands = GENERATES & ~(FOR(EVAL_KL) | FOR(EVAL_HEADS) | FOR(SERVE)), .name = "no-kv-cache", .kind = OPTION_FLAG, .group = "KV cache",
      .exclusive = "cached", .offset = AT(no_kv_cache),
      .help = "recompute everything for each token: slow, same tokens, for comparison"},
 

@@ -22,6 +22,7 @@ enum command_id {
     COMMAND_EVAL_KL,
     COMMAND_EVAL_HEADS,
     COMMAND_BENCH,
+    COMMAND_SERVE,
     COMMAND_HELP,
     COMMAND_VERSION,
     COMMAND_COUNT,
@@ -122,7 +123,7 @@ struct options {
     int64_t top_k, penalty_window, seed;
     struct bias_list bias;
 
-    int64_t context, block_size, max_batched_tokens;
+    int64_t context, block_size, max_batched_tokens, max_sequences;
     uint64_t kv_cache_bytes, swap_bytes;
     const char *kv_cache_dtype, *cache_type_k, *cache_type_v;
     const char *kv_policy, *kv_events, *kv_save, *kv_load;
@@ -134,6 +135,10 @@ struct options {
     double keep, loss;
     int64_t sinks, window;
     const char *policy_out;
+
+    const char *host;
+    int64_t port;
+    double drain_s;
 
     const char *output;
     bool quiet, manual, bash_completion;

@@ -94,39 +94,37 @@ void kvasir_engine_close(struct kvasir_engine *engine)
 
 /* ---- requests ---------------------------------------------------------------------------------------------------- */
 
-/* One of the answers to a request. */
-static enum status add(struct kvasir_engine *engine, const struct kvasir_request *wanted, uint32_t index,
-                       struct request **leader, struct error *error)
+enum status engine_enqueue(struct kvasir_engine *engine, struct request *leader, struct error *error)
 {
-    struct request *r;
-    enum status status = request_open(engine, wanted, index, &r, error);
-    if (status != ST_OK) return status;
-    r->id = engine->next_id;
-    status = scheduler_add(&engine->scheduler, r);
-    if (status != ST_OK) {
-        request_close(r);
-        return error_set(error, status, "not enough memory for a request");
+    enum status status = ST_OK;
+    struct request *r = leader;
+    for (; r && status == ST_OK; r = status == ST_OK ? r->next_answer : r) {
+        r->id = engine->next_id;
+        status = scheduler_add(&engine->scheduler, r);
     }
-    if (index) r->leader = *leader, (*leader)->followers++;
-    if (!index) *leader = r;
-    return ST_OK;
+    if (status == ST_OK) {
+        engine->next_id++;
+        return ST_OK;
+    }
+    for (struct request *added = leader; added != r; added = added->next_answer)
+        scheduler_remove(&engine->scheduler, added);
+    return error_set(error, status, "not enough memory for a request");
 }
 
-static enum status submit(struct kvasir_engine *engine, const struct kvasir_request *wanted, struct error *error)
+static enum status submit(struct kvasir_engine *engine, const struct kvasir_request *wanted, uint64_t *id,
+                          struct error *error)
 {
-    uint32_t n = wanted->n ? wanted->n : 1, waiting = engine->scheduler.waiting_count;
-    struct request *leader = NULL;
-    if (n > REQUEST_ANSWERS_MAX)
-        return error_set(error, ST_INVALID, "n is %u: must be 1 to %u", n, REQUEST_ANSWERS_MAX);
+    struct request *leader;
+    uint32_t waiting = engine->scheduler.waiting_count;
     if (waiting >= engine->plan.max_waiting)
         return error_set(error, ST_FULL, "%u requests are waiting already: try again later", waiting);
-    enum status status = ST_OK;
-    for (uint32_t i = 0; i < n && status == ST_OK; i++) status = add(engine, wanted, i, &leader, error);
-    while (status != ST_OK && engine->scheduler.waiting_count > waiting) {
-        struct request *r = engine->scheduler.waiting[engine->scheduler.waiting_count - 1];
-        scheduler_remove(&engine->scheduler, r);
-        request_close(r);
-    }
+    enum status status = request_open(engine, wanted, &leader, error);
+    if (status != ST_OK) return status;
+    status = engine_enqueue(engine, leader, error);
+    if (status == ST_OK)
+        *id = leader->id;
+    else
+        request_close_all(leader);
     return status;
 }
 
@@ -135,8 +133,7 @@ int kvasir_engine_submit(struct kvasir_engine *engine, const struct kvasir_reque
 {
     double began = clock_seconds();
     *id = 0;
-    enum status status = submit(engine, wanted, private_error(public_error));
-    if (status == ST_OK) *id = engine->next_id++;
+    enum status status = submit(engine, wanted, id, private_error(public_error));
     engine->stage_s[KVASIR_INPUT] += clock_seconds() - began;
     return (int)status;
 }

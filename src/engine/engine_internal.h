@@ -82,8 +82,9 @@ struct request {
     uint64_t passed_over;   /* the plan in which it was found to await another one */
 
     /* group.c: one of `n` answers to one prompt */
-    struct request *leader;    /* whose prompt is computed for this one too; NULL: its own, or that is done */
-    uint32_t index, followers; /* followers: requests whose leader this is */
+    struct request *next_answer; /* of the same request, until they are enqueued */
+    struct request *leader;      /* whose prompt is computed for this one too; NULL: its own, or that is done */
+    uint32_t index, followers;   /* followers: requests whose leader this is */
 
     struct kvasir_token token; /* new in this step, with top[logprobs] */
     struct kvasir_logprob *top;
@@ -99,10 +100,12 @@ struct request {
     uint64_t kv_bytes, kv_blocks; /* as last measured */
 };
 #define REQUEST_ANSWERS_MAX 128u
-/* Checks and copies. index: of the answer, whose seed is so much more than the request's. */
+/* Checks and copies: all answers of one request, of which *out is the first and leads the others (next_answer). On any thread:
+ * of the engine it reads only what never changes. */
 MUST_CHECK enum status request_open(const struct kvasir_engine *engine, const struct kvasir_request *wanted,
-                                    uint32_t index, struct request **out, struct error *error);
+                                    struct request **out, struct error *error);
 void request_close(struct request *request);                       /* its sequence is already closed */
+void request_close_all(struct request *leader);                    /* with the other answers; never enqueued */
 MUST_CHECK enum status request_make_room(struct request *request); /* for one more token */
 void request_forget_news(struct request *request);                 /* text and prompt logprobs of the last step */
 /* The tokens whose rows may be taken from the cache, as kv_seq_open counts: the last one runs. All of them, but with
@@ -225,6 +228,8 @@ struct kvasir_engine {
     } finished[FINISHED_KEPT]; /* a ring */
     uint32_t finished_count;
 };
+/* Takes the request, which waits from now on. ST_NOMEM: it is still the caller's. */
+MUST_CHECK enum status engine_enqueue(struct kvasir_engine *engine, struct request *leader, struct error *error);
 void engine_forget_ended(struct kvasir_engine *engine); /* closes the requests whose last event was borrowed */
 
 #endif

@@ -120,12 +120,10 @@ static void copy_all(struct request *r, const struct kvasir_request *wanted, boo
     r->tenant_id = wanted->tenant;
 }
 
-enum status request_open(const struct kvasir_engine *engine, const struct kvasir_request *wanted, uint32_t index,
-                         struct request **out, struct error *error)
+static enum status open_answer(const struct kvasir_engine *engine, const struct kvasir_request *wanted, uint32_t index,
+                               struct request **out, struct error *error)
 {
-    *out = NULL;
-    enum status status = check(engine, wanted, error);
-    if (status != ST_OK) return status;
+    enum status status;
     struct request *r = mem_zero(1, sizeof *r);
     if (!r) return error_set(error, ST_NOMEM, "not enough memory for a request");
     bool failed = false;
@@ -146,6 +144,37 @@ enum status request_open(const struct kvasir_engine *engine, const struct kvasir
     r->submitted_s = clock_seconds();
     *out = r;
     return ST_OK;
+}
+
+enum status request_open(const struct kvasir_engine *engine, const struct kvasir_request *wanted, struct request **out,
+                         struct error *error)
+{
+    *out = NULL;
+    uint32_t n = wanted->n ? wanted->n : 1;
+    enum status status = check(engine, wanted, error);
+    if (status == ST_OK && n > REQUEST_ANSWERS_MAX)
+        status = error_set(error, ST_INVALID, "n is %u: must be 1 to %u", n, REQUEST_ANSWERS_MAX);
+    struct request *leader = NULL, **end = &leader;
+    for (uint32_t i = 0; i < n && status == ST_OK; i++) {
+        status = open_answer(engine, wanted, i, end, error);
+        if (status != ST_OK) break;
+        if (i) (*end)->leader = leader;
+        end = &(*end)->next_answer;
+        leader->followers = i;
+    }
+    *out = leader;
+    if (status == ST_OK) return ST_OK;
+    request_close_all(*out);
+    *out = NULL;
+    return status;
+}
+
+void request_close_all(struct request *leader)
+{
+    for (struct request *r = leader, *next; r; r = next) {
+        next = r->next_answer;
+        request_close(r);
+    }
 }
 
 void request_close(struct request *request)

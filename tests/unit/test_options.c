@@ -1,6 +1,5 @@
 /* test_options.c - the command line: every row of the table, values, ranges, environment, and JSON text. The program's
  * sources are no library, so those under test are compiled in here. */
-#include "cli/json_out.c"
 #include "cli/option_table.c"
 #include "cli/options.c"
 #include "support.h"

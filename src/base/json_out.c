@@ -1,6 +1,6 @@
 /* json_out.c - JSON written straight into a buffer. jansson is not used for output because it refuses strings that are
  * not UTF-8, which a model may well produce. */
-#include "cli/cli.h"
+#include "base/base.h"
 #include <math.h>
 #include <string.h>
 

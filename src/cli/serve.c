@@ -1,0 +1,70 @@
+/* serve.c - `kvasir serve`: a model, an engine on a thread of its own, and the server in front of it. */
+#include "cli/cli.h"
+#include "server/server.h"
+#include <stdio.h>
+#include <string.h>
+
+/* What clients call the model: the name that was given, or its file's, without folder and ending. */
+static char *model_name(const char *model)
+{
+    const char *slash = strrchr(model, '/');
+    while (slash && !slash[1] && slash > model) slash--; /* a folder's last slash */
+    while (slash && slash > model && *slash != '/') slash--;
+    const char *name = slash && *slash == '/' ? slash + 1 : model, *ending = strstr(name, ".gguf");
+    size_t bytes = strcspn(name, "/");
+    if (ending && ending > name && !ending[strlen(".gguf")]) bytes = (size_t)(ending - name);
+    return mem_strndup(name, bytes);
+}
+
+struct service {
+    const struct options *options;
+    struct server *server;
+    struct kvasir_model *model;
+    struct kvasir_async *async;
+    struct cache_options cache;
+    char *name;
+};
+
+static void on_ready(void *data)
+{
+    const struct service *service = data;
+    fprintf(stderr, "kvasir: serving %s at %s/v1\n", service->name, server_url(service->server));
+}
+
+static enum status service_open(struct service *service, struct error *error)
+{
+    const struct options *options = service->options;
+    struct kvasir_error reason;
+    service->name = model_name(options->model);
+    if (!service->name) return error_set(error, ST_NOMEM, "not enough memory for the command line");
+    const struct server_config config = {.host = options->host,
+                                         .port = (uint16_t)options->port,
+                                         .drain_s = options->drain_s,
+                                         .model_name = service->name};
+    enum status status = server_open(&config, &service->server, error);
+    if (status == ST_OK) status = cache_options_read(options, &service->cache, error);
+    if (status == ST_OK) status = model_load(options, &service->model, error);
+    if (status == ST_OK &&
+        kvasir_async_open(service->model, &service->cache.engine, &service->async, &reason) != KVASIR_OK)
+        status = library_error(&reason, error);
+    return status;
+}
+
+static void service_close(struct service *service)
+{
+    kvasir_async_close(service->async);
+    kvasir_model_close(service->model);
+    server_close(service->server);
+    cache_options_release(&service->cache);
+    mem_free(service->name);
+}
+
+int serve_main(const struct options *options)
+{
+    struct error error;
+    struct service service = {.options = options};
+    enum status status = service_open(&service, &error);
+    if (status == ST_OK) status = server_run(service.server, service.model, service.async, on_ready, &service, &error);
+    service_close(&service);
+    return status == ST_OK ? EXIT_OK : status == ST_CANCELLED ? EXIT_INTERRUPTED : fail(&error);
+}

@@ -1,0 +1,299 @@
+/* async_queue.c - completion queues: requests go in, updates come out, with a descriptor to wait on.
+ *
+ * What a step gives a request goes into its ticket's last segment, or a new one when that is full. A ticket that has
+ * something to give, and is not held, is in its queue's ready list once; taking gives its first segment and puts it at the
+ * end of the list if there is more, so that a long backlog delays no other request. The descriptor is readable exactly while
+ * the list is not empty. */
+#include "engine/async_internal.h"
+#include <errno.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+/* ---- segments ---------------------------------------------------------------------------------------------------- */
+
+void segment_free(struct segment *segment)
+{
+    if (!segment) return;
+    buffer_release(&segment->text);
+    mem_free(segment->tokens);
+    mem_free(segment->tops);
+    mem_free(segment);
+}
+
+/* `items` with room for `more` of `size` bytes behind `count`; NULL when there is none, and `items` stays. */
+static void *grow(void *items, size_t count, size_t more, size_t *capacity, size_t size)
+{
+    if (*capacity && count + more <= *capacity) return items;
+    size_t wanted = (count + more) * 2 + 8;
+    void *grown = mem_resize(items, wanted * size);
+    if (grown) *capacity = wanted;
+    return grown;
+}
+
+static bool segment_has_room(const struct segment *segment, size_t entries, size_t text_bytes)
+{
+    return segment->count + segment->top_count + entries <= SEGMENT_ENTRIES_MAX &&
+           segment->text.length + text_bytes <= SEGMENT_TEXT_MAX;
+}
+
+static struct segment *last_segment(struct ticket *ticket, size_t entries, size_t text_bytes)
+{
+    struct segment *last = ticket->last_segment;
+    if (last && segment_has_room(last, entries, text_bytes)) return last;
+    struct segment *added = mem_zero(1, sizeof *added);
+    if (!added) return NULL;
+    buffer_init(&added->text, 0);
+    *(ticket->first ? &last->next : &ticket->first) = added;
+    return ticket->last_segment = added;
+}
+
+bool ticket_append(struct ticket *ticket, const struct kvasir_event *event)
+{
+    size_t tops = 0;
+    ticket->prompt_done = event->prompt_done;
+    ticket->prompt_count = event->prompt_count;
+    for (size_t i = 0; i < event->token_count; i++) tops += event->tokens[i].top_count;
+    if (!event->token_count && !event->text_bytes) return true;
+    struct segment *s = last_segment(ticket, event->token_count + tops, event->text_bytes);
+    if (!s) return false;
+    struct kvasir_token *tokens = grow(s->tokens, s->count, event->token_count, &s->capacity, sizeof *tokens);
+    if (tokens) s->tokens = tokens;
+    struct kvasir_logprob *all = grow(s->tops, s->top_count, tops, &s->top_capacity, sizeof *all);
+    if (all) s->tops = all;
+    buffer_append(&s->text, event->text, event->text_bytes);
+    if (!tokens || !all || s->text.failed) return false;
+    for (size_t i = 0; i < event->token_count; i++) {
+        const struct kvasir_token *token = &event->tokens[i];
+        if (token->top_count) memcpy(s->tops + s->top_count, token->top, token->top_count * sizeof *s->tops);
+        s->tokens[s->count++] = *token;
+        s->top_count += token->top_count;
+    }
+    return true;
+}
+
+/* ---- tickets, with the lock -------------------------------------------------------------------------------------- */
+
+void ticket_free(struct ticket *ticket)
+{
+    request_close_all(ticket->request);
+    for (struct segment *segment = ticket->first, *next; segment; segment = next) {
+        next = segment->next;
+        segment_free(segment);
+    }
+    mem_free(ticket);
+}
+
+/* The counter is 1 while something is ready: neither call can block or fail. */
+static void signal_set(const struct kvasir_queue *queue)
+{
+    int failed = eventfd_write(queue->fd, 1);
+    ASSERT(!failed);
+}
+
+static void signal_clear(const struct kvasir_queue *queue)
+{
+    eventfd_t value;
+    int failed = eventfd_read(queue->fd, &value);
+    ASSERT(!failed);
+}
+
+void ticket_ready(struct ticket *ticket)
+{
+    struct kvasir_queue *queue = ticket->queue;
+    ticket->news = true;
+    if (ticket->ready || ticket->held) return;
+    if (!queue->ready) signal_set(queue);
+    ticket->ready = true;
+    ticket->next_ready = NULL;
+    *queue->ready_end = ticket;
+    queue->ready_end = &ticket->next_ready;
+}
+
+/* Takes the ticket that `*link` points to out of the ready list. */
+static void unready(struct kvasir_queue *queue, struct ticket **link)
+{
+    struct ticket *ticket = *link;
+    *link = ticket->next_ready;
+    if (!*link) queue->ready_end = link;
+    ticket->ready = false;
+    if (!queue->ready) signal_clear(queue);
+}
+
+static void hold(struct kvasir_queue *queue, struct ticket *ticket, bool held)
+{
+    ticket->held = held;
+    if (!held && ticket->news) ticket_ready(ticket);
+    if (!held || !ticket->ready) return;
+    struct ticket **link = &queue->ready;
+    while (*link != ticket) link = &(*link)->next_ready;
+    unready(queue, link);
+}
+
+static void enlist(struct kvasir_queue *queue, struct ticket *ticket)
+{
+    ticket->after = queue->tickets;
+    if (ticket->after) ticket->after->before = ticket;
+    queue->tickets = ticket;
+}
+
+static void delist(struct kvasir_queue *queue, struct ticket *ticket)
+{
+    *(ticket->before ? &ticket->before->after : &queue->tickets) = ticket->after;
+    if (ticket->after) ticket->after->before = ticket->before;
+}
+
+static struct ticket *find(const struct kvasir_queue *queue, uint64_t id)
+{
+    struct ticket *ticket = queue->tickets;
+    while (ticket && ticket->id != id) ticket = ticket->after;
+    return ticket;
+}
+
+/* ---- the queue --------------------------------------------------------------------------------------------------- */
+
+int kvasir_queue_open(struct kvasir_async *async, struct kvasir_queue **out, struct kvasir_error *public_error)
+{
+    struct error *error = private_error(public_error);
+    *out = NULL;
+    struct kvasir_queue *queue = mem_zero(1, sizeof *queue);
+    if (!queue) return (int)error_set(error, ST_NOMEM, "not enough memory for a queue");
+    queue->async = async;
+    queue->ready_end = &queue->ready;
+    queue->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (queue->fd < 0) {
+        int reason = errno;
+        mem_free(queue);
+        return (int)error_set(error, ST_IO, "cannot make a descriptor for a queue: %s", strerror(reason));
+    }
+    pthread_mutex_lock(&async->lock);
+    async->queue_count++;
+    pthread_mutex_unlock(&async->lock);
+    *out = queue;
+    return KVASIR_OK;
+}
+
+void kvasir_queue_close(struct kvasir_queue *queue)
+{
+    if (!queue) return;
+    struct kvasir_async *async = queue->async;
+    pthread_mutex_lock(&async->lock);
+    for (struct ticket *ticket = queue->tickets, *after; ticket; ticket = after) {
+        after = ticket->after;
+        ticket->queue = NULL;
+        ticket->cancelled = async->cancelling = true;
+        if (ticket->finish != KVASIR_RUNNING) ticket_free(ticket);
+    }
+    async->queue_count--;
+    pthread_cond_signal(&async->work);
+    pthread_mutex_unlock(&async->lock);
+    segment_free(queue->given);
+    close(queue->fd);
+    mem_free(queue);
+}
+
+int kvasir_queue_fd(const struct kvasir_queue *queue)
+{
+    return queue->fd;
+}
+
+int kvasir_queue_submit(struct kvasir_queue *queue, const struct kvasir_request *request, void *data, uint64_t *id,
+                        struct kvasir_error *public_error)
+{
+    struct kvasir_async *async = queue->async;
+    struct error *error = private_error(public_error);
+    *id = 0;
+    struct ticket *ticket = mem_zero(1, sizeof *ticket);
+    if (!ticket) return (int)error_set(error, ST_NOMEM, "not enough memory for a request");
+    enum status status = request_open(async->engine, request, &ticket->request, error);
+    if (status != ST_OK) {
+        ticket_free(ticket);
+        return (int)status;
+    }
+    *ticket = (struct ticket){.async = async,
+                              .queue = queue,
+                              .data = data,
+                              .request = ticket->request,
+                              .prompt_count = (uint32_t)request->prompt_count};
+    pthread_mutex_lock(&async->lock);
+    bool full = async->unfinished == TICKETS_MAX;
+    if (!full) {
+        async->unfinished++;
+        *id = ticket->id = async->next_id++;
+        enlist(queue, ticket);
+        *async->inbox_end = ticket;
+        async->inbox_end = &ticket->next_inbox;
+        pthread_cond_signal(&async->work);
+    }
+    pthread_mutex_unlock(&async->lock);
+    if (!full) return KVASIR_OK;
+    ticket_free(ticket);
+    return (int)error_set(error, ST_FULL, "%u requests are running or waiting already: try again later", TICKETS_MAX);
+}
+
+int kvasir_queue_cancel(struct kvasir_queue *queue, uint64_t id)
+{
+    struct kvasir_async *async = queue->async;
+    pthread_mutex_lock(&async->lock);
+    struct ticket *ticket = find(queue, id);
+    if (ticket) ticket->cancelled = async->cancelling = true;
+    pthread_cond_signal(&async->work);
+    pthread_mutex_unlock(&async->lock);
+    return ticket ? KVASIR_OK : KVASIR_NOT_FOUND;
+}
+
+int kvasir_queue_hold(struct kvasir_queue *queue, uint64_t id, bool held)
+{
+    struct kvasir_async *async = queue->async;
+    pthread_mutex_lock(&async->lock);
+    struct ticket *ticket = find(queue, id);
+    if (ticket) hold(queue, ticket, held);
+    pthread_mutex_unlock(&async->lock);
+    return ticket ? KVASIR_OK : KVASIR_NOT_FOUND;
+}
+
+/* The first segment of the ticket as an event; the queue keeps it while it is borrowed. */
+static void give(struct kvasir_queue *queue, struct ticket *ticket, struct kvasir_update *out)
+{
+    struct segment *s = queue->given = ticket->first;
+    if (s) ticket->first = s->next;
+    if (!ticket->first) ticket->last_segment = NULL;
+    bool last = !ticket->first;
+    *out = (struct kvasir_update){.data = ticket->data,
+                                  .event = {.id = ticket->id,
+                                            .tokens = s ? s->tokens : NULL,
+                                            .token_count = s ? s->count : 0,
+                                            .text = s && s->text.data ? s->text.data : "",
+                                            .text_bytes = s ? s->text.length : 0,
+                                            .prompt_done = ticket->prompt_done,
+                                            .prompt_count = ticket->prompt_count,
+                                            .finish = last ? ticket->finish : KVASIR_RUNNING},
+                                  .timings = ticket->timings};
+    const struct kvasir_logprob *top = s ? s->tops : NULL;
+    for (size_t i = 0; s && i < s->count; i++) {
+        s->tokens[i].top = s->tokens[i].top_count ? top : NULL;
+        top += s->tokens[i].top_count;
+    }
+    ticket->news = !last;
+}
+
+bool kvasir_queue_take(struct kvasir_queue *queue, struct kvasir_update *out)
+{
+    struct kvasir_async *async = queue->async;
+    segment_free(queue->given);
+    queue->given = NULL;
+    pthread_mutex_lock(&async->lock);
+    struct ticket *ticket = queue->ready;
+    if (ticket) {
+        give(queue, ticket, out);
+        unready(queue, &queue->ready);
+        if (out->event.finish != KVASIR_RUNNING) {
+            delist(queue, ticket);
+            ticket_free(ticket);
+        } else if (ticket->news) {
+            ticket_ready(ticket);
+        }
+    }
+    pthread_mutex_unlock(&async->lock);
+    return ticket != NULL;
+}

@@ -1,0 +1,333 @@
+/* http.c - the server: its address, its event loop, its routes, and how it stops.
+ *
+ *          server_run                 first signal                     no reply left, or a second past the limit
+ *   open ──────────────▶ serving ──────────────────▶ draining ───────────────────────────────────────────────▶ stopped
+ *                           └──────────────────────────────────── second signal ─────────────────────────────────┘
+ *
+ * The address is taken when the server is opened, before a model is loaded, so that a port in use costs no waiting; but
+ * it listens only once it can answer. */
+#include "server/server_internal.h"
+#include <arpa/inet.h>
+#include <errno.h>
+#include <event2/bufferevent.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+
+#define BACKLOG 512
+#define HEADER_BYTES_MAX (32 << 10)
+#define INPUT_BYTES_MAX (64u << 10)  /* unread bytes of a connection */
+#define SEND_BUFFER_BYTES (32 << 10) /* the system's, of a connection */
+#define UPDATES_MAX 256              /* taken before the loop looks at its sockets again */
+
+/* ---- the address ------------------------------------------------------------------------------------------------------ */
+
+static enum status set_url(struct server *server, struct error *error)
+{
+    struct sockaddr_storage address;
+    socklen_t bytes = sizeof address;
+    char host[NI_MAXHOST], port[NI_MAXSERV];
+    if (getsockname(server->socket, (struct sockaddr *)&address, &bytes) != 0 ||
+        getnameinfo((struct sockaddr *)&address, bytes, host, sizeof host, port, sizeof port,
+                    NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+        return error_set(error, ST_IO, "the server's address cannot be read: %s", strerror(errno));
+    bool wide = address.ss_family == AF_INET6;
+    snprintf(server->url, sizeof server->url, "http://%s%.200s%s:%s", wide ? "[" : "", host, wide ? "]" : "", port);
+    return ST_OK;
+}
+
+/* What is set here is inherited by connections. Small pieces go out at once; what a client has not read waits with us. */
+static void set_options(int socket)
+{
+    const int one = 1, bytes = SEND_BUFFER_BYTES;
+    setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    setsockopt(socket, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+}
+
+static enum status take_address(struct server *server, struct error *error)
+{
+    const char *host = server->config.host;
+    char port[8];
+    snprintf(port, sizeof port, "%u", server->config.port);
+    struct addrinfo wanted = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV}, *found;
+    int failed = getaddrinfo(host, port, &wanted, &found);
+    if (failed) return error_set(error, ST_IO, "--host %s: %s", host, gai_strerror(failed));
+    server->socket = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    enum status status = ST_OK;
+    if (server->socket >= 0) set_options(server->socket);
+    if (server->socket < 0 || bind(server->socket, found->ai_addr, found->ai_addrlen) != 0)
+        status = errno == EADDRINUSE
+                     ? error_set(error, ST_IO, "port %s of %s is in use: choose another with --port", port, host)
+                     : error_set(error, ST_IO, "cannot serve on %s, port %s: %s", host, port, strerror(errno));
+    freeaddrinfo(found);
+    return status;
+}
+
+enum status server_open(const struct server_config *config, struct server **out, struct error *error)
+{
+    *out = NULL;
+    struct server *server = mem_zero(1, sizeof *server);
+    if (!server) return error_set(error, ST_NOMEM, "not enough memory for a server");
+    server->config = *config;
+    server->socket = -1;
+    enum status status = take_address(server, error);
+    if (status == ST_OK) status = set_url(server, error);
+    if (status != ST_OK) {
+        server_close(server);
+        return status;
+    }
+    *out = server;
+    return ST_OK;
+}
+
+void server_close(struct server *server)
+{
+    if (!server) return;
+    if (server->socket >= 0) close(server->socket);
+    mem_free(server);
+}
+
+const char *server_url(const struct server *server)
+{
+    return server->url;
+}
+
+/* ---- routes ----------------------------------------------------------------------------------------------------------- */
+
+static void health(struct server *server, struct evhttp_request *http, const struct api *api)
+{
+    (void)server, (void)api;
+    struct buffer json;
+    buffer_init(&json, 0);
+    buffer_text(&json, "{\"status\":\"ok\"}");
+    reply_json(http, 200, &json);
+}
+
+static void write_model(const struct server *server, struct buffer *out)
+{
+    struct kvasir_engine_stats stats;
+    kvasir_async_stats(server->async, &stats);
+    buffer_text(out, "{\"id\":");
+    json_out_text(out, server->config.model_name, strlen(server->config.model_name));
+    buffer_printf(out, ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"kvasir\",\"max_model_len\":%u}",
+                  (long long)server->started, stats.context);
+}
+
+static void models(struct server *server, struct evhttp_request *http, const struct api *api)
+{
+    (void)api;
+    struct buffer json;
+    buffer_init(&json, 0);
+    buffer_text(&json, "{\"object\":\"list\",\"data\":[");
+    write_model(server, &json);
+    buffer_text(&json, "]}");
+    reply_json(http, 200, &json);
+}
+
+static void one_model(struct server *server, struct evhttp_request *http, const struct api *api)
+{
+    (void)api;
+    struct buffer json;
+    buffer_init(&json, 0);
+    write_model(server, &json);
+    reply_json(http, 200, &json);
+}
+
+struct route {
+    const char *path; /* that of `api`, where that is not NULL */
+    const char *method;
+    enum evhttp_cmd_type command;
+    void (*answer)(struct server *server, struct evhttp_request *http, const struct api *api);
+    const struct api *api;
+};
+static const struct route ROUTES[] = {
+    {"/health", "GET", EVHTTP_REQ_GET, health, NULL},
+    {"/v1/models", "GET", EVHTTP_REQ_GET, models, NULL},
+    {NULL, "POST", EVHTTP_REQ_POST, reply_begin, &COMPLETIONS},
+    {NULL, "POST", EVHTTP_REQ_POST, reply_begin, &CHAT},
+};
+static const struct route MODEL_ROUTE = {"/v1/models/", "GET", EVHTTP_REQ_GET, one_model, NULL};
+
+/* "/v1/models/NAME", NAME perhaps with %-escapes. */
+static bool is_model_path(const struct server *server, const char *path)
+{
+    size_t length = strlen(MODEL_ROUTE.path);
+    if (strncmp(path, MODEL_ROUTE.path, length) != 0) return false;
+    char *name = evhttp_uridecode(path + length, 0, NULL);
+    bool same = name && strcmp(name, server->config.model_name) == 0;
+    free(name); /* libevent's */
+    return same;
+}
+
+static const struct route *find_route(const struct server *server, const char *path)
+{
+    for (size_t i = 0; i < ARRAY_COUNT(ROUTES); i++)
+        if (strcmp(path, ROUTES[i].api ? ROUTES[i].api->path : ROUTES[i].path) == 0) return &ROUTES[i];
+    return is_model_path(server, path) ? &MODEL_ROUTE : NULL;
+}
+
+static void on_request(struct evhttp_request *http, void *data)
+{
+    struct server *server = data;
+    const char *path = evhttp_uri_get_path(evhttp_request_get_evhttp_uri(http));
+    const struct route *route = find_route(server, path ? path : "");
+    struct refusal refusal;
+    if (server->draining) {
+        refuse(&refusal, 503, "", "the server is stopping");
+        evhttp_add_header(evhttp_request_get_output_headers(http), "Connection", "close");
+        reply_refuse(http, &refusal);
+    } else if (!route) {
+        refuse(&refusal, 404, "", "there is nothing at %.200s", path ? path : "that address");
+        reply_refuse(http, &refusal);
+    } else if (evhttp_request_get_command(http) != route->command) {
+        refuse(&refusal, 405, "", "%.200s is for %s only", path, route->method);
+        evhttp_add_header(evhttp_request_get_output_headers(http), "Allow", route->method);
+        reply_refuse(http, &refusal);
+    } else {
+        route->answer(server, http, route->api);
+    }
+}
+
+/* ---- the loop --------------------------------------------------------------------------------------------------------- */
+
+static void on_updates(evutil_socket_t fd, short what, void *data)
+{
+    (void)fd, (void)what;
+    struct server *server = data;
+    struct kvasir_update update;
+    for (int i = 0; i < UPDATES_MAX && kvasir_queue_take(server->queue, &update); i++)
+        reply_update(update.data, &update);
+}
+
+/* The limit is over: what still runs is told so, and gets a second to be written out. */
+static void on_drain(evutil_socket_t fd, short what, void *data)
+{
+    (void)fd, (void)what;
+    struct server *server = data;
+    struct refusal refusal;
+    if (server->stopped) event_base_loopbreak(server->base);
+    server->stopped = true;
+    refuse(&refusal, 503, "", "the server has stopped before the answer was complete");
+    for (struct reply *reply = server->replies, *after; reply; reply = after) {
+        after = reply_next(reply);
+        reply_fail(reply, &refusal);
+    }
+    event_add(server->drain, &(struct timeval){.tv_sec = 1});
+}
+
+void server_reply_gone(struct server *server)
+{
+    if (server->draining && !server->replies) event_base_loopbreak(server->base);
+}
+
+static void on_signal(evutil_socket_t number, short what, void *data)
+{
+    (void)number, (void)what;
+    struct server *server = data;
+    if (server->draining) {
+        server->interrupted = true;
+        event_base_loopbreak(server->base);
+        return;
+    }
+    server->draining = true;
+    evhttp_del_accept_socket(server->http, server->listener);
+    server->listener = NULL;
+    double limit = server->config.drain_s;
+    event_add(server->drain, &(struct timeval){.tv_sec = (time_t)limit,
+                                               .tv_usec = (suseconds_t)((limit - (double)(time_t)limit) * 1e6)});
+    server_reply_gone(server);
+}
+
+/* A client cannot fill our memory with what nobody reads yet. */
+static struct bufferevent *on_connection(struct event_base *base, void *data)
+{
+    (void)data;
+    struct bufferevent *stream = bufferevent_socket_new(base, -1, BEV_OPT_CLOSE_ON_FREE);
+    if (stream) bufferevent_setwatermark(stream, EV_READ, 0, INPUT_BYTES_MAX);
+    return stream;
+}
+
+static bool open_http(struct server *server)
+{
+    server->http = evhttp_new(server->base);
+    if (!server->http) return false;
+    evhttp_set_max_headers_size(server->http, HEADER_BYTES_MAX);
+    evhttp_set_max_body_size(server->http, SERVER_BODY_BYTES_MAX);
+    evhttp_set_timeout(server->http, READ_TIMEOUT_S);
+    evhttp_set_bevcb(server->http, on_connection, server);
+    evhttp_set_gencb(server->http, on_request, server);
+    evhttp_set_allowed_methods(server->http, EVHTTP_REQ_GET | EVHTTP_REQ_POST | EVHTTP_REQ_HEAD | EVHTTP_REQ_PUT |
+                                                 EVHTTP_REQ_DELETE | EVHTTP_REQ_OPTIONS | EVHTTP_REQ_PATCH);
+    return true;
+}
+
+static bool open_events(struct server *server)
+{
+    const int numbers[] = {SIGINT, SIGTERM};
+    for (size_t i = 0; i < ARRAY_COUNT(numbers); i++) {
+        server->signals[i] = evsignal_new(server->base, numbers[i], on_signal, server);
+        if (!server->signals[i] || event_add(server->signals[i], NULL) != 0) return false;
+    }
+    server->drain = evtimer_new(server->base, on_drain, server);
+    server->updates = event_new(server->base, kvasir_queue_fd(server->queue), EV_READ | EV_PERSIST, on_updates, server);
+    return server->drain && server->updates && event_add(server->updates, NULL) == 0;
+}
+
+static enum status start(struct server *server, struct error *error)
+{
+    struct kvasir_error reason;
+    if (kvasir_queue_open(server->async, &server->queue, &reason) != KVASIR_OK)
+        return error_set(error, (enum status)reason.status, "%s", reason.text);
+    server->base = event_base_new();
+    if (!server->base || !open_http(server) || !open_events(server))
+        return error_set(error, ST_NOMEM, "not enough memory for a server");
+    if (!(event_base_get_features(server->base) & EV_FEATURE_EARLY_CLOSE))
+        return error_set(error, ST_UNSUPPORTED,
+                         "this system cannot tell when a client goes away (libevent without epoll)");
+    if (listen(server->socket, BACKLOG) != 0)
+        return error_set(error, ST_IO, "cannot serve on %s: %s", server->url, strerror(errno));
+    server->listener = evhttp_accept_socket_with_handle(server->http, server->socket);
+    if (!server->listener) return error_set(error, ST_NOMEM, "not enough memory for a server");
+    server->socket = -1; /* evhttp's */
+    return ST_OK;
+}
+
+/* Connections first: their replies let go of them. Then the queue, after which nothing points to a reply. */
+static void stop(struct server *server)
+{
+    if (server->http) evhttp_free(server->http);
+    kvasir_queue_close(server->queue);
+    while (server->replies) reply_free(server->replies);
+    for (size_t i = 0; i < ARRAY_COUNT(server->signals); i++)
+        if (server->signals[i]) event_free(server->signals[i]);
+    if (server->updates) event_free(server->updates);
+    if (server->drain) event_free(server->drain);
+    if (server->base) event_base_free(server->base);
+}
+
+enum status server_run(struct server *server, struct kvasir_model *model, struct kvasir_async *async,
+                       void (*ready)(void *data), void *data, struct error *error)
+{
+    uint64_t seed = 0;
+    server->model = model;
+    server->async = async;
+    server->started = (int64_t)time(NULL);
+    if (getrandom(&seed, sizeof seed, 0) != sizeof seed) seed = (uint64_t)(clock_seconds() * 1e9);
+    random_seed(&server->random, seed);
+    enum status status = start(server, error);
+    if (status == ST_OK) {
+        ready(data);
+        if (event_base_dispatch(server->base) < 0) status = error_set(error, ST_IO, "the event loop failed");
+    }
+    stop(server);
+    if (status == ST_OK && server->interrupted) status = error_set(error, ST_CANCELLED, "stopped by a second signal");
+    return status;
+}

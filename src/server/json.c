@@ -1,0 +1,72 @@
+/* json.c - pieces of JSON that several replies have, and the refusals. */
+#include "server/server_internal.h"
+#include <stdio.h>
+#include <string.h>
+
+bool refuse(struct refusal *out, int status, const char *param, const char *format, ...)
+{
+    *out = (struct refusal){.status = status};
+    snprintf(out->param, sizeof out->param, "%s", param);
+    va_list args;
+    va_start(args, format);
+    vsnprintf(out->message, sizeof out->message, format, args);
+    va_end(args);
+    return false;
+}
+
+bool refuse_library(struct refusal *out, const char *param, const struct kvasir_error *error)
+{
+    int status = error->status == KVASIR_FULL    ? 429
+                 : error->status == KVASIR_NOMEM ? 503
+                 : error->status == KVASIR_IO    ? 500
+                                                 : 400;
+    refuse(out, status, status == 400 ? param : "", "%s", error->text);
+    if (error->status == KVASIR_LIMIT) out->code = "context_length_exceeded";
+    return false;
+}
+
+static const char *error_type(int status)
+{
+    return status == 429 ? "rate_limit_error" : status >= 500 ? "server_error" : "invalid_request_error";
+}
+
+void json_error(const struct refusal *refusal, struct buffer *out)
+{
+    buffer_text(out, "{\"error\":{\"message\":");
+    json_out_text(out, refusal->message, strlen(refusal->message));
+    buffer_printf(out, ",\"type\":\"%s\",\"param\":", error_type(refusal->status));
+    if (refusal->param[0])
+        json_out_text(out, refusal->param, strlen(refusal->param));
+    else
+        buffer_text(out, "null");
+    if (refusal->code)
+        buffer_printf(out, ",\"code\":\"%s\"}}", refusal->code);
+    else
+        buffer_text(out, ",\"code\":null}}");
+}
+
+void json_usage(const struct usage *usage, struct buffer *out)
+{
+    buffer_printf(out,
+                  "{\"prompt_tokens\":%llu,\"completion_tokens\":%llu,\"total_tokens\":%llu,"
+                  "\"prompt_tokens_details\":{\"cached_tokens\":%llu}}",
+                  (unsigned long long)usage->prompt, (unsigned long long)usage->output,
+                  (unsigned long long)(usage->prompt + usage->output), (unsigned long long)usage->cached);
+}
+
+void json_token_bytes(const struct kvasir_model *model, uint32_t id, struct buffer *out)
+{
+    char *text;
+    size_t bytes;
+    if (kvasir_detokenize(model, &id, 1, KVASIR_SHOW_CONTROL, &text, &bytes, NULL) != KVASIR_OK) return;
+    buffer_append(out, text, bytes);
+    kvasir_free(text);
+}
+
+void json_finish(enum kvasir_finish finish, struct buffer *out)
+{
+    if (finish == KVASIR_RUNNING)
+        buffer_text(out, "null");
+    else
+        buffer_printf(out, "\"%s\"", kvasir_finish_name(finish));
+}

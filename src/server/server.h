@@ -1,0 +1,36 @@
+/* server.h - an HTTP server over the asynchronous engine, speaking OpenAI's API to any of its clients.
+ *
+ * Routes: GET /health, /v1/models, /v1/models/NAME; POST /v1/completions, /v1/chat/completions. Errors are
+ * {"error": {"message", "type", "param", "code"}}; what a request asks for and the engine does not do is refused by name.
+ *
+ * One thread runs one event loop: it reads, parses, tokenises and writes; the model runs on the engine's own. A client that
+ * goes away is noticed at once, and its requests are cancelled. A client that reads slowly gets at most
+ * SERVER_UNSENT_BYTES_MAX ahead of what it has read; the rest of its answer waits as text in the engine's queue.
+ *
+ * Specification: OpenAI's API reference (https://github.com/openai/openai-openapi), server-sent events (the HTML standard). */
+#ifndef SERVER_SERVER_H
+#define SERVER_SERVER_H
+#include "base/base.h"
+#include "kvasir.h"
+
+#define SERVER_UNSENT_BYTES_MAX (64u << 10)
+#define SERVER_BODY_BYTES_MAX (16u << 20) /* longer ones are answered with 413 */
+
+struct server;
+
+struct server_config {
+    const char *host;       /* a name or an address; borrowed, as all below, until server_close */
+    uint16_t port;          /* 0 = any that is free: server_url tells */
+    double drain_s;         /* how long a stopping server waits for the answers that are being given */
+    const char *model_name; /* that clients read and ask for */
+};
+/* Takes the address, and refuses no connection of it only once server_run is called. ST_IO: one line says why not. */
+MUST_CHECK enum status server_open(const struct server_config *config, struct server **out, struct error *error);
+void server_close(struct server *server);            /* NULL is allowed */
+const char *server_url(const struct server *server); /* "http://127.0.0.1:8000"; borrowed */
+/* Serves until SIGINT or SIGTERM. The first one stops new connections and requests and lets answers end, for drain_s at
+ * most: ST_OK. A second one ends at once: ST_CANCELLED. `ready` is called when connections are accepted. */
+MUST_CHECK enum status server_run(struct server *server, struct kvasir_model *model, struct kvasir_async *async,
+                                  void (*ready)(void *data), void *data, struct error *error);
+
+#endif
