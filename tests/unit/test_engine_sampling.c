@@ -360,7 +360,7 @@ static void run_crowd(struct kvasir_engine *engine, uint32_t threads, struct res
     struct random random;
     float *logits = calloc((size_t)crowd.count * TINY_GGUF_VOCABULARY, sizeof *logits);
     for (uint32_t r = 0; r < crowd.count; r++)
-        assert_int_equal(request_open(engine, &wanted[r], 0, &crowd.requests[r], NULL), ST_OK);
+        assert_int_equal(request_open(engine, &wanted[r], &crowd.requests[r], NULL), ST_OK);
     for (uint32_t t = 0; t < threads; t++)
         assert_int_equal(sampler_init(&crowd.samplers[t], TINY_GGUF_VOCABULARY, NULL), ST_OK);
     assert_int_equal(pool_open(threads, &pool, NULL), ST_OK);
