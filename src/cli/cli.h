@@ -26,6 +26,7 @@ int eval_kl_main(const struct options *options);
 int eval_heads_main(const struct options *options);
 int serve_main(const struct options *options);
 int bench_main(const struct options *options);
+int bench_throughput_main(const struct options *options);
 int help_main(const struct options *options);
 
 /* ---- errors ------------------------------------------------------------------------------------------------------------- */

@@ -119,11 +119,11 @@ static void overview(struct buffer *out)
 {
     buffer_printf(out, "kvasir %s: run large language models from a paged KV cache\n\n", kvasir_version());
     buffer_text(out, "kvasir COMMAND [OPTION]... [ARGUMENT]...\n\n");
-    for (int i = 0; i < COMMAND_COUNT; i++) buffer_printf(out, "  %-12s%s\n", COMMANDS[i].name, COMMANDS[i].summary);
+    for (int i = 0; i < COMMAND_COUNT; i++) buffer_printf(out, "  %-18s%s\n", COMMANDS[i].name, COMMANDS[i].summary);
     buffer_text(out, "\nkvasir COMMAND --help describes a command; kvasir run begins a chat.\n");
 }
 
-/* Is the command the topic, or one of its two-word commands? */
+/* Is the command the topic, or one of its two-word commands? These only where no command has the one word alone. */
 static bool topic_is(const struct command *command, const char *topic)
 {
     size_t length = strlen(topic);
@@ -133,9 +133,10 @@ static bool topic_is(const struct command *command, const char *topic)
 static enum status topic_write(const struct options *options, const char *topic, struct buffer *out,
                                struct error *error)
 {
-    bool found = false;
+    bool found = false, exact = false;
+    for (int i = 0; i < COMMAND_COUNT; i++) exact |= strcmp(COMMANDS[i].name, topic) == 0;
     for (int i = 0; i < COMMAND_COUNT; i++) {
-        if (!topic_is(&COMMANDS[i], topic)) continue;
+        if (!topic_is(&COMMANDS[i], topic) || (exact && strcmp(COMMANDS[i].name, topic) != 0)) continue;
         if (options->manual)
             manual_write(&COMMANDS[i], out);
         else

@@ -1,11 +1,10 @@
 /* measure.c - inspect, eval and bench: the reports are made by src/eval; here they get their inputs and are printed. */
-#include "cli/cli.h"
-#include "eval/eval.h"
+#include "cli/measure.h"
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-static enum eval_output output_kind(const struct options *options)
+enum eval_output report_kind(const struct options *options)
 {
     const char *name = options->output;
     return strcmp(name, "json") == 0  ? EVAL_JSON
@@ -14,8 +13,7 @@ static enum eval_output output_kind(const struct options *options)
                                       : EVAL_TEXT;
 }
 
-/* Prints the report, with one newline at its end, and releases it. */
-static enum status report_print(enum status status, struct buffer *report, struct error *error)
+enum status report_print(enum status status, struct buffer *report, struct error *error)
 {
     if (status == ST_OK && report->length && report->data[report->length - 1] != '\n') buffer_text(report, "\n");
     if (status == ST_OK && report->failed) status = error_set(error, ST_NOMEM, "not enough memory for the report");
@@ -34,7 +32,7 @@ int inspect_main(const struct options *options)
     if (status == ST_OK) {
         struct cache_options cache;
         status = cache_options_read(options, &cache, &error);
-        if (status == ST_OK) status = eval_inspect(path.data, cache.policy, output_kind(options), &report, &error);
+        if (status == ST_OK) status = eval_inspect(path.data, cache.policy, report_kind(options), &report, &error);
         cache_options_release(&cache);
         buffer_release(&path);
     }
@@ -112,13 +110,13 @@ static int text_evaluation_main(const struct options *options, const struct text
 static enum status nll_run(const struct options *options, struct kvasir_model *model, const struct eval_text *text,
                            struct buffer *out, struct error *error)
 {
-    return eval_nll(model, text, output_kind(options), out, error);
+    return eval_nll(model, text, report_kind(options), out, error);
 }
 
 static enum status kl_run(const struct options *options, struct kvasir_model *model, const struct eval_text *text,
                           struct buffer *out, struct error *error)
 {
-    return eval_kl(model, text, output_kind(options), out, error);
+    return eval_kl(model, text, report_kind(options), out, error);
 }
 
 static enum status heads_run(const struct options *options, struct kvasir_model *model, const struct eval_text *text,
@@ -131,7 +129,7 @@ static enum status heads_run(const struct options *options, struct kvasir_model 
                                              .window = (uint32_t)options->window};
     struct buffer policy;
     buffer_init(&policy, 0);
-    enum status status = eval_heads(model, &heads, output_kind(options), out, &policy, error);
+    enum status status = eval_heads(model, &heads, report_kind(options), out, &policy, error);
     if (status == ST_OK) status = file_write(options->policy_out, policy.data, policy.length, error);
     buffer_release(&policy);
     return status;
@@ -193,7 +191,7 @@ int bench_main(const struct options *options)
                                            .roofline = options->roofline,
                                            .progress = bench_progress,
                                            .progress_data = &progress};
-        status = eval_bench(model, &bench, output_kind(options), &report, &error);
+        status = eval_bench(model, &bench, report_kind(options), &report, &error);
         progress_end(&progress);
     }
     status = report_print(status, &report, &error);

@@ -4,9 +4,11 @@
 
 #define AT(field) offsetof(struct options, field)
 #define EVALUATES_TEXT (FOR(EVAL_NLL) | FOR(EVAL_KL) | FOR(EVAL_HEADS))
+#define BENCHES (FOR(BENCH) | FOR(BENCH_THROUGHPUT))
+#define SERVES (FOR(SERVE) | FOR(BENCH_THROUGHPUT)) /* many requests */
 #define ANY_MODEL \
-    (FOR(RUN) | FOR(INSPECT) | FOR(TOKENIZE) | FOR(DETOKENIZE) | FOR(RENDER) | EVALUATES_TEXT | FOR(BENCH) | FOR(SERVE))
-#define GENERATES (FOR(RUN) | EVALUATES_TEXT | FOR(BENCH) | FOR(SERVE))
+    (FOR(RUN) | FOR(INSPECT) | FOR(TOKENIZE) | FOR(DETOKENIZE) | FOR(RENDER) | EVALUATES_TEXT | BENCHES | FOR(SERVE))
+#define GENERATES (FOR(RUN) | EVALUATES_TEXT | BENCHES | FOR(SERVE))
 #define READS_TEXT (FOR(RUN) | FOR(TOKENIZE) | EVALUATES_TEXT)
 #define IDS_MAX 4294967294.0
 #define TOKENS_MAX 1073741824.0
@@ -88,10 +90,29 @@ const struct command COMMANDS[COMMAND_COUNT] = {
          "multiply-adds of the matrices / int8 peak + multiply-adds of attention / int16 peak (float matrices, and "
          "attention over a KV cache of f32, / f32 peak), but no less than reading the weights once takes. Decode: "
          "seconds a token = bytes of the weights and of the K and V rows seen / read bandwidth over a buffer of that "
-         "size. The limit is 1 / seconds.",
+         "size. The limit is 1 / seconds.\n\n"
+         "What many requests at once get is measured by `kvasir bench throughput`.",
          "kvasir bench smollm2\tpp512 and tg128\n"
          "kvasir bench qwen2 -p 0 -n 64 -d 0,8192 -r 5 --output json\tdecode, empty and at 8K tokens of context\n"
          "kvasir bench qwen2 --roofline\tas shares of what the machine can do\n"},
+    [COMMAND_BENCH_THROUGHPUT] =
+        {"bench throughput", ARGUMENTS_MODEL, "[MODEL]", "measure what many requests at once get",
+         "Serves a load of random prompts and answers of stated lengths, once for every value of --concurrency (so "
+         "many "
+         "at a time) or --arrival-rate (they come when they come, as a Poisson process), and reports tokens and "
+         "requests "
+         "per second, time to first token (TTFT), time per output token (TPOT), time between tokens (ITL) and time to "
+         "the "
+         "last one, prefix hits, and use of the KV cache. The same seed gives the same load.\n\n"
+         "A length is N, uniform:A-B, lognormal:MEDIAN,SIGMA or exp:MEAN, in tokens. A preset states a whole load, of "
+         "which single options can be given otherwise. independent: 48 requests of 125 and 64 tokens, 16 at a time. "
+         "shared-prefix: 32 requests of 40 and 64 tokens after 600 common ones, 16 at a time. conversation: 8 "
+         "conversations of 4 turns of 60 and 64 tokens, 8 at a time.\n\n"
+         "Ctrl-C ends it: what was measured is told, and the exit status is 130.",
+         "kvasir bench throughput qwen2\t48 requests, 16 at a time\n"
+         "kvasir bench throughput qwen2 --concurrency 1,4,16,64 --plot t.svg\ta picture of throughput and TTFT\n"
+         "kvasir bench throughput qwen2 --preset shared-prefix --output json\t600 common tokens\n"
+         "kvasir bench throughput qwen2 --arrival-rate 0.5,1,2 --prompt-tokens lognormal:200,0.8\tan open loop\n"},
     [COMMAND_SERVE] =
         {"serve", ARGUMENTS_MODEL, "[MODEL]", "serve a model over HTTP to OpenAI clients",
          "Answers POST /v1/completions and /v1/chat/completions, whole or streamed, and GET /v1/models and /health, as "
@@ -272,19 +293,25 @@ const struct option_row OPTION_ROWS[] = {
      .aliases = "--kv-cache-memory-bytes", .unset = "half of free memory, or what the stated context needs if that is more", .low = 1,
      .high = 1.0e15, .environment = "KVASIR_KV_CACHE_MEMORY", .offset = AT(kv_cache_bytes),
      .help = "budget of the KV cache, as in 512MiB or 2GiB; it is taken as it is used"},
-    {.commands = FOR(RUN) | FOR(SERVE), .name = "swap-space", .kind = OPTION_SIZE, .argument = "SIZE", .group = "KV cache",
+    {.commands = FOR(RUN) | SERVES, .name = "swap-space", .kind = OPTION_SIZE, .argument = "SIZE", .group = "KV cache",
      .unset = "none", .low = 1, .high = 1.0e15, .offset = AT(swap_bytes),
      .help = "memory beside the budget, where requests that give up their blocks wait with their K and V"},
     {.commands = GENERATES, .name = "block-size", .kind = OPTION_WHOLE, .argument = "N", .group = "KV cache",
      .fallback = "32", .low = 16, .high = 128, .offset = AT(block_size),
      .help = "tokens in a block; a multiple of 16"},
-    {.commands = FOR(RUN) | FOR(SERVE), .name = "max-num-batched-tokens", .kind = OPTION_WHOLE, .argument = "N",
+    {.commands = FOR(RUN) | SERVES, .name = "max-num-batched-tokens", .kind = OPTION_WHOLE, .argument = "N",
      .group = "KV cache", .aliases = "-ub --ubatch-size", .fallback = "512", .low = 1, .high = 65536,
      .offset = AT(max_batched_tokens),
      .help = "prompt tokens computed in one step"},
-    {.commands = FOR(SERVE), .name = "max-num-seqs", .kind = OPTION_WHOLE, .argument = "N", .group = "KV cache",
+    {.commands = SERVES, .name = "max-num-seqs", .kind = OPTION_WHOLE, .argument = "N", .group = "KV cache",
      .aliases = "-np --parallel", .fallback = "64", .low = 1, .high = 4096, .offset = AT(max_sequences),
      .help = "requests that run at once; more wait"},
+    {.commands = SERVES, .name = "max-step-ms", .kind = OPTION_REAL, .argument = "MS", .group = "KV cache",
+     .fallback = "0", .low = 0, .high = 1e6, .offset = AT(max_step_ms),
+     .help = "most milliseconds, as predicted, of a step in which answers go on: prompts are cut to fit; 0 = automatic"},
+    {.commands = FOR(BENCH_THROUGHPUT), .name = "kv-reserve", .kind = OPTION_FLAG, .group = "KV cache", .exclusive = "cached",
+     .offset = AT(kv_reserve),
+     .help = "every running request holds room for the whole context, as without paging: for comparison only"},
     {.commands = GENERATES & ~(FOR(EVAL_KL) | FOR(EVAL_HEADS) | FOR(SERVE)), .name = "no-kv-cache", .kind = OPTION_FLAG, .group = "KV cache",
      .exclusive = "cached", .offset = AT(no_kv_cache),
      .help = "recompute everything for each token: slow, same tokens, for comparison"},
@@ -324,6 +351,43 @@ const struct option_row OPTION_ROWS[] = {
      .help = "measure this machine too (read bandwidth; int8, int16 and f32 multiply-adds per second), and give every "
              "test's limit and the share of it that was reached"},
 
+    {.commands = FOR(BENCH_THROUGHPUT), .name = "preset", .kind = OPTION_CHOICE, .argument = "LOAD", .group = "Load",
+     .fallback = "independent", .choices = "independent|shared-prefix|conversation", .offset = AT(preset),
+     .help = "a load by name: independent, shared-prefix or conversation. The options below say otherwise"},
+    {.commands = FOR(BENCH_THROUGHPUT), .name = "requests", .kind = OPTION_WHOLE, .argument = "N", .group = "Load",
+     .aliases = "--num-prompts", .low = 1, .high = 1000000, .unset = "as the preset", .offset = AT(requests),
+     .help = "requests, of all conversations together"},
+    {.commands = FOR(BENCH_THROUGHPUT), .name = "concurrency", .kind = OPTION_WHOLES, .argument = "C,...",
+     .group = "Load", .aliases = "--max-concurrency", .low = 1, .high = 1000000, .exclusive = "arrivals",
+     .unset = "as the preset", .offset = AT(concurrency),
+     .help = "conversations held at a time, each with one request at a time; by commas: one run each"},
+    {.commands = FOR(BENCH_THROUGHPUT), .name = "arrival-rate", .kind = OPTION_REALS, .argument = "R,...",
+     .group = "Load", .aliases = "--request-rate", .low = 1e-6, .high = 1e6, .exclusive = "arrivals",
+     .unset = "--concurrency decides", .offset = AT(arrival_rate),
+     .help = "instead: requests arrive at random, R in a second on the average, whether others have ended or not; by "
+             "commas: one run each"},
+    {.commands = FOR(BENCH_THROUGHPUT), .name = "prompt-tokens", .kind = OPTION_TEXT, .argument = "LENGTH",
+     .group = "Load", .unset = "as the preset", .offset = AT(prompt_tokens),
+     .help = "tokens of a request's own in its prompt"},
+    {.commands = FOR(BENCH_THROUGHPUT), .name = "output-tokens", .kind = OPTION_TEXT, .argument = "LENGTH",
+     .group = "Load", .unset = "as the preset", .offset = AT(output_tokens),
+     .help = "tokens of an answer"},
+    {.commands = FOR(BENCH_THROUGHPUT), .name = "shared-prefix", .kind = OPTION_WHOLE, .argument = "N", .group = "Load",
+     .low = 0, .high = 1048576, .unset = "as the preset", .offset = AT(shared_prefix),
+     .help = "tokens that begin every conversation"},
+    {.commands = FOR(BENCH_THROUGHPUT), .name = "shared-prefixes", .kind = OPTION_WHOLE, .argument = "K",
+     .group = "Load", .fallback = "1", .low = 1, .high = 1000000, .offset = AT(shared_prefixes),
+     .help = "different ones, of which each conversation takes one"},
+    {.commands = FOR(BENCH_THROUGHPUT), .name = "turns", .kind = OPTION_WHOLE, .argument = "T", .group = "Load",
+     .low = 1, .high = 1000000, .unset = "as the preset", .offset = AT(turns),
+     .help = "requests of a conversation: each prompt after the first is the one before, its answer and new tokens"},
+    {.commands = FOR(BENCH_THROUGHPUT), .name = "think-time", .kind = OPTION_REAL, .argument = "S", .group = "Load",
+     .fallback = "0", .low = 0, .high = 1e6, .offset = AT(think_time),
+     .help = "seconds from an answer to the conversation's next request"},
+    {.commands = FOR(BENCH_THROUGHPUT), .letter = 's', .name = "seed", .kind = OPTION_WHOLE, .argument = "N",
+     .group = "Load", .fallback = "1", .low = 0, .high = 9223372036854775807.0, .offset = AT(seed),
+     .help = "of lengths, tokens and arrivals"},
+
     {.commands = FOR(EVAL_HEADS), .name = "keep", .kind = OPTION_REAL, .argument = "X", .group = "Measurement",
      .fallback = "0.5", .low = 0, .high = 1, .exclusive = "chosen", .offset = AT(keep),
      .help = "share of the KV heads that keep the whole past"},
@@ -348,7 +412,10 @@ const struct option_row OPTION_ROWS[] = {
      .kind = OPTION_CHOICE, .argument = "FORMAT", .group = "Output", .fallback = "text", .choices = "text|json",
      .offset = AT(output),
      .help = "text or json"},
-    {.commands = FOR(BENCH), .letter = 'o', .name = "output", .kind = OPTION_CHOICE, .argument = "FORMAT",
+    {.commands = FOR(BENCH_THROUGHPUT), .name = "plot", .kind = OPTION_FILE, .argument = "FILE", .group = "Output",
+     .unset = "none", .offset = AT(plot),
+     .help = "an SVG picture of throughput and TTFT against concurrency or arrival rate"},
+    {.commands = BENCHES, .letter = 'o', .name = "output", .kind = OPTION_CHOICE, .argument = "FORMAT",
      .group = "Output", .fallback = "md", .choices = "md|csv|json", .offset = AT(output),
      .help = "md, csv or json"},
     {.commands = GENERATES, .letter = 'q', .name = "quiet", .kind = OPTION_FLAG, .group = "Output",

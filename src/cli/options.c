@@ -161,6 +161,25 @@ static enum status biases_append(const char *what, const char *text, struct bias
     }
 }
 
+static enum status reals_append(const struct option_row *row, const char *what, const char *text,
+                                struct real_list *list, struct error *error)
+{
+    for (const char *p = text;; p++) {
+        char one[64];
+        size_t length = strcspn(p, ",");
+        if (length >= sizeof one) return error_set(error, ST_INVALID, "%s: '%s' is not a list of numbers", what, text);
+        snprintf(one, sizeof one, "%.*s", (int)length, p);
+        double *items = mem_resize(list->items, (list->count + 1) * sizeof *items);
+        if (!items) return out_of_memory(error);
+        list->items = items;
+        enum status status = real_parse(what, one, row->low, row->high, &items[list->count], error);
+        if (status != ST_OK) return status;
+        list->count++;
+        p += length;
+        if (!*p) return ST_OK;
+    }
+}
+
 static bool choice_is(const char *choices, const char *text)
 {
     size_t length = strlen(text);
@@ -213,6 +232,9 @@ static enum status value_store(const struct option_row *row, const char *what, c
     case OPTION_WHOLES:
         if (!append) ((struct id_list *)at)->count = 0;
         return ids_parse(what, text, (uint32_t)row->high, at, error);
+    case OPTION_REALS:
+        if (!append) ((struct real_list *)at)->count = 0;
+        return reals_append(row, what, text, at, error);
     case OPTION_BIASES:
         if (!append) ((struct bias_list *)at)->count = 0;
         return biases_append(what, text, at, error);
@@ -419,6 +441,20 @@ static enum status exclusions_check(const struct parser *parser)
     return ST_OK;
 }
 
+/* The command of two words that argv begins with; it outweighs one of its first word. */
+static bool command_of_two_words(int argc, char *const *argv, enum command_id *out)
+{
+    size_t length = strlen(argv[1]);
+    for (int i = 0; i < COMMAND_COUNT && argc > 2; i++) {
+        const char *name = COMMANDS[i].name;
+        if (strncmp(name, argv[1], length) != 0 || name[length] != ' ' || strcmp(argv[2], name + length + 1) != 0)
+            continue;
+        *out = (enum command_id)i;
+        return true;
+    }
+    return false;
+}
+
 /* Which command argv names, and where its own arguments begin. */
 static enum status command_find(int argc, char *const *argv, enum command_id *out, int *first, struct error *error)
 {
@@ -431,6 +467,10 @@ static enum status command_find(int argc, char *const *argv, enum command_id *ou
         *out = COMMAND_VERSION;
         return ST_OK;
     }
+    if (command_of_two_words(argc, argv, out)) {
+        *first = 3;
+        return ST_OK;
+    }
     size_t length = strlen(argv[1]);
     const char *half = NULL; /* a command of two words that begins with this one */
     char all[200] = "";      /* such commands: "eval nll, eval kl" */
@@ -441,13 +481,8 @@ static enum status command_find(int argc, char *const *argv, enum command_id *ou
         if (!name[length]) return ST_OK;
         half = name;
         snprintf(all + strlen(all), sizeof all - strlen(all), "%s%s", *all ? ", " : "", name);
-        *first = 3;
-        if (argc > 2 && strcmp(argv[2], name + length + 1) == 0) return ST_OK;
     }
-    if (half && argc > 2 && (strcmp(argv[2], "--help") == 0 || strcmp(argv[2], "-h") == 0)) {
-        *first = 2;
-        return ST_OK;
-    }
+    if (half && argc > 2 && (strcmp(argv[2], "--help") == 0 || strcmp(argv[2], "-h") == 0)) return ST_OK;
     if (half) return error_set(error, ST_INVALID, "%s: say what: %s", argv[1], all);
     return unknown_command(argv[1], error);
 }
@@ -499,6 +534,8 @@ void options_release(struct options *options)
     mem_free(options->bench_prompt.items);
     mem_free(options->bench_generate.items);
     mem_free(options->bench_depth.items);
+    mem_free(options->concurrency.items);
+    mem_free(options->arrival_rate.items);
     *options = (struct options){0};
 }
 

@@ -22,6 +22,7 @@ enum command_id {
     COMMAND_EVAL_KL,
     COMMAND_EVAL_HEADS,
     COMMAND_BENCH,
+    COMMAND_BENCH_THROUGHPUT,
     COMMAND_SERVE,
     COMMAND_HELP,
     COMMAND_VERSION,
@@ -54,6 +55,7 @@ enum option_kind {
     OPTION_IDS,    /* const char *: token ids, or @FILE; the ids are checked here, read later */
     OPTION_VALUES, /* struct text_list, KEY=JSON; checked here; repeatable */
     OPTION_WHOLES, /* struct id_list; by commas, repeatable */
+    OPTION_REALS,  /* struct real_list; by commas, repeatable */
     OPTION_BIASES, /* struct bias_list, ID=BIAS; by commas, repeatable */
 };
 
@@ -63,6 +65,10 @@ struct text_list {
 };
 struct id_list {
     uint32_t *items;
+    size_t count;
+};
+struct real_list {
+    double *items;
     size_t count;
 };
 struct bias_list {
@@ -89,7 +95,7 @@ struct option_row {
 };
 extern const struct option_row OPTION_ROWS[];
 extern const size_t OPTION_ROW_COUNT;
-#define OPTION_ROWS_MAX 96
+#define OPTION_ROWS_MAX 128
 
 /* What the process was told by its surroundings. NULL where unset or empty. */
 struct environment {
@@ -127,11 +133,19 @@ struct options {
     uint64_t kv_cache_bytes, swap_bytes;
     const char *kv_cache_dtype, *cache_type_k, *cache_type_v;
     const char *kv_policy, *kv_events, *kv_save, *kv_load;
-    bool no_kv_cache, kv_stats;
+    bool no_kv_cache, kv_stats, kv_reserve;
+    double max_step_ms;
 
     struct id_list bench_prompt, bench_generate, bench_depth;
     int64_t repetitions;
     bool roofline;
+
+    const char *preset, *prompt_tokens, *output_tokens, *plot;
+    int64_t requests, shared_prefix, shared_prefixes, turns;
+    struct id_list concurrency;
+    struct real_list arrival_rate;
+    double think_time;
+
     double keep, loss;
     int64_t sinks, window;
     const char *policy_out;

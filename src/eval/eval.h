@@ -1,4 +1,4 @@
-/* eval.h - measurement and inspection: nll, kl, heads, bench, inspect. Each writes its report (one of the formats it names) to a
+/* eval.h - measurement and inspection: nll, kl, heads, bench, throughput, inspect. Each writes its report (one of the formats it names) to a
  * buffer; the cli prints it. These look at every room to the left; the cli sees only this header. */
 #ifndef EVAL_EVAL_H
 #define EVAL_EVAL_H
@@ -71,5 +71,41 @@ struct eval_bench_options {
 };
 MUST_CHECK enum status eval_bench(struct kvasir_model *model, const struct eval_bench_options *options,
                                   enum eval_output output, struct buffer *out, struct error *error);
+
+/* A load of many requests on one engine (docs/throughput.md defines every figure): `requests` of them, `turns` to a
+ * conversation, whose next prompt is the former prompt, its answer and new tokens. Prompts are random ordinary tokens, answers
+ * have their stated length, and all of it follows from `seed`. Lengths are texts: "125", "uniform:50-950",
+ * "lognormal:MEDIAN,SIGMA", "exp:MEAN", drawn anew for each request, rounded, 1 to 1048576.
+ * Every value of `concurrency` is a level: a closed loop, in which so many conversations are held at a time. Every value of
+ * `rate` is one too: an open loop, whose conversations arrive as a Poisson process of so many requests a second, whatever has
+ * been answered. Each level is the same load on a new engine of its own, after a few untimed tokens.
+ * JSON: {"load": {…the options…, "prompt_tokens_total", "output_tokens_total"}, "levels": [{"concurrency" | "arrival_rate",
+ * "seconds", "requests_done", "requests_failed", "requests_cut", "requests_per_s", "output_tokens_per_s",
+ * "total_tokens_per_s", "prefix_hit_rate", "kv_use_mean", "kv_use_peak", "kv_bytes_peak", "preemptions",
+ * "preemptions_swapped", "prefix_waits", "steps", "input_share", "schedule_share", "execute_share", "output_share",
+ * "ttft_s", "tpot_s", "itl_s", "e2e_s"}]},
+ * the last four each {"mean", "p50", "p90", "p99", "max"}; null where nothing was measured. EVAL_JSON, EVAL_MARKDOWN or
+ * EVAL_CSV; csv has a column for each of them ("ttft_s_p50"). */
+struct eval_throughput_options {
+    uint32_t requests, turns;                  /* 1 to 1000000; 1 to `requests` */
+    const char *prompt_tokens, *output_tokens; /* of a turn: new prompt tokens beside the shared prefix; the answer */
+    uint32_t shared_prefix,
+        shared_prefixes;         /* tokens that begin a conversation's first prompt: one of so many, at least 1 */
+    double think_s;              /* from an answer's last token to the next turn */
+    const uint32_t *concurrency; /* either these, each at least 1… */
+    const double *rate;          /* …or these, requests per second, each above 0 */
+    size_t concurrency_count, rate_count;
+    uint64_t seed;
+    struct kvasir_engine_options engine; /* its context is not read: the longest conversation's is taken */
+    bool (*stop)(void *data);            /* asked between steps: ends it with what was measured; may be NULL */
+    void (*progress)(void *data, double fraction); /* may be NULL */
+    void *data;                                    /* of both */
+};
+/* ST_INVALID: what is wrong with the options. */
+MUST_CHECK enum status eval_throughput_check(const struct eval_throughput_options *options, struct error *error);
+/* `plot`, if not NULL, gets an SVG picture: throughput and TTFT of every level. */
+MUST_CHECK enum status eval_throughput(struct kvasir_model *model, const struct eval_throughput_options *options,
+                                       enum eval_output output, struct buffer *out, struct buffer *plot,
+                                       struct error *error);
 
 #endif

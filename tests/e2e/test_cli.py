@@ -8,6 +8,7 @@ which is always there, and smollm2, where it was fetched. What the numbers shoul
 for that), but that the commands give them in the promised shape, that they agree with each other, and that
 every wrong input ends in one clear line.
 """
+import csv
 import json
 import os
 import pty
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 import unittest
+import xml.etree.ElementTree
 
 import gguf_file
 
@@ -96,7 +98,7 @@ class Case(unittest.TestCase):
 
 
 class Help(Case):
-    COMMANDS = ["run", "inspect", "tokenize", "detokenize", "render", "eval nll", "eval kl", "eval heads", "bench"]
+    COMMANDS = ["run", "inspect", "tokenize", "detokenize", "render", "eval nll", "eval kl", "eval heads", "bench", "bench throughput"]
 
     def test_every_command_describes_itself(self):
         overview = self.kvasir("--help").decode()
@@ -331,6 +333,46 @@ class Tiny(Case):
         plain = self.kvasir("bench", "-m", TINY, "-p", "16", "-n", "0", "-r", "1", "--output", "json")
         self.assertEqual(set(json.loads(plain)[0]), {"test", "tokens_per_s", "stddev"})
 
+    def test_bench_throughput(self):
+        arguments = ["bench", "throughput", TINY, "--requests", "9", "--prompt-tokens", "uniform:4-20", "--output-tokens", "5", "-t", "2"]
+        plot = os.path.join(self.folder, "plot.svg")
+        report = self.json(*arguments, "--concurrency", "1,2,16", "--plot", plot)
+        self.assertEqual(report["load"]["output_tokens_total"], 45)
+        self.assertEqual([level["concurrency"] for level in report["levels"]], [1, 2, 16])
+        for level in report["levels"]:
+            self.assertEqual((level["requests_done"], level["requests_failed"], level["requests_cut"]), (9, 0, 0))
+            self.assertAlmostEqual(level["output_tokens_per_s"] * level["seconds"], 45, 3)
+            for times in (level[key] for key in ("ttft_s", "tpot_s", "itl_s", "e2e_s")):
+                self.assertTrue(0 < times["p50"] <= times["p90"] <= times["p99"] <= times["max"])
+                self.assertTrue(0 < times["mean"] <= times["max"])
+        svg = xml.etree.ElementTree.parse(plot).getroot()
+        names = [element.tag.split("}")[1] for element in svg.iter()]
+        self.assertEqual(names[0], "svg")
+        self.assertEqual((names.count("polyline"), names.count("circle")), (3, 9))
+        rows = list(csv.DictReader(self.kvasir(*arguments, "--arrival-rate", "100,1e3", "--output", "csv").decode().splitlines()))
+        self.assertEqual([float(row["arrival_rate"]) for row in rows], [100, 1000])
+        self.assertEqual([row["requests_done"] for row in rows], ["9", "9"])
+        flat = {f"{key}_{part}" if part else key for key, value in report["levels"][0].items()
+                for part in (value if isinstance(value, dict) else [None])}
+        self.assertEqual(set(rows[0]) - {"arrival_rate"}, flat - {"concurrency"})
+        table = self.kvasir("bench", "throughput", "-m", TINY, "--preset", "conversation", "--output-tokens", "3", "--seed", "5").decode()
+        self.assertRegex(table, r"32 requests of 60 \+ 3 tokens, 4 turns to a conversation, 0 s apart, seed 5\n\n\| concurrency \|")
+        self.assertRegex(table, r"\n\| 8 \| TTFT \| ")
+
+    def test_bench_throughput_stopped(self):
+        for seconds in (1, 5, 25):  # on a busy machine the load may not have begun after a second: then the signal just ends it
+            process = subprocess.Popen([KVASIR, "bench", "throughput", TINY, "--concurrency", "4", "--requests", "100000", "--output", "json"],
+                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            time.sleep(seconds)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+            if process.returncode != -signal.SIGINT:
+                break
+        self.assertEqual((process.returncode, err), (130, b""))
+        level, = json.loads(out)["levels"]
+        self.assertEqual(level["requests_failed"], 0)
+        self.assertTrue(level["requests_done"] + level["requests_cut"] < 100000)
+
     def test_inspect(self):
         page = self.kvasir("inspect", TINY).decode()
         self.assertIn("llama", page)
@@ -449,7 +491,9 @@ class BadInput(Case):
     def test_command_lines(self):
         for arguments in (["fly"], ["run", "--no-such-flag"], ["run", "-n", "many", "-p", "x"], ["run", "-n"],
                           ["run", "--temp", "-1", "-p", "x"], ["run", "-p", "x", "-f", "y"], ["eval", "fly"], ["bench", "-p", "-3"],
-                          ["bench", "-m", TINY, "--roofline", "--no-kv-cache"], ["run", "-m", TINY, "--roofline"],
+                          ["bench", "-m", TINY, "--roofline", "--no-kv-cache"], ["bench", "throughput", "--concurrency", "0"],
+                          ["bench", "throughput", "--arrival-rate", "1", "--concurrency", "1"], ["bench", "throughput", "-p", "3"],
+                          ["bench", "throughput", "-m", TINY, "--output-tokens", "normal:5"], ["bench", "throughput", "--requests", "2", "--turns", "3"], ["run", "-m", TINY, "--roofline"],
                           ["run", "-m", TINY, "--prompt-ids", IDS, "--output", "xml"], ["render", "--messages"],
                           ["tokenize", "-m", TINY, "--kv-cache-dtype", "f16"]):
             self.assertEqual(self.fails(*arguments), 2, arguments)

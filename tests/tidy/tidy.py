@@ -31,7 +31,7 @@ ALLOWED = {
 # Hosts that text in this repository may name: public places where a reader finds sources.
 HOSTS = {"github.com", "arxiv.org", "huggingface.co", "www.apache.org", "json-schema.org", "docs.python.org", "example.com",
          "cve.mitre.org", "nvd.nist.gov", "www.rfc-editor.org", "spec.openapis.org", "aclanthology.org", "prng.di.unimi.it",
-         "llvm.org", "www.unicode.org", "ai.google.dev"}
+         "llvm.org", "www.unicode.org", "ai.google.dev", "www.w3.org"}
 TEXT_KINDS = (".c", ".h", ".md", ".sh", ".py", ".txt", ".json", ".cmake", "run")
 FREE_TEXT = ("tests/data/", "tests/fuzz/corpus/", "LICENSE")  # other people's texts
 

@@ -107,6 +107,23 @@ static int make_prompt(struct kvasir_model *model, uint32_t **ids, size_t *count
     return kvasir_chat_tokenize(model, &chat, ids, count, &journey->error);
 }
 
+static enum status measure_load(struct kvasir_model *model, struct buffer *out, struct error *error)
+{
+    const uint32_t concurrency = 2;
+    const struct eval_throughput_options load = {.requests = 3,
+                                                 .turns = 2,
+                                                 .prompt_tokens = "4",
+                                                 .output_tokens = "2",
+                                                 .shared_prefixes = 1,
+                                                 .concurrency = &concurrency,
+                                                 .concurrency_count = 1};
+    struct buffer plot;
+    buffer_init(&plot, 0);
+    enum status status = eval_throughput(model, &load, EVAL_JSON, out, &plot, error);
+    buffer_release(&plot);
+    return status;
+}
+
 static int measure(struct kvasir_model *model, const uint32_t *ids, size_t count, struct journey *journey)
 {
     struct buffer out;
@@ -123,6 +140,7 @@ static int measure(struct kvasir_model *model, const uint32_t *ids, size_t count
             &(struct eval_bench_options){
                 .prompt = prompts, .prompt_count = 1, .generate = generates, .generate_count = 1, .repetitions = 1},
             EVAL_JSON, &out, error);
+    if (status == ST_OK) status = measure_load(model, &out, error);
     buffer_release(&out);
     return (int)status;
 }

@@ -93,9 +93,10 @@ static void test_every_row(void **state)
 {
     (void)state;
     static const char *const good[] = {
-        [OPTION_FLAG] = "",    [OPTION_TEXT] = "x",     [OPTION_FILE] = "x",     [OPTION_CHOICE] = "json",
-        [OPTION_WHOLE] = "16", [OPTION_REAL] = "0.5",   [OPTION_SIZE] = "1MiB",  [OPTION_TEXTS] = "x",
-        [OPTION_IDS] = "1,2",  [OPTION_VALUES] = "a=1", [OPTION_WHOLES] = "1,2", [OPTION_BIASES] = "1=2"};
+        [OPTION_FLAG] = "",      [OPTION_TEXT] = "x",     [OPTION_FILE] = "x",     [OPTION_CHOICE] = "",
+        [OPTION_WHOLE] = "16",   [OPTION_REAL] = "0.5",   [OPTION_SIZE] = "1MiB",  [OPTION_TEXTS] = "x",
+        [OPTION_IDS] = "1,2",    [OPTION_VALUES] = "a=1", [OPTION_WHOLES] = "1,2", [OPTION_BIASES] = "1=2",
+        [OPTION_REALS] = "0.5,2"};
     for (size_t i = 0; i < OPTION_ROW_COUNT; i++)
         for (int command = 0; command < COMMAND_COUNT; command++) {
             const struct option_row *row = &OPTION_ROWS[i];
@@ -104,8 +105,9 @@ static void test_every_row(void **state)
             struct error error;
             char line[128];
             bool flag = row->kind == OPTION_FLAG;
-            snprintf(line, sizeof line, "%s --%s%s%s", COMMANDS[command].name, row->name, flag ? "" : " ",
-                     good[row->kind]);
+            const char *choices = row->choices ? row->choices : "";
+            snprintf(line, sizeof line, "%s --%s%s%s%.*s", COMMANDS[command].name, row->name, flag ? "" : " ",
+                     good[row->kind], (int)strcspn(choices, "|"), choices);
             if (parse(line, &options, &error) != ST_OK) fail_msg("%s: %s", line, error.text);
             assert_true(options.given[i]);
             assert_true(row->help && row->group && (flag || row->argument));
@@ -202,6 +204,16 @@ static void test_lists(void **state)
     assert_int_equal(options.bench_generate.count, 1); /* the default gives way to the first value */
     assert_int_equal(options.bench_generate.items[0], 0);
     options_release(&options);
+    assert_int_equal(parse("bench throughput --arrival-rate 0.5,2e1 --arrival-rate=3", &options, &error), ST_OK);
+    assert_int_equal(options.arrival_rate.count, 3);
+    assert_true(options.arrival_rate.items[0] == 0.5 && options.arrival_rate.items[1] == 20);
+    assert_true(options.arrival_rate.items[2] == 3);
+    options_release(&options);
+    refused("bench throughput --arrival-rate 1,,2", "''");
+    refused("bench throughput --arrival-rate 1,", "''");
+    refused("bench throughput --arrival-rate 1,0", "'0'");
+    refused("bench throughput --arrival-rate 1.0000000000000000000000000000000000000000000000000000000000000000x",
+            "list");
     struct id_list ids = {0};
     assert_int_equal(ids_parse("ids", " [1, 2,3]\n4 ", UINT32_MAX - 1, &ids, &error), ST_OK);
     assert_int_equal(ids.count, 4);
@@ -234,6 +246,14 @@ static void test_arguments(void **state)
     assert_int_equal(parse("eval nll a", &options, &error), ST_OK);
     assert_int_equal(options.command, COMMAND_EVAL_NLL);
     options_release(&options);
+    assert_int_equal(parse("bench throughput a", &options, &error), ST_OK);
+    assert_int_equal(options.command, COMMAND_BENCH_THROUGHPUT);
+    assert_string_equal(options.model, "a");
+    options_release(&options);
+    assert_int_equal(parse("bench -m throughput", &options, &error), ST_OK);
+    assert_int_equal(options.command, COMMAND_BENCH);
+    options_release(&options);
+    refused("bench throughput --concurrency 4 --arrival-rate 2", "exclude");
     assert_int_equal(parse("run --help --nonsense", &options, &error), ST_OK);
     assert_true(options.help);
     options_release(&options);
