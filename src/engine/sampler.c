@@ -2,10 +2,12 @@
  * filter on the distribution that the one before it left, renormalised.
  *
  * Nothing sorts the vocabulary. Every filter keeps a beginning of one order (key descending, ties by ascending id): the
- * last kept candidate is found by a weighted quickselect on a copy, then one pass drops those behind it, so candidates
- * stay in the order of their ids and the draw walks them in that order. Weights are floats relative to the best (which has
- * 1), sums are doubles. The result is a function of the logits, the settings and the one random number alone. */
+ * last kept candidate is found by a weighted quickselect within the range of keys where it must lie, then one pass drops
+ * those behind it, so candidates stay in the order of their ids and the draw walks them in that order. Weights are floats
+ * relative to the best (which has 1), sums are doubles. The result is a function of the logits, the settings and the one
+ * random number alone. */
 #include "engine/sampler.h"
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -161,23 +163,59 @@ static uint32_t partition(struct sampler_candidate *list, uint32_t begin, uint32
     return low - 1;
 }
 
+/* Keys in so many ranges, ascending: the sign, the exponent and three bits more. */
+#define RANGES 4096u
+
+static uint32_t key_range(float key)
+{
+    uint32_t bits;
+    float plain = key + 0.0f; /* -0 is 0 */
+    memcpy(&bits, &plain, sizeof bits);
+    return (bits >> 31 ? ~bits : bits | UINT32_C(1) << 31) >> 20;
+}
+
+static double measure(const struct sampler_candidate *candidate, bool counted)
+{
+    return counted ? 1 : (double)candidate->weight;
+}
+
+/* The range in which the measure of the candidates, from the greatest key down, reaches `target` (or the least that has any),
+ * and the measure of those above it. */
+static uint32_t find_range(const struct sampler *sampler, uint32_t count, bool counted, double target, double *above)
+{
+    double measures[RANGES] = {0};
+    for (uint32_t i = 0; i < count; i++)
+        measures[key_range(sampler->kept[i].key)] += measure(&sampler->kept[i], counted);
+    uint32_t found = RANGES;
+    double reached = 0;
+    for (uint32_t range = RANGES; range-- > 0 && reached < target;) {
+        if (!(measures[range] > 0)) continue;
+        found = range;
+        *above = reached;
+        reached += measures[range];
+    }
+    return found;
+}
+
 /* Keeps the shortest beginning, in the order of keys, whose measure (each its weight, or 1 when `counted`) reaches
- * `target`; returns how many. Candidates with keys at or below `floor` are known to lie behind it. */
-static uint32_t keep_beginning(struct sampler *sampler, uint32_t count, bool counted, double target, float floor)
+ * `target`, above 0; returns how many. There is at least one candidate with a measure. Selects within one range of keys only. */
+static uint32_t keep_beginning(struct sampler *sampler, uint32_t count, bool counted, double target)
 {
     struct sampler_candidate *list = sampler->sorted;
     uint32_t begin = 0, end = 0, kept = 0;
-    for (uint32_t i = 0; i < count; i++)
-        if (sampler->kept[i].key > floor) list[end++] = sampler->kept[i];
-    if (!end) return count;
+    double reached = 0; /* measure of what lies before list[begin] */
+    uint32_t range = find_range(sampler, count, counted, target, &reached);
+    for (uint32_t i = 0; i < count; i++) {
+        list[end] = sampler->kept[i];
+        end += key_range(sampler->kept[i].key) == range;
+    }
     struct sampler_candidate last = list[0];
-    double reached = 0; /* measure of list[0, begin) */
     uint64_t mix = 0;
     while (begin < end) { /* the last kept one lies in [begin, end), or is the one before `begin` */
         uint32_t pivot = partition(list, begin, end, &mix);
         double upper = reached;
-        for (uint32_t i = begin; i < pivot; i++) upper += counted ? 1 : (double)list[i].weight;
-        double with_pivot = upper + (counted ? 1 : (double)list[pivot].weight);
+        for (uint32_t i = begin; i < pivot; i++) upper += measure(&list[i], counted);
+        double with_pivot = upper + measure(&list[pivot], counted);
         if (upper >= target && pivot > begin) {
             end = pivot;
             continue;
@@ -223,7 +261,7 @@ static uint32_t keep_top_k(struct sampler *sampler, const float *logits, uint32_
         float logit = logit_clean(logits[i]);
         if (logit > -INFINITY) sampler->kept[count++] = (struct sampler_candidate){.key = logit, .id = i};
     }
-    if (top_k > 0 && top_k < count) count = keep_beginning(sampler, count, true, top_k, -INFINITY);
+    if (top_k > 0 && top_k < count) count = keep_beginning(sampler, count, true, top_k);
     return count;
 }
 
@@ -257,17 +295,14 @@ static uint32_t keep_typical(struct sampler *sampler, uint32_t count, float p)
         struct sampler_candidate *c = &sampler->kept[i];
         c->key = (float)-fabs(log_sum - (double)c->key - entropy);
     }
-    return keep_beginning(sampler, count, false, (double)p * sum, -INFINITY);
+    return keep_beginning(sampler, count, false, (double)p * sum);
 }
 
-/* Holtzman et al. 2019. Candidates so light that all of them together are less than half of what may be dropped cannot
- * be needed: this leaves few to select among. */
-static uint32_t keep_top_p(struct sampler *sampler, uint32_t count, float p)
+/* Holtzman et al. 2019; `sum`: of the distribution that the candidates are of. */
+static uint32_t keep_top_p(struct sampler *sampler, uint32_t count, float p, double sum)
 {
-    double sum = sum_weights(sampler, count);
     for (uint32_t i = 0; i < count; i++) sampler->kept[i].key = sampler->kept[i].weight;
-    float floor = (float)((1 - (double)p) * sum / count / 2);
-    return keep_beginning(sampler, count, false, (double)p * sum, floor);
+    return keep_beginning(sampler, count, false, (double)p * sum);
 }
 
 static uint32_t keep_min_p(struct sampler *sampler, uint32_t count, float p)
@@ -279,6 +314,74 @@ static uint32_t keep_min_p(struct sampler *sampler, uint32_t count, float p)
     for (uint32_t i = 0; i < count; i++)
         if (sampler->kept[i].weight >= p * most) sampler->kept[kept++] = sampler->kept[i];
     return kept;
+}
+
+/* ---- the whole vocabulary ---------------------------------------------------------------------------------------- */
+
+/* Most requests draw from all tokens, or from those that top-p or min-p leave of them. Then there is no list of all: weights
+ * are a row, and its sum is that of LANES sums side by side, by blocks, so that compilers use vectors and no bit depends on
+ * which. */
+#define LANES 16u
+#define BLOCK 512u /* a multiple of LANES */
+
+static double block_sum(const float *weights, uint32_t count)
+{
+    double lanes[LANES] = {0}, sum = 0;
+    uint32_t i = 0;
+    for (; i + LANES <= count; i += LANES)
+        for (uint32_t l = 0; l < LANES; l++) lanes[l] += (double)weights[i + l];
+    for (uint32_t l = 0; i + l < count; l++) lanes[l] += (double)weights[i + l];
+    for (uint32_t l = 0; l < LANES; l++) sum += lanes[l];
+    return sum;
+}
+
+/* weights[i] = e^((logit - best) / temperature), in place of the logits: 1 for the best, 0 for -inf and NaN. Their sum. */
+static double weigh_row(struct sampler *sampler, const float *logits, float best, float temperature)
+{
+    double sum = 0;
+    for (uint32_t begin = 0; begin < sampler->vocabulary; begin += BLOCK) {
+        uint32_t own = sampler->vocabulary - begin < BLOCK ? sampler->vocabulary - begin : BLOCK;
+        float keys[BLOCK];
+        for (uint32_t i = 0; i < own; i++) {
+            float logit = logits[begin + i];
+            keys[i] = ((FLT_MAX < logit ? FLT_MAX : logit) - best) / temperature;
+        }
+        exp_row(keys, own, sampler->logits + begin);
+        sum += block_sum(sampler->logits + begin, own);
+    }
+    return sum;
+}
+
+/* Those with at least this weight. */
+static uint32_t keep_heavy(struct sampler *sampler, float least)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < sampler->vocabulary; i++) {
+        float weight = sampler->logits[i];
+        sampler->kept[kept] = (struct sampler_candidate){.key = weight, .weight = weight, .id = i};
+        kept += weight >= least;
+    }
+    return kept;
+}
+
+static uint32_t draw_row(const struct sampler *sampler, double target)
+{
+    double reached = 0;
+    uint32_t last = 0;
+    for (uint32_t begin = 0; begin < sampler->vocabulary; begin += BLOCK) {
+        uint32_t own = sampler->vocabulary - begin < BLOCK ? sampler->vocabulary - begin : BLOCK;
+        const float *weights = sampler->logits + begin;
+        double before_block = reached;
+        reached += block_sum(weights, own);
+        if (reached <= target && begin + own < sampler->vocabulary) continue;
+        for (uint32_t i = 0; i < own; i++) {
+            if (!(weights[i] > 0)) continue;
+            last = begin + i;
+            before_block += (double)weights[i];
+            if (before_block > target) return last;
+        }
+    }
+    return last;
 }
 
 /* ---- the pick ---------------------------------------------------------------------------------------------------- */
@@ -308,6 +411,21 @@ static uint32_t best(const struct sampler *sampler, const float *logits, const u
     return allowed && !(logits[id] > -INFINITY) ? SAMPLER_NONE : id;
 }
 
+/* `first`: greedy's choice. Tokens so light that all of them together are less than half of what top-p may drop are not needed
+ * to find what it keeps. */
+static uint32_t pick_of_all(struct sampler *sampler, const struct kvasir_sampling *s, const float *logits,
+                            uint32_t first, double unit)
+{
+    if (first == SAMPLER_NONE || !(logits[first] > -INFINITY)) return first; /* nothing is possible */
+    double sum = weigh_row(sampler, logits, logit_clean(logits[first]), s->temperature);
+    if (!filters(s->top_p) && !(s->min_p > 0)) return draw_row(sampler, unit * sum);
+    float dispensable = (float)((1 - (double)s->top_p) * sum / sampler->vocabulary / 2);
+    uint32_t kept = keep_heavy(sampler, filters(s->top_p) ? dispensable : s->min_p);
+    if (filters(s->top_p)) kept = keep_top_p(sampler, kept, s->top_p, sum);
+    if (s->min_p > 0) kept = keep_min_p(sampler, kept, s->min_p);
+    return draw(sampler, kept, unit);
+}
+
 uint32_t sampler_pick(struct sampler *sampler, const struct kvasir_sampling *s, const uint64_t *allowed,
                       struct random *random, const float *logits, const uint32_t *tokens, uint32_t count,
                       uint32_t prompt_count)
@@ -318,11 +436,13 @@ uint32_t sampler_pick(struct sampler *sampler, const struct kvasir_sampling *s, 
     }
     if (s->temperature == 0) return best(sampler, logits, allowed);
     double unit = random_unit(random);
+    if (!s->top_k && !filters(s->typical_p))
+        return pick_of_all(sampler, s, logits, best(sampler, logits, allowed), unit);
     uint32_t kept = keep_top_k(sampler, logits, s->top_k);
     if (!kept) return best(sampler, logits, allowed); /* nothing is possible */
     weigh(sampler, kept, s->temperature);
     if (filters(s->typical_p)) kept = keep_typical(sampler, kept, s->typical_p);
-    if (filters(s->top_p)) kept = keep_top_p(sampler, kept, s->top_p);
+    if (filters(s->top_p)) kept = keep_top_p(sampler, kept, s->top_p, sum_weights(sampler, kept));
     if (s->min_p > 0) kept = keep_min_p(sampler, kept, s->min_p);
     return draw(sampler, kept, unit);
 }

@@ -8,8 +8,8 @@
 /* Working memory of one vocabulary; holds nothing between two picks. */
 struct sampler {
     uint32_t vocabulary;
-    float *logits;                           /* [vocabulary] the row after bias and penalties */
-    uint32_t *counts;                        /* [vocabulary] all zero between picks */
+    float *logits;    /* [vocabulary] the row after bias and penalties, then perhaps its weights */
+    uint32_t *counts; /* [vocabulary] all zero between picks */
     struct sampler_candidate *kept, *sorted; /* [vocabulary] each */
     void *memory;
     uint64_t memory_bytes;

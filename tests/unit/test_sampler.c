@@ -224,6 +224,18 @@ static void test_greedy(void **state)
     assert_int_equal(pick(&first, low, 3, NULL, 0, 0), 2);
     const struct kvasir_sampling cold = {.temperature = FLT_MIN, .top_p = 0.999f, .typical_p = 0.999f, .min_p = 1e-9f};
     assert_int_equal(pick(&cold, low, 3, NULL, 0, 0), 2);
+    /* Without top-k and typical-p there is no list of all tokens. */
+    const struct kvasir_sampling all[] = {{.temperature = FLT_MIN},
+                                          {.temperature = FLT_MIN, .top_p = 0.5f},
+                                          {.temperature = FLT_MIN, .min_p = 0.5f},
+                                          {.temperature = FLT_MIN, .top_p = 0.999f, .min_p = 1e-9f}};
+    for (size_t i = 0; i < ARRAY_COUNT(all); i++) {
+        assert_int_equal(pick(&all[i], nan_first, 4, NULL, 0, 0), 3);
+        assert_int_equal(pick(&all[i], nothing, 3, NULL, 0, 0), 0);
+        assert_int_equal(pick(&all[i], low, 3, NULL, 0, 0), 2);
+        uint32_t id = pick(&all[i], infinite, 4, NULL, 0, 0); /* either of the two */
+        assert_true(id == 1 || id == 3);
+    }
 }
 
 static void test_bias_and_penalties(void **state)
@@ -387,7 +399,7 @@ static void test_exp(void **state)
     const float edges[] = {0, -87, -87.01f, -1e30f, -INFINITY, NAN, -0.3465736f, -1e-30f};
     for (uint32_t c = 0; c < test_count(20000, 1000000); c++) {
         for (uint32_t i = 0; i < 64; i++)
-            x[i] = -87.0f * (float)(c * 64 + i) / (float)(test_count(20000, 1000000) * 64);
+            x[i] = -86.99f * (float)(c * 64 + i) / (float)(test_count(20000, 1000000) * 64); /* -87 gives 0 */
         exp_row(x, 64, e);
         for (uint32_t i = 0; i < 64; i++)
             if (fabs((double)e[i] / exp((double)x[i]) - 1) > 3e-7)
