@@ -1,15 +1,14 @@
 /* matmul.c - walks tiles, panels and tokens for every instruction set (layout and chains: matmul_internal.h).
  *
  * One or two tokens go over whole tiles (`sweep`), where the instruction set has that for the format. Others are in order:
- * slabs of columns, tiles of 16 rows, panels, tokens. With few tokens the slab is the whole row, so that a
- * tile's bytes are read in one sweep; with many it is one panel, so that the tokens' quants of the slab stay in the
- * second-level cache while the tiles pass. Between panels the chains wait in `out`: an f32 loses nothing there, so the
+ * slabs of columns, tiles of 16 rows, panels, tokens. Where the tokens' quants fit the second-level cache the slab
+ * is the whole row, so that a tile's bytes are read in one sweep; else it is one panel, so that the quants of the slab stay
+ * there while the tiles pass. Between panels the chains wait in `out`: an f32 loses nothing there, so the
  * order changes no bits. */
 #include "kernel/matmul_internal.h"
 
-#define FEW_TOKENS 24u
 #define WIDE_TOKENS 8u        /* from here on int16 weights pay */
-#define PREFETCH_BYTES 16384u /* how far ahead of the panel, with few tokens */
+#define PREFETCH_BYTES 16384u /* how far ahead of the panel, where the slab is the row */
 #define SLAB_TOKENS 576u      /* 576 tokens x 512 columns x 1.6 bytes: 480 KB */
 
 static enum matmul_kind format_kind(enum number_format format)
@@ -93,6 +92,7 @@ struct matmul_place {
     const struct matmul_panel *panel;
     const uint8_t *tile;
     uint64_t group_bytes; /* of the tile, per 32 columns */
+    uint64_t ahead;       /* how far behind this panel lie the bytes to ask for */
     uint32_t row, group, groups;
 };
 
@@ -105,11 +105,9 @@ static void panel_times_tokens(const struct matmul_job *job, const struct matmul
     struct matmul_call call = {.panel = place->panel,
                                .groups = place->groups,
                                .block_stride = job->input->block_groups,
-                               .first = place->group == 0};
-    if (token_end - token_begin <= FEW_TOKENS) {
-        call.prefetch = (uintptr_t)place->tile + place->group * place->group_bytes + PREFETCH_BYTES;
-        call.prefetch_lines = (uint32_t)(place->group_bytes + 63) / 64;
-    }
+                               .first = place->group == 0,
+                               .prefetch = (uintptr_t)place->tile + place->group * place->group_bytes + place->ahead,
+                               .prefetch_lines = (uint32_t)(place->group_bytes + 63) / 64};
     for (uint32_t token = token_begin; token < token_end; token += call.tokens) {
         uint64_t at = token / INPUT_TOKENS * job->input->block_groups + place->group;
         call.tokens = call_tokens(token, alike_end(job, token, token_end), tokens_max);
@@ -160,6 +158,8 @@ static void slab_times_tokens(const struct matmul_job *job, uint32_t slab_begin,
     matmul_unpack_fn *unpack = job->set->unpack[weights->format];
     uint64_t bytes = tile_bytes(weights->format, weights->columns);
     uint64_t words_at = tile_words_at(weights->format, weights->columns);
+    const bool whole =
+        slab_end - slab_begin == weights->columns / GROUP_COLUMNS; /* then panels lie one behind the other */
     struct matmul_panel panel;
     for (uint32_t row = job->row_begin; row < job->row_end; row += TILE_ROWS) {
         const uint8_t *tile = (const uint8_t *)weights->data + row / TILE_ROWS * bytes;
@@ -172,6 +172,7 @@ static void slab_times_tokens(const struct matmul_job *job, uint32_t slab_begin,
             struct matmul_place place = {.panel = &panel,
                                          .tile = tile,
                                          .group_bytes = bytes / (weights->columns / GROUP_COLUMNS),
+                                         .ahead = whole ? PREFETCH_BYTES : bytes,
                                          .row = row,
                                          .group = group,
                                          .groups = groups};
@@ -192,7 +193,8 @@ static void run_quants(const struct matmul_job *job, uint32_t token_begin, uint3
         uint32_t tokens = (token_end - begin + slabs - 1) / slabs;
         end = (begin + tokens + INPUT_TOKENS - 1) / INPUT_TOKENS * INPUT_TOKENS;
         if (end > token_end) end = token_end;
-        uint32_t slab_groups = end - begin <= FEW_TOKENS ? groups : PANEL_GROUPS;
+        bool fit = (end - begin) * (uint64_t)groups <= SLAB_TOKENS * PANEL_GROUPS;
+        uint32_t slab_groups = fit ? groups : PANEL_GROUPS;
         for (uint32_t slab = 0; slab < groups; slab += slab_groups) {
             uint32_t slab_end = groups - slab < slab_groups ? groups : slab + slab_groups;
             slab_times_tokens(job, slab, slab_end, begin, end);
