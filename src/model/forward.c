@@ -139,9 +139,8 @@ static uint32_t activate(struct model_run *run, struct worker *worker, uint32_t 
     return next;
 }
 
-/* Columns [begin, end) of a linear layer for all tokens: [tokens and residuals, end - begin] into `out`. */
-static void multiply_columns(const struct model_run *run, const struct linear *linear, const struct kernel_input *input,
-                             uint32_t begin, uint32_t end, float *out)
+void run_multiply_columns(const struct model_run *run, const struct linear *linear, const struct kernel_input *input,
+                          uint32_t begin, uint32_t end, float *out)
 {
     struct linear part = {.bias = linear->bias ? linear->bias + begin : NULL};
     kernel_matrix_rows(&linear->weights, begin, end, &part.weights);
@@ -159,8 +158,8 @@ static void feed(struct model_run *run, const struct kernel_input *input, uint32
     pool_share(run->model->config.feed_forward, FEED_COLUMNS, index, workers, &begin, &end);
     for (uint64_t columns; begin < end; begin += columns) {
         columns = end - begin < most ? end - begin : most;
-        multiply_columns(run, &layer->gate, input, (uint32_t)begin, (uint32_t)(begin + columns), worker->gate);
-        multiply_columns(run, &layer->up, input, (uint32_t)begin, (uint32_t)(begin + columns), worker->up);
+        run_multiply_columns(run, &layer->gate, input, (uint32_t)begin, (uint32_t)(begin + columns), worker->gate);
+        run_multiply_columns(run, &layer->up, input, (uint32_t)begin, (uint32_t)(begin + columns), worker->up);
         for (uint32_t token = 0, count, next = 0; token < run->tokens; token += count) {
             count = run->tokens - token < KERNEL_INPUT_BLOCK ? run->tokens - token : KERNEL_INPUT_BLOCK;
             next = activate(run, worker, token, count, (uint32_t)begin, (uint32_t)columns, next);
@@ -366,6 +365,8 @@ void model_forward(struct model_run *run, const struct model_entry *entries, uin
     project(run,
             (struct preparation){
                 .source = run->x, .columns = c->embedding, .norm = model->output_norm, .residual_norm = residual_norm},
-            &output, 1, multiply);
+            &output, 1, logits_multiply);
+    if (run->precise_tokens != UINT32_MAX && weights_quantised(&model->output.weights))
+        run_phase(run, logits_refine_task);
     if (c->final_softcap > 0) run_phase(run, softcap_task);
 }

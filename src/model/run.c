@@ -107,7 +107,8 @@ enum status model_run_open(const struct model *model, struct pool *pool, uint32_
     run->fed_storage = take(run, kernel_input_bytes(2 * tokens_max, c->feed_forward), 1, &failed);
     run->states = take(run, (uint64_t)tokens_max * c->kv_heads * (run->segments_max + 1),
                        attend_state_floats(run, 1) * sizeof(float), &failed);
-    run->logits = take(run, 2 * (uint64_t)logits_max * c->vocabulary, sizeof(float), &failed);
+    run->logits = take(run, (uint64_t)logits_max * c->vocabulary, sizeof(float), &failed);
+    run->tops = take(run, (uint64_t)logits_max * ((c->vocabulary + 15) / 16), sizeof(float), &failed);
     run->precise = take(run, tokens_max, sizeof *run->precise, &failed);
     run->bias = take(run, (uint64_t)tokens_max * c->kv_heads * c->head_dim, sizeof(float), &failed);
     run->offset_q = take(run, (uint64_t)tokens_max * c->heads * (rows_group_dims(c) + KERNEL_OFFSET_KEY_DIMS),

@@ -10,7 +10,8 @@
 /* Products with quantised weights see activations in int8, 32 to a scale. Two kinds of rows are worth a second int8 row
  * for what the first one lost (kernel_input_residual), at twice their cost: the first tokens of a sequence, attention
  * sinks that every later token reads and whose activations are the most extreme (Xiao et al. 2023, Sun et al. 2024); and
- * the rows that give logits. Both are told by position alone: a token's numbers do not depend on its company. */
+ * the rows that give logits, of which logits.c multiplies the second by the best of the vocabulary only. Both are told by
+ * position alone: a token's numbers do not depend on its company. */
 #define PRECISE_TOKENS 16u
 
 /* The feed-forward's gate and up are multiplied for a few columns of all tokens at a time, so many that each takes about
@@ -24,6 +25,7 @@ struct worker {
     float *residual;           /* [widest] what quantising one of them lost */
     float *gate, *up;          /* [feed_floats] some columns of gate and up for all tokens */
     void *input_storage;       /* kernel_input of two rows */
+    struct kernel_input input; /* of the rows that give logits, here or of all workers */
     struct kernel_span *spans; /* [kv_spans_max] */
     float *state, *open_state; /* softmax states of a tile: of all keys, or of the closed groups; of the open group */
     float *scratch;            /* the kernels' */
@@ -72,7 +74,8 @@ struct model_run {
     void *input_storage, *fed_storage;      /* of 2 * tokens_max rows */
     uint64_t feed_floats;                   /* of a worker's gate, and of its up */
     float *states;                          /* [tokens_max, kv_heads, segments_max] states of one token's group */
-    float *logits;                          /* [2 * logits_max, vocabulary] */
+    float *logits;                          /* [logits_max, vocabulary] */
+    float *tops;                            /* [logits_max, vocabulary / 16] greatest logit of each tile */
     uint32_t *precise;                      /* [tokens_max] rows of this pass that are multiplied precisely */
     float *bias;     /* [tokens_max, kv_heads, head_dim] the bias that a tile's keys are stored less */
     float *offset_q; /* [tokens_max, heads, rows_group_dims + 2 * rows_fast_pairs] */
@@ -104,6 +107,16 @@ struct model_run {
 };
 
 void run_phase(struct model_run *run, void (*task)(struct model_run *run, uint32_t worker, uint32_t workers));
+
+/* ---- forward.c ---- */
+/* Columns [begin, end) of a linear layer for all tokens: [tokens and residuals, end - begin] into `out`. */
+void run_multiply_columns(const struct model_run *run, const struct linear *linear, const struct kernel_input *input,
+                          uint32_t begin, uint32_t end, float *out);
+
+/* ---- logits.c ---- */
+void logits_multiply(struct model_run *run, const struct kernel_input *input, uint32_t worker,
+                     uint32_t workers); /* run->logits from the first int8 row of each token */
+void logits_refine_task(struct model_run *run, uint32_t worker, uint32_t workers); /* after it: adds the second */
 
 /* ---- rows.c ---- */
 
