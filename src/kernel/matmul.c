@@ -1,12 +1,13 @@
 /* matmul.c - walks tiles, panels and tokens for every instruction set (layout and chains: matmul_internal.h).
  *
- * One or two tokens go over whole tiles (`sweep`), where the instruction set has that for the format. Others are in order:
+ * Few tokens go over whole tiles (`sweep`), where the instruction set has that for the format. Others are in order:
  * slabs of columns, tiles of 16 rows, panels, tokens. Where the tokens' quants fit the second-level cache the slab
  * is the whole row, so that a tile's bytes are read in one sweep; else it is one panel, so that the quants of the slab stay
  * there while the tiles pass. Between panels the chains wait in `out`: an f32 loses nothing there, so the
  * order changes no bits. */
 #include "kernel/matmul_internal.h"
 
+#define SWEEP_MOST 32u        /* tokens; with more, unpacking once into a panel is as fast */
 #define WIDE_TOKENS 8u        /* from here on int16 weights pay */
 #define PREFETCH_BYTES 16384u /* how far ahead of the panel, where the slab is the row */
 #define SLAB_TOKENS 576u      /* 576 tokens x 512 columns x 1.6 bytes: 480 KB */
@@ -120,34 +121,29 @@ static void panel_times_tokens(const struct matmul_job *job, const struct matmul
     }
 }
 
-/* All columns of all tiles of the job, times one or two tokens. */
-static void sweep_tiles(const struct matmul_job *job, uint32_t token, uint32_t tokens)
+/* All columns of all tiles of the job, times few tokens. */
+static void sweep_tiles(const struct matmul_job *job, uint32_t token_begin, uint32_t token_end)
 {
     const struct kernel_matrix *weights = job->weights;
     uint64_t bytes = tile_bytes(weights->format, weights->columns);
     uint64_t words_at = tile_words_at(weights->format, weights->columns);
     uint32_t groups = weights->columns / GROUP_COLUMNS;
-    uint64_t at = token / INPUT_TOKENS * job->input->block_groups;
-    struct matmul_call call = {.groups = groups,
-                               .input = job->input->groups + at,
-                               .halves = job->input->halves + at,
-                               .lane = token % INPUT_TOKENS,
-                               .tokens = tokens,
-                               .first = true,
-                               .prefetch_lines = (uint32_t)(bytes / groups + 63) / 64};
+    struct matmul_call call = {.groups = groups, .block_stride = job->input->block_groups, .first = true};
     for (uint32_t row = job->row_begin; row < job->row_end; row += TILE_ROWS) {
         const uint8_t *tile = (const uint8_t *)weights->data + row / TILE_ROWS * bytes;
         call.prefetch = (uintptr_t)tile + PREFETCH_BYTES;
-        call.result = result_at(job, token, row, true);
-        job->set->sweep[weights->format]((const uint16_t *)tile, (const uint32_t *)(tile + words_at), &call);
+        call.prefetch_lines = (uint32_t)(bytes / groups + 63) / 64;
+        for (uint32_t token = token_begin; token < token_end; token += call.tokens) {
+            uint64_t at = token / INPUT_TOKENS * job->input->block_groups;
+            call.tokens = call_tokens(token, alike_end(job, token, token_end), SWEEP_TOKENS);
+            call.lane = token % INPUT_TOKENS;
+            call.input = job->input->groups + at;
+            call.halves = job->input->halves + at;
+            call.result = result_at(job, token, row, true);
+            job->set->sweep[weights->format]((const uint16_t *)tile, (const uint32_t *)(tile + words_at), &call);
+            call.prefetch_lines = 0;
+        }
     }
-}
-
-static bool can_sweep(const struct matmul_job *job, uint32_t token_begin, uint32_t token_end)
-{
-    uint32_t tokens = token_end - token_begin;
-    return job->set->sweep[job->weights->format] && tokens <= SWEEP_TOKENS &&
-           token_begin % INPUT_TOKENS + tokens <= INPUT_TOKENS && alike_end(job, token_begin, token_end) == token_end;
 }
 
 /* Columns [slab_begin, slab_end), in groups of 32, of all tiles of the job. */
@@ -183,8 +179,8 @@ static void slab_times_tokens(const struct matmul_job *job, uint32_t slab_begin,
 
 static void run_quants(const struct matmul_job *job, uint32_t token_begin, uint32_t token_end)
 {
-    if (can_sweep(job, token_begin, token_end)) {
-        sweep_tiles(job, token_begin, token_end - token_begin);
+    if (job->set->sweep[job->weights->format] && token_end - token_begin <= SWEEP_MOST) {
+        sweep_tiles(job, token_begin, token_end);
         return;
     }
     uint32_t groups = job->weights->columns / GROUP_COLUMNS;

@@ -239,7 +239,7 @@ static void micro_half_minimum(const struct matmul_call *call)
     micro_any(call, MICRO_HALF_MINIMUM);
 }
 
-/* ---- one or two tokens ----------------------------------------------------------------------------------------------
+/* ---- few tokens ----------------------------------------------------------------------------------------------
  */
 
 /* `format`, `kind` and `count` are constants, and so are all indices into the panel of one block: its quants exist in
@@ -248,8 +248,12 @@ MICRO_INLINE void sweep_tokens(const uint16_t *halves, const uint32_t *words, co
                                const struct unpack_format format, const struct micro_kind kind, const uint32_t count)
 {
     const __mmask16 rows = (__mmask16)((1u << call->result.rows) - 1);
-    struct micro_tokens tokens = {.input = {call->input}, .halves = {call->halves}, .count = count, .lane = call->lane};
+    struct micro_tokens tokens = {.count = count, .lane = count < INPUT_TOKENS ? call->lane : 0};
     __m512 chains[TOKENS_MAX];
+    for (uint32_t b = 0; b * INPUT_TOKENS < count; b++) {
+        tokens.input[b] = call->input + b * call->block_stride;
+        tokens.halves[b] = call->halves + b * call->block_stride;
+    }
     UNROLL
     for (uint32_t t = 0; t < count; t++) chains[t] = _mm512_setzero_ps();
     for (uint32_t g = 0; g < call->groups; g += format.groups) {
@@ -258,9 +262,10 @@ MICRO_INLINE void sweep_tokens(const uint16_t *halves, const uint32_t *words, co
         UNROLL
         for (uint32_t i = 0; i < format.groups; i++) {
             prefetch_share(call, g + i);
+            __asm__("" : "+r"(words)); /* or gcc keeps words that two groups share in registers, and spills */
             block_group(format, words, i, panel.quants + 8 * i);
             micro_group(chains, kind, &panel, i, &tokens);
-            tokens.input[0]++, tokens.halves[0]++;
+            for (uint32_t b = 0; b * INPUT_TOKENS < count; b++) tokens.input[b]++, tokens.halves[b]++;
         }
         halves += format.halves * TILE_ROWS;
         words += format.words * TILE_ROWS;
@@ -272,10 +277,23 @@ MICRO_INLINE void sweep_tokens(const uint16_t *halves, const uint32_t *words, co
 MICRO_INLINE void sweep_any(const uint16_t *halves, const uint32_t *words, const struct matmul_call *call,
                             const struct unpack_format format, const struct micro_kind kind)
 {
-    if (call->tokens == 1)
+    switch (call->tokens) {
+    case 1:
         sweep_tokens(halves, words, call, format, kind, 1);
-    else
+        break;
+    case 2:
+        sweep_tokens(halves, words, call, format, kind, 2);
+        break;
+    case 3:
+        sweep_tokens(halves, words, call, format, kind, 3);
+        break;
+    case 4:
+        sweep_tokens(halves, words, call, format, kind, 4);
+        break;
+    default:
         sweep_tokens(halves, words, call, format, kind, SWEEP_TOKENS);
+        break;
+    }
 }
 
 static void sweep_q4_0(const uint16_t *halves, const uint32_t *words, const struct matmul_call *call)

@@ -140,9 +140,8 @@ static inline void prefetch_share(const struct matmul_call *call, uint32_t group
     for (uint32_t i = 0; i < call->prefetch_lines; i++, at += 64) __builtin_prefetch((const void *)at, 0, 2);
 }
 typedef void matmul_micro_fn(const struct matmul_call *call);
-/* A whole tile times one or two tokens, whose lanes are neighbours in one block: what a panel would hold stays in
- * registers. `call` has no panel. */
-#define SWEEP_TOKENS 2u
+/* A whole tile times 1...SWEEP_TOKENS tokens: what a panel would hold stays in registers. `call` has no panel. */
+#define SWEEP_TOKENS 8u
 typedef void matmul_sweep_fn(const uint16_t *halves, const uint32_t *words, const struct matmul_call *call);
 
 /* A whole tile of float weights times 1...tokens_max tokens. */
