@@ -42,7 +42,9 @@ enum status cache_options_read(const struct options *options, struct cache_optio
                                                  .kv_policy = out->policy,
                                                  .no_kv_cache = options->no_kv_cache,
                                                  .max_batched_tokens = (uint32_t)options->max_batched_tokens,
-                                                 .max_sequences = (uint32_t)options->max_sequences};
+                                                 .max_sequences = (uint32_t)options->max_sequences,
+                                                 .max_step_s = options->max_step_ms / 1e3,
+                                                 .kv_reserve = options->kv_reserve};
     return ST_OK;
 }
 

@@ -89,8 +89,6 @@ int bench_throughput_main(const struct options *options)
     enum status status = cache_options_read(options, &cache, &error);
     if (status == ST_OK) status = model_load(options, &model, &error);
     load.engine = cache.engine;
-    load.engine.max_step_s = options->max_step_ms / 1e3;
-    load.engine.kv_reserve = options->kv_reserve;
     if (status == ST_OK) status = serve_load(options, model, &load, &report, &plot, &error);
     status = report_print(status, &report, &error);
     if (status == ST_OK && options->plot) status = file_write(options->plot, plot.data, plot.length, &error);
