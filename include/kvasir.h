@@ -125,9 +125,13 @@ struct kvasir_engine_options {
     bool no_kv_cache;            /* recompute everything each step: for comparison only */
     uint32_t max_batched_tokens; /* prompt tokens computed in one step; 0 = 512 */
     uint32_t max_sequences;      /* running at once; 0 = 64 */
-    uint32_t max_waiting;        /* submitted and not running; more are refused with KVASIR_FULL; 0 = 4096 */
+    /* Most tokens that are drafted for an answer from what came before (prompt lookup), and verified in one pass; 0 = 8, at most
+     * 16. It is done where it is measured to pay; the tokens are the same. */
+    uint32_t draft_tokens;
+    bool no_drafts;
+    uint32_t max_waiting; /* submitted and not running; more are refused with KVASIR_FULL; 0 = 4096 */
     /* Most seconds, as predicted, of a step in which answers go on: a prompt's chunk is made to fit. 0 = automatic: for every
-     * prompt that waits, about as much time as the answers of that step take, but at most 0.2 s. */
+     * prompt that waits, but for 8 at most, about as much time as the answers of that step take. */
     double max_step_s;
     /* After each so many seconds of waiting a request counts as one priority higher, so that none starves; 0 = 10 */
     double priority_aging_s;
@@ -287,6 +291,7 @@ struct kvasir_engine_stats {
     /* Since the engine was opened: requests that gave up their blocks to others and went on later, of which some kept their
      * rows in the swap tier; requests that waited for another one to compute a prefix they share. */
     uint64_t preemptions, preemptions_swapped, prefix_waits;
+    uint64_t drafted_tokens, accepted_tokens;     /* of prompt lookup; accepted: that were what the model chose */
     uint64_t steps, prompt_tokens, output_tokens; /* computed: prompt tokens found in the cache are not in it */
     double stage_s[KVASIR_STAGES];                /* time in each stage */
 };

@@ -43,6 +43,8 @@ enum status cache_options_read(const struct options *options, struct cache_optio
                                                  .no_kv_cache = options->no_kv_cache,
                                                  .max_batched_tokens = (uint32_t)options->max_batched_tokens,
                                                  .max_sequences = (uint32_t)options->max_sequences,
+                                                 .draft_tokens = (uint32_t)options->draft_max,
+                                                 .no_drafts = options->draft_max == 0,
                                                  .max_step_s = options->max_step_ms / 1e3,
                                                  .kv_reserve = options->kv_reserve};
     return ST_OK;

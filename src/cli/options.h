@@ -129,7 +129,7 @@ struct options {
     int64_t top_k, penalty_window, seed;
     struct bias_list bias;
 
-    int64_t context, block_size, max_batched_tokens, max_sequences;
+    int64_t context, block_size, max_batched_tokens, max_sequences, draft_max;
     uint64_t kv_cache_bytes, swap_bytes;
     const char *kv_cache_dtype, *cache_type_k, *cache_type_v;
     const char *kv_policy, *kv_events, *kv_save, *kv_load;

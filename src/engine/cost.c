@@ -45,6 +45,13 @@ double cost_seconds(const struct cost *cost, double units)
     return cost->fixed_s + cost->unit_s * units;
 }
 
+double cost_rows_seconds(const struct cost *cost, uint32_t rows)
+{
+    uint32_t known = rows < COST_ROWS ? rows : COST_ROWS;
+    while (known && cost->rows_s[known] == 0) known--;
+    return cost->rows_s[known] + cost->unit_s * (1 + cost->logits_units) * (rows - known) + (known ? 0 : cost->fixed_s);
+}
+
 static void fade(double *value, double newest)
 {
     *value = *value > 0 ? *value + FADE * (newest - *value) : newest;
@@ -59,4 +66,9 @@ void cost_measure(struct cost *cost, double units, double seconds)
         double rest = seconds - cost->unit_s * units;
         fade(&cost->fixed_s, rest > 0 ? rest : 0);
     }
+}
+
+void cost_measure_rows(struct cost *cost, uint32_t rows, double seconds)
+{
+    if (rows <= COST_ROWS) fade(&cost->rows_s[rows], seconds);
 }

@@ -9,8 +9,28 @@ static enum status open_lists(struct kvasir_engine *engine, struct error *error)
     uint32_t most = engine->plan.max_sequences;
     engine->seqs = mem_zero(most, sizeof *engine->seqs);
     engine->entries = mem_zero(most, sizeof *engine->entries);
-    if (engine->seqs && engine->entries) return ST_OK;
+    engine->rows = mem_zero(most, sizeof *engine->rows);
+    if (engine->seqs && engine->entries && engine->rows) return ST_OK;
     return error_set(error, ST_NOMEM, "not enough memory for %u sequences", most);
+}
+
+/* One for each worker: requests of a step are sampled side by side. */
+static enum status open_samplers(struct kvasir_engine *engine, struct error *error)
+{
+    enum status status = ST_OK;
+    engine->vocabulary = model_config(engine->model->model)->vocabulary;
+    engine->samplers = mem_zero(pool_workers(engine->pool), sizeof *engine->samplers);
+    if (!engine->samplers) return error_set(error, ST_NOMEM, "not enough memory for an engine");
+    for (uint32_t i = 0; i < pool_workers(engine->pool) && status == ST_OK; i++)
+        status = sampler_init(&engine->samplers[i], engine->vocabulary, error);
+    return status;
+}
+
+static bool closes(const struct kv_config *kv)
+{
+    for (uint32_t i = 0; i < kv->layer_count; i++)
+        if (kernel_k_closes(kv->layers[i].k_format)) return true;
+    return false;
 }
 
 static enum status open_scheduler(struct kvasir_engine *engine, struct error *error)
@@ -24,7 +44,9 @@ static enum status open_scheduler(struct kvasir_engine *engine, struct error *er
                                             .context = plan->context,
                                             .reserve = plan->kv_reserve,
                                             .one_layer_at_a_time = !cached,
-                                            .block_tokens = plan->kv.block_tokens};
+                                            .block_tokens = plan->kv.block_tokens,
+                                            .draft_tokens = cached ? plan->draft_tokens : 0,
+                                            .closed_tokens = closes(&plan->kv) ? KERNEL_CLOSED_TOKENS : 0};
     struct cost cost;
     cost_init(&cost, engine->model->model, plan->kv.layers);
     enum status status = scheduler_init(&engine->scheduler, engine->kv, &cost, &limits);
@@ -48,11 +70,12 @@ int kvasir_engine_open(struct kvasir_model *model, const struct kvasir_engine_op
         status = error_set(error, ST_NOMEM, "not enough memory for an engine");
     if (status == ST_OK) status = pool_open(model->threads, &engine->pool, error);
     if (status == ST_OK) status = kv_open(&plan->kv, &engine->kv, error);
-    /* A sequence that decodes adds one token to the prompt tokens of the pass. */
+    /* A sequence that decodes adds one token to the prompt tokens of the pass; some add drafted ones. */
+    uint32_t answers = plan->max_sequences + DRAFT_ROWS_MAX;
     if (status == ST_OK)
-        status = model_run_open(model->model, engine->pool, plan->max_batched_tokens + plan->max_sequences,
-                                plan->max_sequences + PROMPT_ROWS_MAX, plan->context, &engine->run, error);
-    if (status == ST_OK) status = sampler_init(&engine->sampler, model_config(model->model)->vocabulary, error);
+        status = model_run_open(model->model, engine->pool, plan->max_batched_tokens + answers,
+                                answers + PROMPT_ROWS_MAX, plan->context, &engine->run, error);
+    if (status == ST_OK) status = open_samplers(engine, error);
     if (status == ST_OK) status = open_lists(engine, error);
     if (status == ST_OK) status = open_scheduler(engine, error);
     if (status != ST_OK) {
@@ -84,7 +107,9 @@ void kvasir_engine_close(struct kvasir_engine *engine)
     mem_free(engine->entries);
     mem_free(engine->events);
     mem_free(engine->ended);
-    sampler_release(&engine->sampler);
+    for (uint32_t i = 0; engine->samplers && i < pool_workers(engine->pool); i++) sampler_release(&engine->samplers[i]);
+    mem_free(engine->samplers);
+    mem_free(engine->rows);
     model_run_close(engine->run);
     kv_close(engine->kv);
     pool_close(engine->pool);
@@ -225,6 +250,8 @@ void kvasir_engine_stats(const struct kvasir_engine *engine, struct kvasir_engin
                                         .preemptions = engine->scheduler.preemptions,
                                         .preemptions_swapped = engine->scheduler.swapped,
                                         .prefix_waits = engine->scheduler.deferrals,
+                                        .drafted_tokens = engine->drafted_tokens,
+                                        .accepted_tokens = engine->accepted_tokens,
                                         .steps = engine->steps,
                                         .prompt_tokens = engine->prompt_tokens,
                                         .output_tokens = engine->output_tokens};

@@ -32,7 +32,7 @@ struct engine_plan {
     uint32_t context;            /* tokens of one request, prompt and answer */
     uint64_t request_bytes;      /* of the KV cache, that such a request needs */
     uint32_t max_batched_tokens; /* prompt tokens of one pass */
-    uint32_t max_sequences, max_waiting;
+    uint32_t max_sequences, max_waiting, draft_tokens;
     double max_step_s, priority_aging_s;
     bool kv_reserve;
 };

@@ -45,6 +45,24 @@ bool model_token_ends(const struct kvasir_model *model, uint32_t id);
 
 MUST_CHECK enum status model_fingerprint(const struct format *format, unsigned char out[KV_KEY_BYTES]);
 
+/* ---- draft.c: prompt lookup ---------------------------------------------------------------------------------------- */
+
+#define DRAFT_TOKENS_MAX 16u /* of one request in one step */
+#define DRAFT_ROWS_MAX 32u   /* of all requests in one step */
+
+struct cost;
+struct draft {
+    double chance;           /* that a drafted token is right, of late */
+    uint64_t drafted, right; /* tokens so far */
+};
+void draft_init(struct draft *draft);
+/* At most `most` tokens that may follow tokens[0 … count-1]; returns how many. */
+uint32_t draft_find(const uint32_t *tokens, uint32_t count, uint32_t most, uint32_t *out);
+/* How many of `most` drafted tokens to try in a pass that without them has `rows` rows and is expected to give `tokens` tokens:
+ * as many as give the most tokens a second, or 0. */
+uint32_t draft_worthwhile(struct draft *draft, const struct cost *cost, double tokens, uint32_t rows, uint32_t most);
+void draft_verified(struct draft *draft, uint32_t drafted, uint32_t right);
+
 /* ---- request.c: one request from submit to its last event ---------------------------------------------------------- */
 
 /* Rows of logits of prompt tokens in one step, of all requests together, beside one a request to sample from. */
@@ -70,6 +88,9 @@ struct request {
 
     struct kv_seq *seq; /* while running; while waiting, if it was swapped out */
     uint32_t planned;   /* tokens of this step */
+    uint32_t drafts;    /* and so many after them, tokens[count …], which nobody has sampled yet */
+    uint32_t right;     /* of these, how many were sampled */
+    struct draft draft;
 
     /* scheduler.c */
     bool running;
@@ -86,8 +107,9 @@ struct request {
     struct request *leader;      /* whose prompt is computed for this one too; NULL: its own, or that is done */
     uint32_t index, followers;   /* followers: requests whose leader this is */
 
-    struct kvasir_token token; /* new in this step, with top[logprobs] */
-    struct kvasir_logprob *top;
+    struct kvasir_token news[1 + DRAFT_TOKENS_MAX]; /* [news_count] new in this step, each with logprobs of top */
+    uint32_t news_count;
+    struct kvasir_logprob *top; /* [1 + DRAFT_TOKENS_MAX, logprobs] */
     struct kvasir_token
         *prompt_tokens; /* [PROMPT_ROWS_MAX] prompt_new of them new in this step; prompt_top: their top */
     struct kvasir_logprob *prompt_top; /* [PROMPT_ROWS_MAX, prompt_logprobs] */
@@ -104,10 +126,11 @@ struct request {
  * of the engine it reads only what never changes. */
 MUST_CHECK enum status request_open(const struct kvasir_engine *engine, const struct kvasir_request *wanted,
                                     struct request **out, struct error *error);
-void request_close(struct request *request);                       /* its sequence is already closed */
-void request_close_all(struct request *leader);                    /* with the other answers; never enqueued */
-MUST_CHECK enum status request_make_room(struct request *request); /* for one more token */
-void request_forget_news(struct request *request);                 /* text and prompt logprobs of the last step */
+void request_close(struct request *request);    /* its sequence is already closed */
+void request_close_all(struct request *leader); /* with the other answers; never enqueued */
+MUST_CHECK enum status request_make_room(struct request *request,
+                                         uint32_t more); /* for so many more tokens, at most 32 */
+void request_forget_news(struct request *request);       /* tokens, text and prompt logprobs of the last step */
 /* The tokens whose rows may be taken from the cache, as kv_seq_open counts: the last one runs. All of them, but with
  * prompt_logprobs every row must run once. */
 uint32_t request_match_count(const struct request *request);
@@ -128,9 +151,12 @@ void request_timings(const struct request *request, struct kvasir_timings *out);
 
 /* ---- cost.c: how long a pass will take ---------------------------------------------------------------------------- */
 
+#define COST_ROWS 64u
+
 struct cost {
     double key_units, logits_units; /* of the work on one token: attention to one key, a row of logits */
     double fixed_s, unit_s;         /* measured; 0 = not yet */
+    double rows_s[COST_ROWS + 1];   /* of a pass with so many rows, all of answers; 0 = not yet */
 };
 void cost_init(struct cost *cost, const struct model *model, const struct kv_layer *layers);
 /* The work on `count` tokens of a sequence from position `depth` on, in units. */
@@ -139,6 +165,10 @@ double cost_units(const struct cost *cost, uint32_t depth, uint32_t count);
 uint32_t cost_tokens(const struct cost *cost, double units, uint32_t depth);
 double cost_seconds(const struct cost *cost, double units);
 void cost_measure(struct cost *cost, double units, double seconds);
+/* Of a pass with so many rows, each of an answer, with logits; of one that was never measured what the nearest below it took,
+ * and the arithmetic of the others. */
+double cost_rows_seconds(const struct cost *cost, uint32_t rows);
+void cost_measure_rows(struct cost *cost, uint32_t rows, double seconds);
 
 /* ---- scheduler.c: who runs in the next step ----------------------------------------------------------------------- */
 
@@ -151,6 +181,8 @@ struct scheduler_limits {
     bool reserve;             /* every request holds room for the whole context: for comparison */
     bool one_layer_at_a_time; /* no cache: one request at a time, computed whole in every step */
     uint32_t block_tokens;
+    uint32_t draft_tokens;  /* of one request in one step; 0 = none */
+    uint32_t closed_tokens; /* K rows are quantised in groups of so many, which drafts must not fill; 0 = one by one */
 };
 
 struct tenant {
@@ -178,6 +210,7 @@ struct scheduler {
     uint64_t blocked_free;
     double now, units;             /* of the step that is planned: its time, and all of its work (cost.c) */
     uint64_t preemptions, swapped; /* since it was opened; swapped: those of the preemptions whose rows were kept */
+    uint32_t draft_rows;           /* of this step */
     uint64_t deferrals;            /* requests that waited for another one's blocks rather than compute them again */
 };
 MUST_CHECK enum status scheduler_init(struct scheduler *scheduler, struct kv_cache *kv, const struct cost *cost,
@@ -208,7 +241,8 @@ struct kvasir_engine {
     void *kv_event_data;
     uint64_t held_bytes; /* of kv, by handles of callers (sequence.c) */
     struct model_run *run;
-    struct sampler sampler;
+    struct sampler *samplers; /* [pool_workers] */
+    uint32_t vocabulary;
 
     struct scheduler scheduler;
     uint64_t next_id;
@@ -216,11 +250,12 @@ struct kvasir_engine {
     /* The step that runs now, or ran last. */
     struct kv_seq **seqs;        /* [max_sequences] */
     struct model_entry *entries; /* [max_sequences] */
+    const float **rows;          /* [max_sequences] of logits of each entry, or NULL */
     struct kvasir_event *events; /* [event_capacity] */
     struct request **ended;      /* [event_capacity] with an event borrowed from them: closed by the next step */
     uint32_t event_count, ended_count, event_capacity;
-    uint64_t steps, prompt_tokens, output_tokens; /* since it was opened */
-    double stage_s[KVASIR_STAGES];                /* since it was opened */
+    uint64_t steps, prompt_tokens, output_tokens, drafted_tokens, accepted_tokens; /* since it was opened */
+    double stage_s[KVASIR_STAGES];                                                 /* since it was opened */
 
     struct finished {
         uint64_t id;

@@ -16,6 +16,7 @@
 #define DEFAULT_BATCHED_TOKENS 512u
 #define DEFAULT_SEQUENCES 64u
 #define DEFAULT_WAITING 4096u
+#define DEFAULT_DRAFT_TOKENS 8u
 #define DEFAULT_AGING_S 10.0
 #define WAITING_MAX 1000000u
 #define SECONDS_MAX 86400.0
@@ -119,6 +120,9 @@ static enum status check_ranges(const struct kvasir_engine_options *options, str
                          SEQUENCES_MAX);
     if (options->max_waiting > WAITING_MAX)
         return error_set(error, ST_INVALID, "max_waiting %u: must be at most %u", options->max_waiting, WAITING_MAX);
+    if (options->draft_tokens > DRAFT_TOKENS_MAX)
+        return error_set(error, ST_INVALID, "draft_tokens %u: must be at most %u", options->draft_tokens,
+                         DRAFT_TOKENS_MAX);
     if (!(options->max_step_s >= 0 && options->max_step_s <= SECONDS_MAX))
         return error_set(error, ST_INVALID, "max_step_s %g: must be 0 to %g seconds", options->max_step_s, SECONDS_MAX);
     if (!(options->priority_aging_s >= 0 && options->priority_aging_s <= SECONDS_MAX))
@@ -199,6 +203,9 @@ enum status engine_plan_init(const struct model *model, const struct kvasir_engi
         .max_batched_tokens = options->max_batched_tokens ? options->max_batched_tokens : DEFAULT_BATCHED_TOKENS,
         .max_sequences = options->max_sequences ? options->max_sequences : DEFAULT_SEQUENCES,
         .max_waiting = options->max_waiting ? options->max_waiting : DEFAULT_WAITING,
+        .draft_tokens = options->no_drafts      ? 0
+                        : options->draft_tokens ? options->draft_tokens
+                                                : DEFAULT_DRAFT_TOKENS,
         .max_step_s = options->max_step_s,
         .priority_aging_s = options->priority_aging_s > 0 ? options->priority_aging_s : DEFAULT_AGING_S,
         .kv_reserve = options->kv_reserve,

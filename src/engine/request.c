@@ -102,7 +102,7 @@ static void copy_all(struct request *r, const struct kvasir_request *wanted, boo
     r->stop_ids = copy_of(wanted->stop_ids, wanted->stop_id_count, sizeof *r->stop_ids, failed);
     r->stop_id_count = wanted->stop_id_count;
     r->logprobs = wanted->logprobs;
-    if (r->logprobs && !(r->top = mem_alloc(r->logprobs * sizeof *r->top))) *failed = true;
+    if (r->logprobs && !(r->top = mem_alloc((1 + DRAFT_TOKENS_MAX) * r->logprobs * sizeof *r->top))) *failed = true;
     r->prompt_logprobs = r->index ? 0 : wanted->prompt_logprobs; /* of one answer: the others share the prompt */
     if (r->prompt_logprobs) {
         r->prompt_tokens = mem_alloc(PROMPT_ROWS_MAX * sizeof *r->prompt_tokens);
@@ -140,6 +140,7 @@ static enum status open_answer(const struct kvasir_engine *engine, const struct 
     uint32_t room = engine->plan.context - r->prompt_count;
     r->count_max = r->prompt_count + (wanted->max_tokens && wanted->max_tokens < room ? wanted->max_tokens : room);
     random_seed(&r->random, wanted->sampling.has_seed ? wanted->sampling.seed + index : fresh_seed(r));
+    draft_init(&r->draft);
     if (engine->model->tokenizer) detokenizer_init(&r->detokenizer, engine->model->tokenizer, wanted->show_control);
     r->submitted_s = clock_seconds();
     *out = r;
@@ -193,10 +194,10 @@ void request_close(struct request *request)
     mem_free(request);
 }
 
-enum status request_make_room(struct request *request)
+enum status request_make_room(struct request *request, uint32_t more)
 {
-    if (request->count < request->capacity) return ST_OK;
-    uint32_t capacity = request->capacity < 64 ? 128 : request->capacity * 2;
+    if (request->count + more <= request->capacity) return ST_OK;
+    uint32_t capacity = request->capacity < 64 ? 128 : request->capacity * 2; /* more is small */
     uint32_t *tokens = mem_resize(request->tokens, capacity * sizeof *tokens);
     if (!tokens) return ST_NOMEM;
     request->tokens = tokens;
@@ -207,7 +208,7 @@ enum status request_make_room(struct request *request)
 void request_forget_news(struct request *request)
 {
     request->text.length = 0;
-    request->prompt_new = 0;
+    request->prompt_new = request->news_count = 0;
 }
 
 /* ---- rows of prompt tokens --------------------------------------------------------------------------------------- */
@@ -269,17 +270,20 @@ static void take_text(struct request *r)
 {
     if (!r->detokenizer.tokenizer) return;
     r->piece.length = 0;
-    if (r->token.id < tokenizer_vocabulary_size(r->detokenizer.tokenizer)) /* rows beyond it are padding */
-        detokenizer_put(&r->detokenizer, r->token.id, &r->piece);
+    uint32_t id = r->tokens[r->count - 1];
+    if (id < tokenizer_vocabulary_size(r->detokenizer.tokenizer)) /* rows beyond it are padding */
+        detokenizer_put(&r->detokenizer, id, &r->piece);
     if (r->piece.length) take_piece(r);
 }
 
 static void take_token(struct request *r, uint32_t id, uint32_t vocabulary, const float *logits)
 {
-    ASSERT(r->count < r->capacity);
+    ASSERT(r->count < r->capacity && r->news_count <= DRAFT_TOKENS_MAX);
     r->tokens[r->count++] = id;
-    r->token = (struct kvasir_token){.id = id};
-    if (r->logprobs) logits_describe(logits, vocabulary, r->logprobs, r->top, &r->token);
+    struct kvasir_logprob *top = r->logprobs ? r->top + (size_t)r->news_count * r->logprobs : NULL;
+    struct kvasir_token *token = &r->news[r->news_count++];
+    *token = (struct kvasir_token){.id = id};
+    if (top) logits_describe(logits, vocabulary, r->logprobs, top, token);
     take_text(r);
     if (r->stopper.stopped)
         request_end(r, KVASIR_STOP);

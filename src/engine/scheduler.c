@@ -214,7 +214,7 @@ static void preempt(struct scheduler *s, struct request *r)
         kv_seq_close(r->seq);
         r->seq = NULL;
     }
-    r->planned = 0;
+    r->planned = r->drafts = 0;
     s->preemptions++;
     s->swapped += swapped;
     take_out(s->running, &s->running_count, r);
@@ -253,7 +253,7 @@ static bool is_ready(const struct request *r)
 /* `tokens` more in this step. ST_FULL: it gets none now. */
 static enum status plan_tokens(struct scheduler *s, struct request *r, uint32_t tokens)
 {
-    enum status status = r->planned + tokens == pending(r) ? request_make_room(r) : ST_OK;
+    enum status status = r->planned + tokens == pending(r) ? request_make_room(r, 1) : ST_OK;
     if (status == ST_OK) status = reserve(s, r, r->planned + tokens);
     if (status == ST_OK) r->planned += tokens;
     return status;
@@ -292,6 +292,40 @@ static enum status plan_decodes(struct scheduler *s)
     return status;
 }
 
+/* ---- drafts ------------------------------------------------------------------------------------------------------ */
+
+/* The most tokens that may be drafted for `r`: their rows are thrown away if they were wrong, so they must not fill a group that
+ * closes. */
+static uint32_t draft_limit(const struct scheduler *s, const struct request *r)
+{
+    uint32_t most = least(s->limits.draft_tokens, DRAFT_ROWS_MAX - s->draft_rows);
+    if (s->limits.closed_tokens) {
+        uint32_t next = r->count % s->limits.closed_tokens; /* place of the first drafted row in its group */
+        most = least(most, s->limits.closed_tokens - 1 - next);
+    }
+    return r->count_max > r->count + 1 ? least(most, r->count_max - r->count - 1) : 0;
+}
+
+/* Drafts for the answers of this step, if they pay: with a prompt to compute beside them they do not. */
+static void plan_drafts(struct scheduler *s)
+{
+    uint32_t answers = 0;
+    double tokens;
+    for (uint32_t i = 0; i < s->running_count; i++) answers += s->running[i]->planned > 0;
+    tokens = answers;
+    for (uint32_t i = 0; i < s->running_count && answers <= DRAFT_ROWS_MAX; i++) {
+        struct request *r = s->running[i];
+        uint32_t most = r->planned ? draft_limit(s, r) : 0, found, wanted;
+        if (!most || request_make_room(r, 1 + most) != ST_OK) continue;
+        found = draft_find(r->tokens, r->count, most, r->tokens + r->count);
+        wanted = found ? draft_worthwhile(&r->draft, &s->cost, tokens, answers + s->draft_rows, found) : 0;
+        if (!wanted || kv_seq_reserve(r->seq, 1 + wanted) != ST_OK) continue;
+        r->drafts = wanted;
+        s->draft_rows += wanted;
+        for (double right = r->draft.chance; wanted--; right *= r->draft.chance) tokens += right;
+    }
+}
+
 /* ---- prompts ----------------------------------------------------------------------------------------------------- */
 
 static bool prefills(const struct request *r)
@@ -323,8 +357,7 @@ static double prefill_units(const struct scheduler *s)
     if (!decodes && s->limits.step_s == 0) return INFINITY;
     if (s->cost.unit_s == 0) return FIRST_UNITS;
     double answers_s = cost_seconds(&s->cost, s->units), share_s = PREFILL_SHARE * answers_s;
-    double most_s = share_s > STEP_S - answers_s ? share_s : STEP_S - answers_s;
-    double spare_s = share_s * wanting < most_s ? share_s * wanting : most_s;
+    double spare_s = share_s * least(wanting, WANTING_MAX);
     if (s->limits.step_s > 0) spare_s = s->limits.step_s - answers_s;
     return spare_s > 0 ? spare_s / s->cost.unit_s : 0;
 }
@@ -499,7 +532,7 @@ static enum status start(struct scheduler *s, struct request *r, struct allowanc
     if (!tokens && !s->running_count) tokens = 1;
     bool no_time = status == ST_OK && !tokens;
     if (no_time) status = ST_FULL;
-    if (status == ST_OK && tokens == pending(r)) status = request_make_room(r);
+    if (status == ST_OK && tokens == pending(r)) status = request_make_room(r, 1);
     if (status == ST_OK) status = kv_seq_reserve(r->seq, tokens);
     if (status == ST_OK) {
         r->planned = tokens;
@@ -544,7 +577,7 @@ static enum status admit(struct scheduler *s, struct allowance *left)
 
 bool scheduler_fork(struct scheduler *s, const struct request *from, struct request *waiting)
 {
-    if (s->running_count == s->limits.sequences || request_make_room(waiting) != ST_OK) return false;
+    if (s->running_count == s->limits.sequences || request_make_room(waiting, 1) != ST_OK) return false;
     if (kv_seq_fork(from->seq, &waiting->seq) != ST_OK) return false;
     waiting->cached_tokens = kv_seq_count(waiting->seq);
     enter_running(s, waiting);
@@ -578,12 +611,23 @@ static void collect(struct scheduler *s)
     count_units(s);
 }
 
+/* Whether nothing but answers is planned. */
+static bool only_answers(const struct scheduler *s)
+{
+    for (uint32_t i = 0; i < s->running_count; i++) {
+        const struct request *r = s->running[i];
+        if (r->planned > 1 || (r->planned && r->count == r->prompt_count)) return false;
+    }
+    return true;
+}
+
 static enum status plan_once(struct scheduler *s)
 {
     struct request *first;
     s->plans++;
     s->batch_count = 0;
-    for (uint32_t i = 0; i < s->running_count; i++) s->running[i]->planned = 0;
+    s->draft_rows = 0;
+    for (uint32_t i = 0; i < s->running_count; i++) s->running[i]->planned = s->running[i]->drafts = 0;
     enum status status = s->limits.one_layer_at_a_time ? reopen(s) : ST_OK;
     if (status == ST_OK) status = plan_decodes(s);
     count_units(s);
@@ -591,6 +635,7 @@ static enum status plan_once(struct scheduler *s)
     if (status == ST_OK) status = plan_prefills(s, &left, &first);
     if (status == ST_OK) status = admit(s, &left);
     if (status == ST_OK && first && first->running) status = plan_chunk(s, first, within(s, first, &left, 1), &left);
+    if (status == ST_OK && s->limits.draft_tokens && only_answers(s)) plan_drafts(s);
     return status;
 }
 
@@ -611,6 +656,7 @@ enum status scheduler_plan(struct scheduler *s, double now)
 void scheduler_ran(struct scheduler *s, double seconds)
 {
     cost_measure(&s->cost, s->units, seconds);
+    if (only_answers(s)) cost_measure_rows(&s->cost, s->batch_count + s->draft_rows, seconds);
     for (uint32_t i = 0; i < s->batch_count; i++) {
         const struct request *r = s->batch[i];
         bool answer = r->planned == 1 && r->count > r->prompt_count;

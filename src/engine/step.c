@@ -8,8 +8,9 @@
 
 /* ---- the pass ---------------------------------------------------------------------------------------------------- */
 
-static enum status run_batch(struct kvasir_engine *engine, const float **logits)
+static enum status run_batch(struct kvasir_engine *engine)
 {
+    const float *logits;
     struct scheduler *s = &engine->scheduler;
     for (uint32_t i = 0; i < s->batch_count; i++) {
         struct request *r = s->batch[i];
@@ -17,18 +18,20 @@ static enum status run_batch(struct kvasir_engine *engine, const float **logits)
         engine->seqs[i] = r->seq;
         engine->entries[i] = (struct model_entry){.seq = r->seq,
                                                   .tokens = r->tokens + done,
-                                                  .count = r->planned,
-                                                  .logits_count = request_logits_rows(r, done, r->planned)};
+                                                  .count = r->planned + r->drafts,
+                                                  .logits_count = request_logits_rows(r, done, r->planned) + r->drafts};
         engine->prompt_tokens += done < r->prompt_count ? r->planned : 0;
     }
     struct kv_batch *pinned;
     enum status status = kv_batch_pin(engine->kv, engine->seqs, s->batch_count, &pinned);
     if (status != ST_OK) return status;
     double began = clock_seconds();
-    model_forward(engine->run, engine->entries, s->batch_count, logits);
+    model_forward(engine->run, engine->entries, s->batch_count, &logits);
     kv_batch_unpin(pinned);
-    for (uint32_t i = 0; i < s->batch_count; i++)
-        kv_seq_commit(engine->seqs[i], engine->entries[i].tokens, engine->entries[i].count);
+    for (uint32_t i = 0; i < s->batch_count; i++) {
+        engine->rows[i] = engine->entries[i].logits_count ? logits : NULL;
+        logits += (size_t)engine->entries[i].logits_count * engine->vocabulary;
+    }
     scheduler_ran(s, clock_seconds() - began);
     engine->steps++;
     return ST_OK;
@@ -41,14 +44,14 @@ static uint32_t least(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
-static void add_event(struct kvasir_engine *engine, struct request *r, bool token)
+static void add_event(struct kvasir_engine *engine, struct request *r)
 {
     uint32_t computed = r->seq ? kv_seq_count(r->seq) : 0;
     engine->events[engine->event_count++] = (struct kvasir_event){
         .id = r->id,
         .index = r->index,
-        .tokens = &r->token,
-        .token_count = token,
+        .tokens = r->news,
+        .token_count = r->news_count,
         .text = r->text.data ? r->text.data : "",
         .text_bytes = r->text.length,
         .prompt_done = least(computed, r->prompt_count),
@@ -83,58 +86,92 @@ static void end_cancelled(struct kvasir_engine *engine)
         request_forget_news(r);
         if (!r->cancelled) continue;
         request_end(r, KVASIR_CANCELLED_BY_CALLER);
-        add_event(engine, r, false);
+        add_event(engine, r);
         retire(engine, r);
     }
 }
 
-/* The rows of the request's last `count` tokens, if it has any, and its event. */
-static enum status take(struct kvasir_engine *engine, struct request *r, uint32_t count, const float *logits)
+/* Takes the rows of one request; those of drafted tokens as long as what is sampled is what was drafted. */
+static enum status take_rows(struct request *r, struct sampler *sampler, const float *row)
 {
-    uint32_t before = r->count, done = kv_seq_count(r->seq);
-    kv_seq_usage(r->seq, &r->kv_bytes, &r->kv_blocks);
-    enum status status = logits ? request_take(r, &engine->sampler, done - count, count, logits) : ST_OK;
-    engine->output_tokens += r->count > before;
-    add_event(engine, r, r->count > before);
+    r->right = 0;
+    if (!row) return ST_OK;
+    uint32_t drafted = r->drafts ? r->tokens[r->count] : 0;
+    enum status status = request_take(r, sampler, kv_seq_count(r->seq), r->planned, row);
+    while (status == ST_OK && r->finish == KVASIR_RUNNING && r->right < r->drafts &&
+           r->tokens[r->count - 1] == drafted) {
+        drafted = r->tokens[r->count];
+        row += sampler->vocabulary;
+        r->right++;
+        status = request_take(r, sampler, r->count - 1, 1, row);
+    }
     return status;
+}
+
+static void take_task(void *data, uint32_t worker, uint32_t workers)
+{
+    struct kvasir_engine *engine = data;
+    for (uint32_t i = worker; i < engine->scheduler.batch_count; i += workers) {
+        struct request *r = engine->scheduler.batch[i];
+        enum status status = take_rows(r, &engine->samplers[worker], engine->rows[i]);
+        ASSERT(status == ST_OK || r->finish == KVASIR_ERROR);
+    }
+}
+
+/* What ran is part of the sequence, drafted tokens as far as they were right. */
+static void commit(struct kvasir_engine *engine, uint32_t i)
+{
+    struct request *r = engine->scheduler.batch[i];
+    kv_seq_commit(r->seq, engine->entries[i].tokens, r->planned + r->right);
+    kv_seq_usage(r->seq, &r->kv_bytes, &r->kv_blocks);
+    if (r->drafts) draft_verified(&r->draft, r->drafts, r->right);
+    engine->drafted_tokens += r->drafts;
+    engine->accepted_tokens += r->right;
+    engine->output_tokens += r->news_count;
 }
 
 /* The other answers to a prompt that was just computed begin with the same row of logits: each that there is room for on a
  * fork of the sequence, the rest later with what is cached. */
-static enum status take_followers(struct kvasir_engine *engine, struct request *leader, const float *logits)
+static void take_followers(struct kvasir_engine *engine, struct request *leader, const float *row)
 {
     struct scheduler *s = &engine->scheduler;
-    enum status worst = ST_OK;
     for (uint32_t i = s->waiting_count; i-- > 0 && leader->followers;) {
         struct request *r = s->waiting[i];
         if (r->leader != leader) continue;
         r->leader = NULL;
         leader->followers--;
         if (!scheduler_fork(s, leader, r)) continue;
-        enum status status = take(engine, r, 1, logits);
-        if (status != ST_OK) worst = status;
+        kv_seq_usage(r->seq, &r->kv_bytes, &r->kv_blocks);
+        enum status status = request_take(r, &engine->samplers[0], kv_seq_count(r->seq) - 1, 1, row);
+        ASSERT(status == ST_OK || r->finish == KVASIR_ERROR);
+        engine->output_tokens += r->news_count;
+        add_event(engine, r);
     }
-    return worst;
 }
 
-/* Each request of the batch takes its row of logits, if it has one. */
-static enum status take_batch(struct kvasir_engine *engine, const float *logits)
+/* Each request of the batch takes its rows of logits, if it has any, and gets its event. */
+static enum status take_batch(struct kvasir_engine *engine)
 {
     struct scheduler *s = &engine->scheduler;
-    enum status worst = ST_OK;
-    for (uint32_t i = 0; i < s->batch_count; i++) {
+    enum status status = ST_OK;
+    if (s->batch_count > 1)
+        pool_run(engine->pool, take_task, engine);
+    else
+        take_task(engine, 0, 1);
+    for (uint32_t i = 0, count = s->batch_count; i < count; i++) {
         struct request *r = s->batch[i];
-        const float *rows = engine->entries[i].logits_count ? logits : NULL;
-        logits += (size_t)engine->entries[i].logits_count * engine->sampler.vocabulary;
-        bool leads = r->followers && kv_seq_count(r->seq) == r->count;
-        enum status status = leads ? take_followers(engine, r, logits - engine->sampler.vocabulary) : ST_OK;
-        if (status != ST_OK) worst = status;
-        status = take(engine, r, r->planned, rows);
-        if (status != ST_OK) worst = status;
+        bool sampled = r->news_count > 0 || r->finish != KVASIR_RUNNING;
+        commit(engine, i);
+        add_event(engine, r);
+        const float *last = engine->rows[i] + (engine->entries[i].logits_count - 1) * (size_t)engine->vocabulary;
+        if (sampled && r->followers) take_followers(engine, r, last);
     }
-    for (uint32_t i = s->running_count; i-- > 0;)
-        if (s->running[i]->finish != KVASIR_RUNNING) retire(engine, s->running[i]);
-    return worst;
+    for (uint32_t i = s->running_count; i-- > 0;) {
+        if (s->running[i]->finish == KVASIR_RUNNING) continue;
+        if (s->running[i]->finish == KVASIR_ERROR) status = ST_NOMEM;
+        retire(engine, s->running[i]);
+    }
+    return status;
 }
 
 /* ---- the step ---------------------------------------------------------------------------------------------------- */
@@ -164,17 +201,16 @@ static void end_stage(struct kvasir_engine *engine, enum kvasir_stage stage, dou
 
 static enum status step(struct kvasir_engine *engine)
 {
-    const float *logits;
     double began = clock_seconds();
     end_cancelled(engine);
     kv_swap_poll(engine->kv, false);
     enum status status = scheduler_plan(&engine->scheduler, began);
     end_stage(engine, KVASIR_SCHEDULE, &began);
     if (status != ST_OK || !engine->scheduler.batch_count) return status;
-    status = run_batch(engine, &logits);
+    status = run_batch(engine);
     end_stage(engine, KVASIR_EXECUTE, &began);
     if (status != ST_OK) return status;
-    status = take_batch(engine, logits);
+    status = take_batch(engine);
     end_stage(engine, KVASIR_OUTPUT, &began);
     return status;
 }

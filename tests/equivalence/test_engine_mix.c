@@ -1,5 +1,5 @@
 /* test_engine_mix.c - random mixes of requests give each the tokens it gets alone: whatever runs beside it, in whatever chunks,
- * preempted or not, swapped or computed again, forked from another answer, on any number of threads.
+ * preempted or not, swapped or computed again, forked from another answer, with drafts, on any number of threads.
  *
  * On tiny checkpoints (gemma3: sliding and full layers; qwen2: biases) and, where it is fetched, on SmolLM2-135M. */
 #include "engine/engine_internal.h"
@@ -67,9 +67,10 @@ static void run_alone(struct kvasir_model *model, struct kind kinds[KINDS], cons
 {
     for (uint32_t i = 0; i < KINDS; i++)
         for (uint32_t index = 0; index < kinds[i].request.n; index++) {
-            struct kvasir_engine *engine =
-                open_engine(model, &(struct kvasir_engine_options){
-                                       .context = CONTEXT, .kv_cache_bytes = 64u << 20, .kv_cache_dtype = dtype});
+            struct kvasir_engine *engine = open_engine(
+                model,
+                &(struct kvasir_engine_options){
+                    .context = CONTEXT, .kv_cache_bytes = 64u << 20, .kv_cache_dtype = dtype, .no_drafts = true});
             struct kvasir_request request = kinds[i].request;
             const struct kvasir_event *events;
             size_t count;
@@ -109,7 +110,17 @@ static void check(const struct kvasir_engine *engine)
     if (kv_check(engine->kv, &error) != ST_OK) fail_msg("%s", error.text);
 }
 
-static uint64_t run_mix(struct kvasir_engine *engine, const struct kind *kinds)
+static struct totals {
+    uint64_t preemptions, drafted, accepted;
+} totals;
+
+/* Makes drafts seem to cost nothing, so that many are tried, and many are wrong. */
+static void make_drafts_cheap(struct kvasir_engine *engine)
+{
+    for (uint32_t i = 0; i <= COST_ROWS; i++) engine->scheduler.cost.rows_s[i] = 1e9;
+}
+
+static void run_mix(struct kvasir_engine *engine, const struct kind *kinds)
 {
     struct drawn drawn[DRAWN] = {0};
     struct kvasir_engine_stats stats;
@@ -134,7 +145,9 @@ static uint64_t run_mix(struct kvasir_engine *engine, const struct kind *kinds)
             assert_int_equal(drawn[i].counts[index], kinds[drawn[i].kind].request.max_tokens);
     kvasir_engine_stats(engine, &stats);
     assert_int_equal(stats.kv_blocks_used, 0);
-    return stats.preemptions;
+    totals.preemptions += stats.preemptions;
+    totals.drafted += stats.drafted_tokens;
+    totals.accepted += stats.accepted_tokens;
 }
 
 static void run_mixes(const char *path, uint32_t dtype_count, uint32_t mixes)
@@ -144,7 +157,7 @@ static void run_mixes(const char *path, uint32_t dtype_count, uint32_t mixes)
     struct kvasir_model *models[2];
     struct kvasir_model_info info;
     struct kvasir_error error = {0};
-    uint64_t preemptions = 0;
+    totals = (struct totals){0};
     for (uint32_t i = 0; i < 2; i++)
         if (kvasir_model_open(path, &(struct kvasir_model_options){.threads = i + 1}, &models[i], &error) != KVASIR_OK)
             fail_msg("%s", error.text);
@@ -164,12 +177,14 @@ static void run_mixes(const char *path, uint32_t dtype_count, uint32_t mixes)
             if (below(2)) options.swap_bytes = 2 * engine->plan.request_bytes;
             kvasir_engine_close(engine);
             engine = open_engine(models[below(2)], &options);
-            preemptions += run_mix(engine, kinds);
+            if (below(2)) make_drafts_cheap(engine);
+            run_mix(engine, kinds);
             kvasir_engine_close(engine);
         }
     }
-    print_message("%llu preemptions\n", (unsigned long long)preemptions);
-    assert_true(preemptions > 0);
+    print_message("%llu preemptions, %llu tokens drafted, %llu accepted\n", (unsigned long long)totals.preemptions,
+                  (unsigned long long)totals.drafted, (unsigned long long)totals.accepted);
+    assert_true(totals.preemptions > 0 && totals.accepted > 0 && totals.drafted > totals.accepted);
     for (uint32_t i = 0; i < 2; i++) kvasir_model_close(models[i]);
 }
 

@@ -340,10 +340,10 @@ static void take_share(void *data, uint32_t worker, uint32_t workers)
         if (request->finish != KVASIR_RUNNING) continue;
         uint32_t before = request->count;
         request_forget_news(request);
-        if (request_make_room(request) != ST_OK) return;
+        if (request_make_room(request, 1) != ST_OK) return;
         const float *row = crowd->logits + (size_t)r * TINY_GGUF_VOCABULARY;
         if (request_take(request, &crowd->samplers[worker], before - 1, 1, row) != ST_OK) return;
-        take_event(&(struct kvasir_event){.tokens = &request->token,
+        take_event(&(struct kvasir_event){.tokens = request->news,
                                           .token_count = request->count - before,
                                           .text = request->text.data ? request->text.data : "",
                                           .text_bytes = request->text.length,
