@@ -28,7 +28,7 @@
 #include <string.h>
 
 #define PREFILL_SHARE 1.1 /* of the time that a step's answers take, for each prompt that waits */
-#define STEP_S 0.2        /* more than one prompt does not make a step longer */
+#define WANTING_MAX 8u    /* of these prompts that count: with more, steps become no longer */
 #define FIRST_UNITS 64.0  /* of prompts beside answers, before anything was measured */
 #define PROMPT_WEIGHT 1.0 /* of what a tenant was served: a prompt's token, an answer's (the paper's) */
 #define ANSWER_WEIGHT 2.0
