@@ -22,6 +22,7 @@ done
 for model in smollm2 qwen2 gemma3; do
     scripts/fetch-model.sh "$model" || echo "without $model: its tests are skipped" >&2
 done
+scripts/fetch-client.sh || echo "without the openai client: its tests are skipped" >&2
 
 # One ctest over the four trees: a folder whose test file names theirs.
 mkdir -p build/all

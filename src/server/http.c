@@ -9,7 +9,6 @@
 #include "server/server_internal.h"
 #include <arpa/inet.h>
 #include <errno.h>
-#include <event2/bufferevent.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -23,7 +22,6 @@
 
 #define BACKLOG 512
 #define HEADER_BYTES_MAX (32 << 10)
-#define INPUT_BYTES_MAX (64u << 10)  /* unread bytes of a connection */
 #define SEND_BUFFER_BYTES (32 << 10) /* the system's, of a connection */
 #define UPDATES_MAX 256              /* taken before the loop looks at its sockets again */
 
@@ -246,15 +244,6 @@ static void on_signal(evutil_socket_t number, short what, void *data)
     server_reply_gone(server);
 }
 
-/* A client cannot fill our memory with what nobody reads yet. */
-static struct bufferevent *on_connection(struct event_base *base, void *data)
-{
-    (void)data;
-    struct bufferevent *stream = bufferevent_socket_new(base, -1, BEV_OPT_CLOSE_ON_FREE);
-    if (stream) bufferevent_setwatermark(stream, EV_READ, 0, INPUT_BYTES_MAX);
-    return stream;
-}
-
 static bool open_http(struct server *server)
 {
     server->http = evhttp_new(server->base);
@@ -262,7 +251,6 @@ static bool open_http(struct server *server)
     evhttp_set_max_headers_size(server->http, HEADER_BYTES_MAX);
     evhttp_set_max_body_size(server->http, SERVER_BODY_BYTES_MAX);
     evhttp_set_timeout(server->http, READ_TIMEOUT_S);
-    evhttp_set_bevcb(server->http, on_connection, server);
     evhttp_set_gencb(server->http, on_request, server);
     evhttp_set_allowed_methods(server->http, EVHTTP_REQ_GET | EVHTTP_REQ_POST | EVHTTP_REQ_HEAD | EVHTTP_REQ_PUT |
                                                  EVHTTP_REQ_DELETE | EVHTTP_REQ_OPTIONS | EVHTTP_REQ_PATCH);
@@ -289,9 +277,6 @@ static enum status start(struct server *server, struct error *error)
     server->base = event_base_new();
     if (!server->base || !open_http(server) || !open_events(server))
         return error_set(error, ST_NOMEM, "not enough memory for a server");
-    if (!(event_base_get_features(server->base) & EV_FEATURE_EARLY_CLOSE))
-        return error_set(error, ST_UNSUPPORTED,
-                         "this system cannot tell when a client goes away (libevent without epoll)");
     if (listen(server->socket, BACKLOG) != 0)
         return error_set(error, ST_IO, "cannot serve on %s: %s", server->url, strerror(errno));
     server->listener = evhttp_accept_socket_with_handle(server->http, server->socket);

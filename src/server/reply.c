@@ -9,8 +9,9 @@
  * The engine's queue points to choices, so a reply without a client lives until their last updates have come. evhttp frees a
  * request that was answered, or is on a connection that it frees; only one whose connection broke meanwhile is ours to free.
  *
- * A client that goes away is noticed by an event of our own on its socket: evhttp looks only while it reads or writes. A
- * client that sends its end of file early has gone away too.
+ * evhttp does not read while it has nothing to write, and so would not notice a client that goes away: we switch reading on,
+ * without a reader. (An event for EV_CLOSED would miss resets: libevent's epoll reports those as readable.) Whoever closes
+ * one direction only has gone away too. Who sends more than INPUT_BYTES_MAX before it was answered is sent away.
  *
  * When more than HOLD_BYTES are unsent the reply's choices are held in the queue until all was sent. So at most that, and one
  * update, lies here: see SEGMENT_… in engine/async_internal.h for how large that is. */
@@ -24,6 +25,7 @@
 #include <time.h>
 
 #define HOLD_BYTES (16u << 10)
+#define INPUT_BYTES_MAX (64u << 10) /* that a client sends before it was answered */
 
 struct reply {
     struct server *server;
@@ -31,7 +33,8 @@ struct reply {
     struct reply *before, *after;         /* in server->replies */
     struct evhttp_request *http;          /* NULL: there is no client any more */
     struct evhttp_connection *connection; /* of it */
-    struct event *closed;                 /* its client's end of file */
+    struct evbuffer_cb_entry *input;      /* on_input */
+    struct event *flood;                  /* on_flood */
     bool stream, include_usage, wants_logprobs;
     bool ended; /* all is handed to evhttp */
     bool held;  /* in the queue: too much is unsent */
@@ -77,7 +80,7 @@ void reply_free(struct reply *reply)
     struct server *server = reply->server;
     *(reply->before ? &reply->before->after : &server->replies) = reply->after;
     if (reply->after) reply->after->before = reply->before;
-    if (reply->closed) event_free(reply->closed);
+    if (reply->flood) event_free(reply->flood);
     for (uint32_t i = 0; i < reply->count; i++) {
         struct choice *choice = &reply->choices[i];
         buffer_release(&choice->text);
@@ -110,8 +113,8 @@ static void detach(struct reply *reply)
 {
     reply->http = NULL;
     reply->connection = NULL;
-    if (reply->closed) event_free(reply->closed);
-    reply->closed = NULL;
+    if (reply->flood) event_free(reply->flood);
+    reply->flood = NULL;
     cancel_all(reply);
     if (reply->held) hold_all(reply, false); /* so that their last updates come */
     if (!reply->unfinished) reply_free(reply);
@@ -122,9 +125,11 @@ static void on_complete(struct evhttp_request *http, void *data)
 {
     (void)http;
     struct reply *reply = data;
+    struct bufferevent *stream = evhttp_connection_get_bufferevent(reply->connection);
     evhttp_connection_set_closecb(reply->connection, NULL, NULL);
-    bufferevent_set_timeouts(evhttp_connection_get_bufferevent(reply->connection),
-                             &(struct timeval){.tv_sec = READ_TIMEOUT_S}, &(struct timeval){.tv_sec = WRITE_TIMEOUT_S});
+    evbuffer_remove_cb_entry(bufferevent_get_input(stream), reply->input);
+    bufferevent_set_timeouts(stream, &(struct timeval){.tv_sec = READ_TIMEOUT_S},
+                             &(struct timeval){.tv_sec = WRITE_TIMEOUT_S});
     detach(reply);
 }
 
@@ -137,14 +142,21 @@ static void on_connection_freed(struct evhttp_connection *connection, void *data
     detach(reply);
 }
 
-static void on_closed(evutil_socket_t socket, short what, void *data)
+static void on_flood(evutil_socket_t socket, short what, void *data)
 {
     (void)socket, (void)what;
     struct reply *reply = data;
-    if (reply->ended) return; /* evhttp is writing, and notices */
     evhttp_connection_set_closecb(reply->connection, NULL, NULL);
     evhttp_connection_free(reply->connection); /* and the request on it */
     detach(reply);
+}
+
+/* The connection cannot be freed from inside its buffer. */
+static void on_input(struct evbuffer *input, const struct evbuffer_cb_info *change, void *data)
+{
+    (void)change;
+    struct reply *reply = data;
+    if (evbuffer_get_length(input) > INPUT_BYTES_MAX) event_active(reply->flood, EV_READ, 0);
 }
 
 /* From here on evhttp owns the request, and calls back once. */
@@ -348,10 +360,17 @@ static bool attach(struct reply *reply, struct evhttp_request *http)
     reply->http = http;
     reply->connection = evhttp_request_get_connection(http);
     struct bufferevent *stream = evhttp_connection_get_bufferevent(reply->connection);
-    reply->closed = event_new(reply->server->base, bufferevent_getfd(stream), EV_CLOSED, on_closed, reply);
-    if (!reply->closed || event_add(reply->closed, NULL) != 0) return false;
+    reply->flood = event_new(reply->server->base, -1, 0, on_flood, reply);
+    reply->input = reply->flood ? evbuffer_add_cb(bufferevent_get_input(stream), on_input, reply) : NULL;
+    if (!reply->input) return false;
     evhttp_connection_set_closecb(reply->connection, on_connection_freed, reply);
-    /* Nothing is to be read for as long as the answer takes. */
+    bufferevent_data_cb on_write;
+    bufferevent_event_cb on_event;
+    void *context;
+    bufferevent_getcb(stream, NULL, &on_write, &on_event, &context);
+    bufferevent_setcb(stream, NULL, on_write, on_event, context);
+    bufferevent_enable(stream, EV_READ);
+    /* Nothing has to come for as long as the answer takes. */
     bufferevent_set_timeouts(stream, NULL, &(struct timeval){.tv_sec = WRITE_TIMEOUT_S});
     return true;
 }
