@@ -418,10 +418,11 @@ void kvasir_queue_close(struct kvasir_queue *queue); /* NULL is allowed */
 /* Readable (POLLIN) while kvasir_queue_take has something to give. Not to be read or closed. */
 int kvasir_queue_fd(const struct kvasir_queue *queue);
 
-/* Any thread, at once: does not wait for a step. Errors as kvasir_engine_submit's; KVASIR_FULL: 4096 requests are there. */
+/* Any thread, at once: does not wait for a step. Errors as kvasir_engine_submit's; KVASIR_FULL: 4096 answers are
+ * running or waiting. */
 int kvasir_queue_submit(struct kvasir_queue *queue, const struct kvasir_request *request, void *data, uint64_t *id,
                         struct kvasir_error *error);
-/* Any thread. Its last event comes when the step that runs now, or at the latest the next one, is done. KVASIR_NOT_FOUND: its
+/* Any thread, all answers of the request. Its last event comes when the step that runs now, or at the latest the next one, is done. KVASIR_NOT_FOUND: its
  * last event was taken. */
 int kvasir_queue_cancel(struct kvasir_queue *queue, uint64_t id);
 /* Any thread. While a request is held kvasir_queue_take passes over it, and what it gets is gathered: for a reader who cannot
@@ -430,7 +431,7 @@ int kvasir_queue_hold(struct kvasir_queue *queue, uint64_t id, bool held);
 
 struct kvasir_update {
     void *data; /* of kvasir_queue_submit */
-    /* All since the last one of this request, or of a long backlog the next 128 tokens and alternatives, or 4 KiB of text:
+    /* All since the last one of this answer (event.index), or of a long backlog the next 128 tokens and alternatives, or 4 KiB of text:
      * what is left is given by later calls. */
     struct kvasir_event event;
     struct kvasir_timings timings; /* once event.finish is not KVASIR_RUNNING */

@@ -3,7 +3,7 @@
  *            kvasir_queue_submit            the engine's thread, before a step       in a step, with a last event
  *   ticket ───────────────────────▶ inbox ─────────────────────────────────▶ active ─────────────────────────────▶ ended
  *
- * A ticket is a request's place in its queue. Requests are checked and copied on the submitter's thread; the engine's thread
+ * A ticket is the place of one answer to a request in its queue. Requests are checked and copied on the submitter's thread; the engine's thread
  * takes the inbox, the cancellations and the calls between two steps. One lock guards all that several threads see; it is
  * never held while the model runs. What a step gave is copied once, into its tickets (async_queue.c).
  *
@@ -29,13 +29,19 @@ static void ticket_end(struct ticket *ticket, enum kvasir_finish finish)
         ticket_free(ticket);
 }
 
+/* The tickets of one request lie side by side, the one with the request first. */
 static void take_inbox(struct kvasir_async *async)
 {
+    uint64_t engine_id = 0;
     for (struct ticket *ticket = async->inbox, *next; ticket; ticket = next) {
         next = ticket->next_inbox;
-        if (!ticket->cancelled && engine_enqueue(async->engine, ticket->request, NULL) == ST_OK) {
-            ticket->engine_id = ticket->request->id;
-            ticket->request = NULL; /* the engine's */
+        if (ticket->index == 0) {
+            bool taken = !ticket->cancelled && engine_enqueue(async->engine, ticket->request, NULL) == ST_OK;
+            engine_id = taken ? ticket->request->id : 0;
+            if (taken) ticket->request = NULL; /* the engine's */
+        }
+        if (engine_id) {
+            ticket->engine_id = engine_id;
             async->active[async->active_count++] = ticket;
         } else {
             ticket_end(ticket, ticket->cancelled ? KVASIR_CANCELLED_BY_CALLER : KVASIR_ERROR);
@@ -69,24 +75,27 @@ static void take_calls(struct kvasir_async *async)
 
 /* ---- what a step gave, with the lock ----------------------------------------------------------------------------- */
 
-static struct ticket *find_active(const struct kvasir_async *async, uint64_t engine_id)
+static struct ticket *find_active(const struct kvasir_async *async, uint64_t engine_id, uint32_t index)
 {
     uint32_t low = 0, high = async->active_count;
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
-        if (async->active[middle]->engine_id < engine_id)
+        const struct ticket *at = async->active[middle];
+        if (at->engine_id < engine_id || (at->engine_id == engine_id && at->index < index))
             low = middle + 1;
         else
             high = middle;
     }
-    ASSERT(low < async->active_count && async->active[low]->engine_id == engine_id);
-    return async->active[low];
+    struct ticket *found = low < async->active_count ? async->active[low] : NULL;
+    ASSERT(found && found->engine_id == engine_id && found->index == index);
+    return found;
 }
 
 static void deliver(struct kvasir_async *async, const struct kvasir_event *event)
 {
-    struct ticket *ticket = find_active(async, event->id);
+    struct ticket *ticket = find_active(async, event->id, event->index);
     ticket->last = event->finish;
+    ticket->output_tokens += (uint32_t)event->token_count;
     if (!ticket->queue) return;
     if (!ticket_append(ticket, event)) ticket->broken = ticket->cancelled = async->cancelling = true;
     ticket_ready(ticket);
@@ -104,6 +113,8 @@ static void end_finished(struct kvasir_async *async)
         }
         if (kvasir_engine_timings(async->engine, ticket->engine_id, &ticket->timings) != KVASIR_OK)
             ticket->timings = (struct kvasir_timings){0}; /* more ended at once than the engine remembers */
+        ticket->timings.prompt_tokens = ticket->prompt_count;
+        ticket->timings.output_tokens = ticket->output_tokens;
         ticket_end(ticket, ticket->broken ? KVASIR_ERROR : ticket->last);
     }
     async->active_count = kept;

@@ -8,24 +8,28 @@
 #define SEGMENT_ENTRIES_MAX 128u    /* tokens and their alternatives in one update */
 #define SEGMENT_TEXT_MAX (4u << 10) /* bytes of text in one update */
 
-/* Gathered events of one request: what one kvasir_queue_take gives. Larger than the limits only if one event is. */
-struct segment {
-    struct segment *next;
-    struct buffer text;
+struct gathered_tokens {
     struct kvasir_token *tokens; /* [count]; `top` is set when it is taken: `tops` moves as it grows */
     struct kvasir_logprob *tops; /* [top_count], all tokens' in a row */
     size_t count, capacity, top_count, top_capacity;
 };
+/* Gathered events of one answer: what one kvasir_queue_take gives. Larger than the limits only if one event is. */
+struct segment {
+    struct segment *next;
+    struct buffer text;
+    struct gathered_tokens answer, prompt; /* prompt: its log-probabilities */
+};
 void segment_free(struct segment *segment);
 
-/* A request's place in its queue. `request`, `next_inbox` and `last` are the engine's thread's once it has left the
+/* The place of one answer to a request in its queue. `request`, `next_inbox` and `last` are the engine's thread's once it has left the
  * inbox; everything else is under async->lock. */
 struct ticket {
     struct kvasir_async *async;
     struct kvasir_queue *queue; /* NULL: it was closed */
     void *data;
-    uint64_t id, engine_id;
-    struct request *request; /* until the engine has it */
+    uint64_t id, engine_id;  /* those of one request have the same, */
+    uint32_t index;          /* and are told apart by this */
+    struct request *request; /* of the first answer, until the engine has it */
     struct ticket *next_inbox;
     enum kvasir_finish last; /* of the engine's last event */
 
@@ -37,7 +41,7 @@ struct ticket {
     bool broken;    /* a part of its answer could not be kept */
     bool news;      /* something to give: a segment, progress or the end */
     struct segment *first, *last_segment;
-    uint32_t prompt_done, prompt_count;
+    uint32_t prompt_done, prompt_count, output_tokens;
     enum kvasir_finish finish; /* not KVASIR_RUNNING: the engine's thread knows it no more */
     struct kvasir_timings timings;
 };
@@ -73,7 +77,7 @@ struct kvasir_async {
     struct call *calls;
     uint64_t next_id;
     uint32_t unfinished, queue_count;
-    struct ticket *active[TICKETS_MAX]; /* by ascending engine_id; the engine's thread's */
+    struct ticket *active[TICKETS_MAX]; /* by ascending engine_id and index; the engine's thread's */
     uint32_t active_count;
     struct kvasir_engine_stats stats;
 };

@@ -16,8 +16,10 @@ void segment_free(struct segment *segment)
 {
     if (!segment) return;
     buffer_release(&segment->text);
-    mem_free(segment->tokens);
-    mem_free(segment->tops);
+    mem_free(segment->answer.tokens);
+    mem_free(segment->answer.tops);
+    mem_free(segment->prompt.tokens);
+    mem_free(segment->prompt.tops);
     mem_free(segment);
 }
 
@@ -31,10 +33,45 @@ static void *grow(void *items, size_t count, size_t more, size_t *capacity, size
     return grown;
 }
 
+static size_t top_count(const struct kvasir_token *tokens, size_t count)
+{
+    size_t tops = 0;
+    for (size_t i = 0; i < count; i++) tops += tokens[i].top_count;
+    return tops;
+}
+
+static bool list_append(struct gathered_tokens *list, const struct kvasir_token *added, size_t count)
+{
+    size_t more = top_count(added, count);
+    struct kvasir_token *tokens = grow(list->tokens, list->count, count, &list->capacity, sizeof *tokens);
+    if (tokens) list->tokens = tokens;
+    struct kvasir_logprob *tops = grow(list->tops, list->top_count, more, &list->top_capacity, sizeof *tops);
+    if (tops) list->tops = tops;
+    if (!tokens || !tops) return false;
+    for (size_t i = 0; i < count; i++) {
+        if (added[i].top_count) memcpy(tops + list->top_count, added[i].top, added[i].top_count * sizeof *tops);
+        tokens[list->count++] = added[i];
+        list->top_count += added[i].top_count;
+    }
+    return true;
+}
+
+/* The tokens, each with its alternatives. */
+static const struct kvasir_token *list_tokens(struct gathered_tokens *list)
+{
+    const struct kvasir_logprob *top = list->tops;
+    for (size_t i = 0; i < list->count; i++) {
+        list->tokens[i].top = list->tokens[i].top_count ? top : NULL;
+        top += list->tokens[i].top_count;
+    }
+    return list->tokens;
+}
+
 static bool segment_has_room(const struct segment *segment, size_t entries, size_t text_bytes)
 {
-    return segment->count + segment->top_count + entries <= SEGMENT_ENTRIES_MAX &&
-           segment->text.length + text_bytes <= SEGMENT_TEXT_MAX;
+    const struct gathered_tokens *answer = &segment->answer, *prompt = &segment->prompt;
+    size_t there = answer->count + answer->top_count + prompt->count + prompt->top_count;
+    return there + entries <= SEGMENT_ENTRIES_MAX && segment->text.length + text_bytes <= SEGMENT_TEXT_MAX;
 }
 
 static struct segment *last_segment(struct ticket *ticket, size_t entries, size_t text_bytes)
@@ -50,26 +87,17 @@ static struct segment *last_segment(struct ticket *ticket, size_t entries, size_
 
 bool ticket_append(struct ticket *ticket, const struct kvasir_event *event)
 {
-    size_t tops = 0;
     ticket->prompt_done = event->prompt_done;
     ticket->prompt_count = event->prompt_count;
-    for (size_t i = 0; i < event->token_count; i++) tops += event->tokens[i].top_count;
-    if (!event->token_count && !event->text_bytes) return true;
-    struct segment *s = last_segment(ticket, event->token_count + tops, event->text_bytes);
+    size_t entries = event->token_count + event->prompt_logprob_count;
+    if (!entries && !event->text_bytes) return true;
+    entries += top_count(event->tokens, event->token_count);
+    entries += top_count(event->prompt_logprobs, event->prompt_logprob_count);
+    struct segment *s = last_segment(ticket, entries, event->text_bytes);
     if (!s) return false;
-    struct kvasir_token *tokens = grow(s->tokens, s->count, event->token_count, &s->capacity, sizeof *tokens);
-    if (tokens) s->tokens = tokens;
-    struct kvasir_logprob *all = grow(s->tops, s->top_count, tops, &s->top_capacity, sizeof *all);
-    if (all) s->tops = all;
     buffer_append(&s->text, event->text, event->text_bytes);
-    if (!tokens || !all || s->text.failed) return false;
-    for (size_t i = 0; i < event->token_count; i++) {
-        const struct kvasir_token *token = &event->tokens[i];
-        if (token->top_count) memcpy(s->tops + s->top_count, token->top, token->top_count * sizeof *s->tops);
-        s->tokens[s->count++] = *token;
-        s->top_count += token->top_count;
-    }
-    return true;
+    return list_append(&s->answer, event->tokens, event->token_count) &&
+           list_append(&s->prompt, event->prompt_logprobs, event->prompt_logprob_count) && !s->text.failed;
 }
 
 /* ---- tickets, with the lock -------------------------------------------------------------------------------------- */
@@ -143,9 +171,9 @@ static void delist(struct kvasir_queue *queue, struct ticket *ticket)
     if (ticket->after) ticket->after->before = ticket->before;
 }
 
-static struct ticket *find(const struct kvasir_queue *queue, uint64_t id)
+/* The first ticket of the request in the list, or behind `ticket`. */
+static struct ticket *find(struct ticket *ticket, uint64_t id)
 {
-    struct ticket *ticket = queue->tickets;
     while (ticket && ticket->id != id) ticket = ticket->after;
     return ticket;
 }
@@ -197,59 +225,92 @@ int kvasir_queue_fd(const struct kvasir_queue *queue)
     return queue->fd;
 }
 
+/* A ticket for each answer, the first one with the request; in a list by next_inbox. */
+static enum status make_tickets(struct kvasir_queue *queue, const struct kvasir_request *wanted, void *data,
+                                struct ticket **first, struct error *error)
+{
+    uint32_t count = wanted->n ? wanted->n : 1;
+    struct request *request = NULL;
+    enum status status = request_open(queue->async->engine, wanted, &request, error);
+    struct ticket **end = first;
+    *first = NULL;
+    for (uint32_t i = 0; i < count && status == ST_OK; i++, end = &(*end)->next_inbox) {
+        *end = mem_zero(1, sizeof **end);
+        if (!*end) {
+            status = error_set(error, ST_NOMEM, "not enough memory for a request");
+            break;
+        }
+        **end = (struct ticket){.async = queue->async,
+                                .queue = queue,
+                                .data = data,
+                                .index = i,
+                                .request = i ? NULL : request,
+                                .prompt_count = (uint32_t)wanted->prompt_count};
+    }
+    if (status != ST_OK && !*first) request_close_all(request);
+    return status;
+}
+
+static void free_tickets(struct ticket *first)
+{
+    for (struct ticket *next; first; first = next) {
+        next = first->next_inbox;
+        ticket_free(first);
+    }
+}
+
 int kvasir_queue_submit(struct kvasir_queue *queue, const struct kvasir_request *request, void *data, uint64_t *id,
                         struct kvasir_error *public_error)
 {
     struct kvasir_async *async = queue->async;
     struct error *error = private_error(public_error);
+    struct ticket *first;
+    uint32_t count = request->n ? request->n : 1;
     *id = 0;
-    struct ticket *ticket = mem_zero(1, sizeof *ticket);
-    if (!ticket) return (int)error_set(error, ST_NOMEM, "not enough memory for a request");
-    enum status status = request_open(async->engine, request, &ticket->request, error);
+    enum status status = make_tickets(queue, request, data, &first, error);
     if (status != ST_OK) {
-        ticket_free(ticket);
+        free_tickets(first);
         return (int)status;
     }
-    *ticket = (struct ticket){.async = async,
-                              .queue = queue,
-                              .data = data,
-                              .request = ticket->request,
-                              .prompt_count = (uint32_t)request->prompt_count};
     pthread_mutex_lock(&async->lock);
-    bool full = async->unfinished == TICKETS_MAX;
+    bool full = async->unfinished + count > TICKETS_MAX;
     if (!full) {
-        async->unfinished++;
-        *id = ticket->id = async->next_id++;
-        enlist(queue, ticket);
-        *async->inbox_end = ticket;
-        async->inbox_end = &ticket->next_inbox;
+        async->unfinished += count;
+        *id = async->next_id++;
+        *async->inbox_end = first;
+        for (struct ticket *ticket = first; ticket; ticket = ticket->next_inbox) {
+            ticket->id = *id;
+            enlist(queue, ticket);
+            async->inbox_end = &ticket->next_inbox;
+        }
         pthread_cond_signal(&async->work);
     }
     pthread_mutex_unlock(&async->lock);
     if (!full) return KVASIR_OK;
-    ticket_free(ticket);
-    return (int)error_set(error, ST_FULL, "%u requests are running or waiting already: try again later", TICKETS_MAX);
+    free_tickets(first);
+    return (int)error_set(error, ST_FULL, "%u answers are running or waiting already: try again later", TICKETS_MAX);
 }
 
 int kvasir_queue_cancel(struct kvasir_queue *queue, uint64_t id)
 {
     struct kvasir_async *async = queue->async;
     pthread_mutex_lock(&async->lock);
-    struct ticket *ticket = find(queue, id);
-    if (ticket) ticket->cancelled = async->cancelling = true;
+    struct ticket *first = find(queue->tickets, id);
+    for (struct ticket *ticket = first; ticket; ticket = find(ticket->after, id))
+        ticket->cancelled = async->cancelling = true;
     pthread_cond_signal(&async->work);
     pthread_mutex_unlock(&async->lock);
-    return ticket ? KVASIR_OK : KVASIR_NOT_FOUND;
+    return first ? KVASIR_OK : KVASIR_NOT_FOUND;
 }
 
 int kvasir_queue_hold(struct kvasir_queue *queue, uint64_t id, bool held)
 {
     struct kvasir_async *async = queue->async;
     pthread_mutex_lock(&async->lock);
-    struct ticket *ticket = find(queue, id);
-    if (ticket) hold(queue, ticket, held);
+    struct ticket *first = find(queue->tickets, id);
+    for (struct ticket *ticket = first; ticket; ticket = find(ticket->after, id)) hold(queue, ticket, held);
     pthread_mutex_unlock(&async->lock);
-    return ticket ? KVASIR_OK : KVASIR_NOT_FOUND;
+    return first ? KVASIR_OK : KVASIR_NOT_FOUND;
 }
 
 /* The first segment of the ticket as an event; the queue keeps it while it is borrowed. */
@@ -261,19 +322,17 @@ static void give(struct kvasir_queue *queue, struct ticket *ticket, struct kvasi
     bool last = !ticket->first;
     *out = (struct kvasir_update){.data = ticket->data,
                                   .event = {.id = ticket->id,
-                                            .tokens = s ? s->tokens : NULL,
-                                            .token_count = s ? s->count : 0,
+                                            .index = ticket->index,
+                                            .tokens = s ? list_tokens(&s->answer) : NULL,
+                                            .token_count = s ? s->answer.count : 0,
+                                            .prompt_logprobs = s ? list_tokens(&s->prompt) : NULL,
+                                            .prompt_logprob_count = s ? s->prompt.count : 0,
                                             .text = s && s->text.data ? s->text.data : "",
                                             .text_bytes = s ? s->text.length : 0,
                                             .prompt_done = ticket->prompt_done,
                                             .prompt_count = ticket->prompt_count,
                                             .finish = last ? ticket->finish : KVASIR_RUNNING},
                                   .timings = ticket->timings};
-    const struct kvasir_logprob *top = s ? s->tops : NULL;
-    for (size_t i = 0; s && i < s->count; i++) {
-        s->tokens[i].top = s->tokens[i].top_count ? top : NULL;
-        top += s->tokens[i].top_count;
-    }
     ticket->news = !last;
 }
 

@@ -77,6 +77,16 @@ static bool no_memory(struct refusal *refusal)
     return refuse(refusal, 503, "", "there is no memory for the request now: try again later");
 }
 
+/* Lower is sooner. */
+static bool read_priority(const struct field *field, const json_t *value, struct body *body, struct refusal *refusal)
+{
+    json_int_t number = json_integer_value(value);
+    if (!json_is_integer(value) || number < INT32_MIN || number > INT32_MAX)
+        return refuse(refusal, 400, field->name, "priority must be a whole number of 32 bits");
+    body->request.priority = (int32_t)number;
+    return true;
+}
+
 static bool read_seed(const struct field *field, const json_t *value, struct body *body, struct refusal *refusal)
 {
     if (!json_is_integer(value)) return refuse(refusal, 400, field->name, "seed must be a whole number of 64 bits");
@@ -242,13 +252,13 @@ static const struct field FIELDS[] = {
     {API_CHAT, "logprobs", read_flag, AT(logprobs), 0, 0},
     {API_CHAT, "top_logprobs", read_whole, AT(alternatives), 0, ALTERNATIVES_MAX},
     {BOTH, "cache_salt", read_salt, 0, 0, 0},
-    {BOTH, "n", read_unsupported, 0, 1, 0},
+    {BOTH, "n", read_whole, AT(request.n), 1, ANSWERS_MAX},
+    {BOTH, "priority", read_priority, 0, 0, 0},
+    {BOTH, "min_tokens", read_whole, AT(request.min_tokens), 0, TOKENS_MAX},
     {BOTH, "best_of", read_unsupported, 0, 1, 0},
     {BOTH, "use_beam_search", read_unsupported, 0, 0, 0},
     {BOTH, "echo", read_unsupported, 0, 0, 0},
     {BOTH, "suffix", read_unsupported, 0, 0, 0},
-    {BOTH, "priority", read_unsupported, 0, 0, 0},
-    {BOTH, "min_tokens", read_unsupported, 0, 0, 0},
     {BOTH, "bad_words", read_unsupported, 0, 0, 0},
     {BOTH, "allowed_token_ids", read_unsupported, 0, 0, 0},
     {BOTH, "prompt_logprobs", read_unsupported, 0, 0, 0},
@@ -298,7 +308,7 @@ static bool check(struct body *body, unsigned api, struct refusal *refusal)
 bool body_parse(const char *bytes, size_t count, unsigned api, struct body *out, struct refusal *refusal)
 {
     json_error_t error;
-    *out = (struct body){.request.sampling.temperature = 1};
+    *out = (struct body){.request = {.n = 1, .sampling.temperature = 1}};
     if (api == API_COMPLETIONS) out->request.max_tokens = COMPLETION_TOKENS;
     out->json = json_loadb(bytes, count, JSON_REJECT_DUPLICATES, &error);
     if (!out->json)

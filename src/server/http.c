@@ -201,8 +201,7 @@ static void on_updates(evutil_socket_t fd, short what, void *data)
     (void)fd, (void)what;
     struct server *server = data;
     struct kvasir_update update;
-    for (int i = 0; i < UPDATES_MAX && kvasir_queue_take(server->queue, &update); i++)
-        reply_update(update.data, &update);
+    for (int i = 0; i < UPDATES_MAX && kvasir_queue_take(server->queue, &update); i++) reply_update(&update);
 }
 
 /* The limit is over: what still runs is told so, and gets a second to be written out. */

@@ -296,8 +296,10 @@ static bool gather_failed(const struct choice *choice)
 static void take_end(struct choice *choice, const struct kvasir_timings *timings)
 {
     struct reply *reply = choice->reply;
-    reply->usage.prompt += timings->prompt_tokens;
-    reply->usage.cached += timings->cached_tokens;
+    if (choice->prompt_is_counted) {
+        reply->usage.prompt += timings->prompt_tokens;
+        reply->usage.cached += timings->cached_tokens;
+    }
     reply->usage.output += timings->output_tokens;
     if (reply->stream) send_chunk(reply, choice, reply->api->closing, choice->finish);
     if (reply->unfinished) return;
@@ -307,8 +309,9 @@ static void take_end(struct choice *choice, const struct kvasir_timings *timings
         send_whole(reply);
 }
 
-void reply_update(struct choice *choice, const struct kvasir_update *update)
+void reply_update(const struct kvasir_update *update)
 {
+    struct choice *choice = (struct choice *)update->data + update->event.index; /* data: of the prompt's first */
     struct reply *reply = choice->reply;
     choice->finish = update->event.finish;
     if (choice->finish != KVASIR_RUNNING) reply->unfinished--;
@@ -334,12 +337,15 @@ static bool submit_all(struct reply *reply, struct body *body, const struct prom
 {
     struct kvasir_error error;
     for (uint32_t i = 0; i < prompts->count; i++) {
-        struct choice *choice = &reply->choices[i];
+        struct choice *choice = &reply->choices[i * body->request.n];
         body->request.prompt = prompts->items[i].ids;
         body->request.prompt_count = prompts->items[i].count;
-        if (kvasir_queue_submit(reply->server->queue, &body->request, choice, &choice->id, &error) != KVASIR_OK)
+        uint64_t id;
+        if (kvasir_queue_submit(reply->server->queue, &body->request, choice, &id, &error) != KVASIR_OK)
             return refuse_library(refusal, reply->api->bit == API_CHAT ? "messages" : "prompt", &error);
-        reply->unfinished++;
+        for (uint32_t j = 0; j < body->request.n; j++) choice[j].id = id;
+        choice->prompt_is_counted = true; /* once for its n answers */
+        reply->unfinished += body->request.n;
     }
     return true;
 }
@@ -411,7 +417,11 @@ static bool read_request(struct server *server, struct evhttp_request *http, con
         refusal->code = "model_not_found";
         return false;
     }
-    return api->prompts(server->model, body, prompts, refusal);
+    if (!api->prompts(server->model, body, prompts, refusal)) return false;
+    if (prompts->count * body->request.n > ANSWERS_MAX)
+        return refuse(refusal, 400, "n", "%u prompts with n = %u: at most %u answers in one request", prompts->count,
+                      body->request.n, ANSWERS_MAX);
+    return true;
 }
 
 void reply_begin(struct server *server, struct evhttp_request *http, const struct api *api)
@@ -420,7 +430,7 @@ void reply_begin(struct server *server, struct evhttp_request *http, const struc
     struct prompts prompts = {.count = 0};
     struct refusal refusal;
     bool read = read_request(server, http, api, &body, &prompts, &refusal);
-    struct reply *reply = read ? reply_new(server, api, &body, prompts.count) : NULL;
+    struct reply *reply = read ? reply_new(server, api, &body, prompts.count * body.request.n) : NULL;
     if (read && (!reply || !attach(reply, http))) {
         if (reply) reply->http = NULL, reply_free(reply);
         reply = NULL;

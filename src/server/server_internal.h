@@ -40,6 +40,7 @@ void body_release(struct body *body);
 /* ---- completions.c, chat.c: the two APIs -------------------------------------------------------------------------------- */
 
 #define PROMPTS_MAX 64u
+#define ANSWERS_MAX 128u /* to all prompts of one request */
 
 struct prompts {
     struct {
@@ -58,9 +59,10 @@ struct logprobs {
 struct choice {
     struct reply *reply;
     uint32_t index;
-    uint64_t id;        /* in the engine's queue */
-    struct buffer text; /* unsent */
-    size_t offset;      /* of the next token in the text, of completions with logprobs */
+    uint64_t id;            /* in the engine's queue, the same for all answers to a prompt */
+    bool prompt_is_counted; /* in the usage, with this one */
+    struct buffer text;     /* unsent */
+    size_t offset;          /* of the next token in the text, of completions with logprobs */
     struct logprobs logprobs;
     enum kvasir_finish finish;
     struct kvasir_timings timings;
@@ -99,7 +101,7 @@ void json_finish(enum kvasir_finish finish, struct buffer *out); /* "stop", "len
 
 /* Reads the body, submits and begins the reply; whatever is wrong is answered. */
 void reply_begin(struct server *server, struct evhttp_request *http, const struct api *api);
-void reply_update(struct choice *choice, const struct kvasir_update *update);
+void reply_update(const struct kvasir_update *update);
 /* Ends it with an error, as well as that still can be told, and cancels what it waits for. */
 void reply_fail(struct reply *reply, const struct refusal *refusal);
 struct reply *reply_next(struct reply *reply); /* in server->replies */

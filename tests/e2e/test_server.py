@@ -207,8 +207,8 @@ class Http(Case):
                     ("stop_token_ids", 1), ("stop_token_ids", [-1]), ("stop_token_ids", ["1"]),
                     ("logit_bias", []), ("logit_bias", {"x": 1}), ("logit_bias", {"1": 101}), ("logit_bias", {"": 1}),
                     ("ignore_eos", 1), ("stream", "yes"), ("stream_options", {}), ("stream_options", 3), ("cache_salt", ""),
-                    ("cache_salt", 3), ("cache_salt", "x" * 1025), ("n", 2), ("n", "1"), ("best_of", 2), ("echo", True), ("suffix", "x"),
-                    ("guided_json", {"a": 1}), ("min_tokens", 3)]]]:
+                    ("cache_salt", 3), ("cache_salt", "x" * 1025), ("n", 129), ("n", 0), ("n", "1"), ("priority", "x"), ("min_tokens", -1), ("best_of", 2), ("echo", True), ("suffix", "x"),
+                    ("guided_json", {"a": 1})]]]:
             status, _, answer = self.server.ask(f"/v1/{path}", body)
             told = (path, str(body)[:80], answer)
             self.assertEqual(status, 400, told)
@@ -284,6 +284,11 @@ class Http(Case):
         seeds = [ask("/v1/completions", {"prompt": "x", "seed": seed})[2]["choices"][0]["text"] for seed in (7, 7, -7)]
         self.assertTrue(seeds[0] == seeds[1] != seeds[2])
         _, _, told = ask("/v1/completions", {"prompt": "x", "logprobs": 2, "max_tokens": 3, "logit_bias": A})
+        _, _, answers = ask("/v1/completions", {"prompt": ["x", "yy"], "n": 3, "seed": 7, "max_tokens": 16, "priority": -1})
+        self.assertEqual([c["index"] for c in answers["choices"]], list(range(6)))
+        self.assertEqual(answers["choices"][0]["text"], seeds[0])
+        self.assertEqual(len({c["text"] for c in answers["choices"]}), 3)  # the model is blind, the seeds are not
+        self.assertEqual((answers["usage"]["prompt_tokens"], answers["usage"]["completion_tokens"]), (3, 96))
         logprobs = told["choices"][0]["logprobs"]
         self.assertEqual((logprobs["tokens"], logprobs["text_offset"]), (["a"] * 3, [0, 1, 2]))
         self.assertEqual([len(top) for top in logprobs["top_logprobs"]], [2] * 3)

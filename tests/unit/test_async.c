@@ -269,6 +269,54 @@ static void test_hold(void **state)
     kvasir_async_close(async);
 }
 
+/* Several answers to one prompt, held and cancelled by one id, told apart by their index; the first has the prompt's
+ * log-probabilities. */
+static void test_several_answers(void **state)
+{
+    (void)state;
+    enum { N = 3 };
+    struct kvasir_async *async = open_async((struct kvasir_engine_options){.kv_cache_bytes = 8u << 20});
+    struct kvasir_queue *queue = open_queue(async);
+    uint32_t prompt[128], counts[N] = {0}, prompt_logprobs = 0, ends = 0;
+    uint64_t id, cancelled;
+    struct kvasir_request request;
+    make_request(1, prompt, &request);
+    request.n = N;
+    request.prompt_logprobs = 2;
+    assert_int_equal(kvasir_queue_submit(queue, &request, counts, &id, NULL), KVASIR_OK);
+    assert_int_equal(kvasir_queue_submit(queue, &request, NULL, &cancelled, NULL), KVASIR_OK);
+    assert_int_equal(kvasir_queue_hold(queue, id, true), KVASIR_OK);
+    assert_int_equal(kvasir_queue_cancel(queue, cancelled), KVASIR_OK);
+    struct kvasir_update update;
+    while (ends < N) {
+        take(queue, &update);
+        assert_null(update.data);
+        ends += update.event.finish != KVASIR_RUNNING;
+    }
+    assert_int_equal(kvasir_queue_hold(queue, id, false), KVASIR_OK);
+    for (ends = 0; ends < N;) {
+        take(queue, &update);
+        const struct kvasir_event *event = &update.event;
+        assert_int_equal(event->id, id);
+        assert_true(event->index < N);
+        for (size_t i = 0; i < event->token_count && event->index == 0; i++)
+            assert_int_equal(event->tokens[i].id, alone[1].tokens[counts[0] + i]);
+        counts[event->index] += (uint32_t)event->token_count;
+        assert_true(!event->prompt_logprob_count || event->index == 0);
+        for (size_t i = 0; i < event->prompt_logprob_count; i++) {
+            assert_int_equal(event->prompt_logprobs[i].id, prompt[++prompt_logprobs]);
+            assert_int_equal(event->prompt_logprobs[i].top_count, 2);
+        }
+        ends += event->finish == KVASIR_LENGTH;
+        if (event->finish != KVASIR_RUNNING) assert_int_equal(update.timings.output_tokens, ANSWER);
+    }
+    for (uint32_t i = 0; i < N; i++) assert_int_equal(counts[i], ANSWER);
+    assert_int_equal(prompt_logprobs, request.prompt_count - 1);
+    assert_false(ready(queue, 0));
+    kvasir_queue_close(queue);
+    kvasir_async_close(async);
+}
+
 /* ---- refusals, ends --------------------------------------------------------------------------------------------------- */
 
 static void test_refused_at_once(void **state)
@@ -446,6 +494,7 @@ int main(void)
         cmocka_unit_test(test_many_threads),
         cmocka_unit_test(test_slow_reader),
         cmocka_unit_test(test_hold),
+        cmocka_unit_test(test_several_answers),
         cmocka_unit_test(test_refused_at_once),
         cmocka_unit_test(test_cancel),
         cmocka_unit_test(test_close_while_running),
