@@ -1,0 +1,122 @@
+/* test_http_body.c - the JSON of a request to parameters: every field, its default, its null, and what is refused. What
+ * fields do in an answer is tested over sockets (tests/e2e/test_server.py). */
+#include "server/server_internal.h"
+#include "support.h"
+
+static struct body parsed(const char *text, unsigned api)
+{
+    struct body body;
+    struct refusal refusal;
+    if (!body_parse(text, strlen(text), api, &body, &refusal)) fail_msg("%s: %s", text, refusal.message);
+    return body;
+}
+
+static void refused(const char *text, unsigned api, const char *param)
+{
+    struct body body;
+    struct refusal refusal;
+    if (body_parse(text, strlen(text), api, &body, &refusal)) fail_msg("%s is accepted", text);
+    assert_int_equal(refusal.status, 400);
+    assert_string_equal(refusal.param, param);
+    assert_non_null(refusal.message[0] ? refusal.message : NULL);
+    body_release(&body);
+}
+
+static void check_defaults(const char *text, unsigned api, uint32_t max_tokens)
+{
+    struct body body = parsed(text, api);
+    const struct kvasir_sampling *sampling = &body.request.sampling;
+    assert_true(sampling->temperature == 1 && sampling->top_p == 0 && sampling->top_k == 0 && sampling->min_p == 0);
+    assert_true(sampling->typical_p == 0 && sampling->repetition_penalty == 0 && !sampling->has_seed);
+    assert_true(sampling->frequency_penalty == 0 && sampling->presence_penalty == 0 && !sampling->bias_count);
+    assert_int_equal(body.request.max_tokens, max_tokens);
+    assert_int_equal(body.request.n, 1);
+    assert_int_equal(body.request.logprobs, 0);
+    assert_int_equal(body.request.cache_salt, 0);
+    assert_true(!body.stream && !body.include_usage && !body.logprobs && !body.request.ignore_eos && !body.model);
+    body_release(&body);
+}
+
+static void test_defaults(void **state)
+{
+    (void)state;
+    check_defaults("{\"prompt\":\"a\"}", API_COMPLETIONS, 16);
+    check_defaults("{\"messages\":[]}", API_CHAT, 0);
+    check_defaults(
+        "{\"prompt\":\"a\",\"temperature\":null,\"stop\":null,\"n\":null,\"max_tokens\":null,\"stream\":null,"
+        "\"tools\":null,\"unheard_of\":{\"a\":1}}",
+        API_COMPLETIONS, 16);
+}
+
+static void test_every_field(void **state)
+{
+    (void)state;
+    struct body body = parsed(
+        "{\"model\":\"m\",\"prompt\":\"a\",\"max_tokens\":7,\"temperature\":0,\"top_p\":0.5,\"top_k\":-1,\"min_p\":0."
+        "25,"
+        "\"typical_p\":0.75,\"repetition_penalty\":1.5,\"frequency_penalty\":-2,\"presence_penalty\":2,\"seed\":-1,"
+        "\"logit_bias\":{\"12\":-100,\"4294967294\":1},\"stop\":[\"x\",\"y\"],\"stop_token_ids\":[3,4],"
+        "\"ignore_eos\":true,\"logprobs\":0,\"stream\":true,\"stream_options\":{\"include_usage\":true},\"n\":3,"
+        "\"priority\":-2147483648,\"min_tokens\":2,\"best_of\":1,\"echo\":false}",
+        API_COMPLETIONS);
+    const struct kvasir_request *r = &body.request;
+    assert_string_equal(body.model, "m");
+    assert_true(r->sampling.temperature == 0 && r->sampling.top_p == 0.5f && r->sampling.top_k == 0);
+    assert_true(r->sampling.min_p == 0.25f && r->sampling.typical_p == 0.75f && r->sampling.repetition_penalty == 1.5f);
+    assert_true(r->sampling.frequency_penalty == -2 && r->sampling.presence_penalty == 2);
+    assert_true(r->sampling.has_seed && r->sampling.seed == UINT64_MAX && r->sampling.bias_count == 2);
+    assert_true(r->sampling.bias[0].id == 12 && r->sampling.bias[0].bias == -100 &&
+                r->sampling.bias[1].id == 4294967294u);
+    assert_true(r->max_tokens == 7 && r->min_tokens == 2 && r->n == 3 && r->priority == INT32_MIN && r->ignore_eos);
+    assert_true(r->stop_count == 2 && r->stop_id_count == 2 && r->stop_ids[1] == 4);
+    assert_string_equal(r->stop[1], "y");
+    assert_true(body.logprobs && body.alternatives == 0 && r->logprobs == 1 && body.stream && body.include_usage);
+    body_release(&body);
+    body = parsed("{\"messages\":[],\"max_tokens\":9,\"max_completion_tokens\":5,\"logprobs\":true,\"top_logprobs\":20,"
+                  "\"response_format\":{\"type\":\"text\"},\"tools\":[],\"tool_choice\":\"auto\",\"stop\":\"z\"}",
+                  API_CHAT);
+    assert_true(body.request.max_tokens == 5 && body.request.logprobs == 20 && body.alternatives == 20);
+    assert_string_equal(body.request.stop[0], "z");
+    body_release(&body);
+}
+
+static void test_refused(void **state)
+{
+    (void)state;
+    refused("", API_COMPLETIONS, "");
+    refused("[]", API_COMPLETIONS, "");
+    refused("{\"prompt\":\"a\",\"prompt\":\"a\"}", API_COMPLETIONS, "");
+    refused("{}", API_COMPLETIONS, "prompt");
+    refused("{\"prompt\":\"a\"}", API_CHAT, "messages");
+    refused("{\"prompt\":\"a\",\"logit_bias\":{\"4294967295\":1}}", API_COMPLETIONS, "logit_bias");
+    refused("{\"prompt\":\"a\",\"logit_bias\":{\"-1\":1}}", API_COMPLETIONS, "logit_bias");
+    refused("{\"prompt\":\"a\",\"n\":129}", API_COMPLETIONS, "n");
+    refused("{\"prompt\":\"a\",\"priority\":2147483648}", API_COMPLETIONS, "priority");
+    refused("{\"messages\":[],\"logprobs\":2}", API_CHAT, "logprobs");
+    refused("{\"messages\":[],\"tool_choice\":\"required\"}", API_CHAT, "tool_choice");
+    refused("{\"messages\":[],\"response_format\":{\"type\":\"json_schema\"}}", API_CHAT, "response_format");
+}
+
+static void test_salts(void **state)
+{
+    (void)state;
+    struct body a = parsed("{\"prompt\":\"a\",\"cache_salt\":\"one\"}", API_COMPLETIONS);
+    struct body b = parsed("{\"messages\":[],\"cache_salt\":\"one\"}", API_CHAT);
+    struct body c = parsed("{\"prompt\":\"a\",\"cache_salt\":\"two\"}", API_COMPLETIONS);
+    assert_true(a.request.cache_salt && a.request.cache_salt == b.request.cache_salt);
+    assert_true(a.request.cache_salt != c.request.cache_salt);
+    body_release(&a);
+    body_release(&b);
+    body_release(&c);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_every_field),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_salts),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
