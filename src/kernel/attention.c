@@ -29,7 +29,7 @@ static uint64_t fixed_scratch(const struct kernel_attend *attend)
 {
     uint64_t rows = round_up((uint64_t)attend->tokens * attend->group, 16), pairs = (attend->head_dim + 1) / 2;
     uint64_t columns = round_up(attend->value_dim, 16), keys = CHUNK_KEYS;
-    uint64_t chunk = keys * (4 + pairs) + keys / 2 * columns + round_up(attend->head_dim, 32),
+    uint64_t chunk = keys * (4 + pairs) + keys / 2 * columns + 3 * round_up(attend->head_dim, 32),
              tile = ATTEND_TILE_ROWS * (keys + keys / 2);
     return chunk + tile + rows * (3 + columns + pairs) + offset_scratch(attend, rows);
 }
@@ -59,7 +59,7 @@ static void groups_fill(const struct kernel_attend *attend, uint32_t base, struc
                         struct attend_groups *groups)
 {
     if (keys.begin >= keys.end) return;
-    const uint32_t unit = attend->k_format == NF_INT4 ? KERNEL_CLOSED_TOKENS : KERNEL_GROUP_TOKENS;
+    const uint32_t unit = kernel_k_closes(attend->k_format) ? KERNEL_CLOSED_TOKENS : KERNEL_GROUP_TOKENS;
     uint64_t k_bytes = kernel_k_group_bytes(attend->k_format, attend->head_dim);
     uint64_t v_bytes = kernel_v_group_bytes(attend->v_format, attend->value_dim);
     const struct kernel_span *span = attend->spans + span_find(attend, base + keys.begin);

@@ -272,12 +272,20 @@ SIMD_INLINE void codes_load(enum number_format format, uint32_t bits, const uint
     }
 }
 
-/* The last d of a K group, which lies in 16 bytes. */
+/* The codes of the last d of a K group, which lie in 16 bytes, as pairs with zeros. */
+SIMD_INLINE void last_pairs(const uint8_t *codes, uint8_t *pairs)
+{
+    for (uint32_t i = 0; i < KERNEL_GROUP_TOKENS; i++) {
+        pairs[2 * i] = codes[i];
+        pairs[2 * i + 1] = 0;
+    }
+}
+
 SIMD_INLINE void convert_k_last(const struct fixed_call *call, enum number_format format, const uint8_t *codes,
                                 int32_t *out)
 {
-    uint8_t pairs[2 * KERNEL_GROUP_TOKENS] = {0};
-    for (uint32_t i = 0; i < KERNEL_GROUP_TOKENS; i++) pairs[2 * i] = codes[i];
+    uint8_t pairs[2 * KERNEL_GROUP_TOKENS];
+    last_pairs(codes, pairs);
     for (uint32_t i = 0; i < KERNEL_GROUP_TOKENS; i += SIMD_LANES) {
         simd_int pair, none;
         codes_load(format, (uint32_t)call->k_bits, pairs + 2 * i, &pair, &none);
@@ -306,7 +314,7 @@ SIMD_INLINE void convert_k_codes(const struct fixed_call *call, enum number_form
     if (dim % 2) convert_k_last(call, format, codes, out);
 }
 
-/* ---- K in int4 ----------------------------------------------------------------------------------------------------- */
+/* ---- K of 32 tokens ----------------------------------------------------------------------------------------------------- */
 
 #define STEP_BITS 4        /* that a step has more than a number */
 #define AFFINE_BITS_MAX 13 /* a step is at most 2 * 2^bits / 15, and has to fit 16 bits with those 4 */
@@ -318,27 +326,35 @@ SIMD_INLINE simd f16_load_up_to(const char *numbers, uint32_t at, uint32_t dim)
     return dim - at < SIMD_LANES ? simd_load_f16_first(p, dim - at) : simd_load_f16(p);
 }
 
-/* Steps and least numbers of a pair of groups as integers, and their keys' scale; `lane`: the pair's first key in the chunk. */
+/* n such that 2^n times what any channel of a pair can hold, `most`, is below 2^k_bits; the keys' scale follows. `lane`: the
+ * pair's first key in the chunk. */
+SIMD_INLINE int32_t pair_power(const struct fixed_call *call, simd most, uint32_t lane)
+{
+    const float top = simd_top(most) * AFFINE_ROOM;
+    uint32_t bits;
+    memcpy(&bits, &top, sizeof bits);
+    const int32_t power = call->k_bits - 1 - ((int32_t)(bits >> 23) - 127);
+    for (uint32_t i = 0; i < KERNEL_CLOSED_TOKENS; i += SIMD_LANES)
+        simd_store(call->k_scale + lane + i, simd_set(power_of_2(-power)));
+    return power;
+}
+
+/* Steps and least numbers of a pair of groups in int4 as integers. */
 SIMD_INLINE void affine_open(const struct fixed_call *call, const char *pair, uint32_t lane)
 {
     const uint32_t dim = call->attend->head_dim;
-    const char *steps = pair + cache_k_code_bytes(dim), *least = steps + kernel_k_group_bytes(NF_INT4, dim);
+    const char *steps = pair + cache_k_code_bytes(NF_INT4, dim), *least = steps + kernel_k_group_bytes(NF_INT4, dim);
     simd most = simd_set(F16_LEAST);
     for (uint32_t d = 0; d < dim; d += SIMD_LANES) {
         simd low = f16_load_up_to(least, d, dim), high = simd_fma(f16_load_up_to(steps, d, dim), simd_set(15), low);
         most = simd_max(simd_max(simd_absolute(low), simd_absolute(high)), most);
     }
-    const float top = simd_top(most) * AFFINE_ROOM;
-    uint32_t bits;
-    memcpy(&bits, &top, sizeof bits);
-    const int32_t power = call->k_bits - 1 - ((int32_t)(bits >> 23) - 127);
+    const int32_t power = pair_power(call, most, lane);
     const simd low_scale = simd_set(power_of_2(power)), step_scale = simd_set(power_of_2(power + STEP_BITS));
     for (uint32_t d = 0; d < dim; d += SIMD_LANES) {
         simd_store_i16(call->k_step + d, simd_to_int(simd_mul(f16_load_up_to(steps, d, dim), step_scale)));
         simd_store_i16(call->k_least + d, simd_to_int(simd_mul(f16_load_up_to(least, d, dim), low_scale)));
     }
-    for (uint32_t i = 0; i < KERNEL_CLOSED_TOKENS; i += SIMD_LANES)
-        simd_store(call->k_scale + lane + i, simd_set(power_of_2(-power)));
 }
 
 /* The numbers of two d in all lanes. */
@@ -388,6 +404,58 @@ SIMD_INLINE void convert_k_affine(const struct fixed_call *call, enum number_for
         simd_int_store(out + i, first);
     }
 }
+
+/* Scales and middles of a pair of groups in fp8_e4m3, times what makes integers of numbers as simd_load_fp8_e4m3 gives them. */
+SIMD_INLINE void channels_open(const struct fixed_call *call, const char *pair, uint32_t lane)
+{
+    const uint32_t dim = call->attend->head_dim;
+    const char *scales = pair + cache_k_code_bytes(NF_FP8_E4M3, dim),
+               *middles = scales + kernel_k_group_bytes(NF_FP8_E4M3, dim);
+    simd most = simd_set(F16_LEAST);
+    for (uint32_t d = 0; d < dim; d += SIMD_LANES) {
+        simd middle = simd_absolute(f16_load_up_to(middles, d, dim));
+        most = simd_max(simd_fma(f16_load_up_to(scales, d, dim), simd_set(CACHE_E4M3_TOP), middle), most);
+    }
+    const int32_t power = pair_power(call, most, lane);
+    for (uint32_t d = 0; d < dim; d += SIMD_LANES) {
+        simd_store(call->k_factor + d, simd_mul(f16_load_up_to(scales, d, dim), simd_set(256 * power_of_2(power))));
+        simd_store(call->k_middle + d, simd_mul(f16_load_up_to(middles, d, dim), simd_set(power_of_2(power))));
+    }
+}
+
+/* Codes of d and d + 1, in pairs: of a d that is not there the scale and the middle are 0. */
+SIMD_INLINE simd_int channels_load(const struct fixed_call *call, const uint8_t *codes, uint32_t d)
+{
+    const simd round = simd_set(ROUNDER);
+    simd a, b;
+    simd_load_fp8_e4m3(codes, &a, &b);
+    a = simd_fma(a, simd_set(call->k_factor[d]), simd_set(call->k_middle[d]));
+    b = simd_fma(b, simd_set(call->k_factor[d + 1]), simd_set(call->k_middle[d + 1]));
+    return rounded_pair(a, round, b, round);
+}
+
+/* A group whose pair was opened. */
+SIMD_INLINE void convert_k_channels(const struct fixed_call *call, enum number_format format, const char *k,
+                                    const char *ahead, uint32_t lane)
+{
+    const uint32_t dim = call->attend->head_dim;
+    const uint8_t *codes = (const uint8_t *)k;
+    int32_t *out = call->k + lane;
+    uint32_t d = 0;
+    prefetch_group(ahead, kernel_k_group_bytes(format, dim));
+    for (; d + 2 <= dim; d += 2, codes += 2 * KERNEL_GROUP_TOKENS, out += CHUNK_KEYS) {
+#pragma GCC unroll 2
+        for (uint32_t i = 0; i < KERNEL_GROUP_TOKENS; i += SIMD_LANES)
+            simd_int_store(out + i, channels_load(call, codes + 2 * i, d));
+    }
+    if (d >= dim) return;
+    uint8_t pairs[2 * KERNEL_GROUP_TOKENS];
+    last_pairs(codes, pairs);
+    for (uint32_t i = 0; i < KERNEL_GROUP_TOKENS; i += SIMD_LANES)
+        simd_int_store(out + i, channels_load(call, pairs + 2 * i, d));
+}
+
+/* ---- V of codes ---------------------------------------------------------------------------------------------------- */
 
 /* A row's scale s as f * 2^-n, |f| in [least, 2 * least), for the 16 rows of a group; f is 0 for a row of zeros. */
 SIMD_INLINE void v_scales(const struct fixed_call *call, const uint16_t *scales, float unit, float least, uint32_t lane)
@@ -441,17 +509,17 @@ SIMD_INLINE void convert_v_codes(const struct fixed_call *call, enum number_form
     case format:                                            \
         convert(call, format, (rows)[g], (ahead)[g], lane); \
         break;
-#define CONVERT_SWITCH(wanted, elements, codes, int4, rows, ahead) \
-    switch (wanted) {                                              \
-        CONVERT_CASE(NF_F32, elements, rows, ahead)                \
-        CONVERT_CASE(NF_F16, elements, rows, ahead)                \
-        CONVERT_CASE(NF_BF16, elements, rows, ahead)               \
-        CONVERT_CASE(NF_FP8_E4M3, codes, rows, ahead)              \
-        CONVERT_CASE(NF_FP8_E5M2, codes, rows, ahead)              \
-        CONVERT_CASE(NF_INT8, codes, rows, ahead)                  \
-        CONVERT_CASE(NF_INT4, int4, rows, ahead)                   \
-    default:                                                       \
-        ASSERT(!"a cache format");                                 \
+#define CONVERT_SWITCH(wanted, elements, codes, e4m3, int4, rows, ahead) \
+    switch (wanted) {                                                    \
+        CONVERT_CASE(NF_F32, elements, rows, ahead)                      \
+        CONVERT_CASE(NF_F16, elements, rows, ahead)                      \
+        CONVERT_CASE(NF_BF16, elements, rows, ahead)                     \
+        CONVERT_CASE(NF_FP8_E4M3, e4m3, rows, ahead)                     \
+        CONVERT_CASE(NF_FP8_E5M2, codes, rows, ahead)                    \
+        CONVERT_CASE(NF_INT8, codes, rows, ahead)                        \
+        CONVERT_CASE(NF_INT4, int4, rows, ahead)                         \
+    default:                                                             \
+        ASSERT(!"a cache format");                                       \
     }
 
 /* The groups of chunk `chunk` of a segment whose bits are set in `groups`. */
@@ -461,12 +529,12 @@ static void convert_chunk(const struct fixed_call *call, const struct segment *s
     for (uint32_t i = 0; i < CHUNK_GROUPS; i++) {
         const uint32_t g = chunk * CHUNK_GROUPS + i, lane = i * KERNEL_GROUP_TOKENS;
         if (!(groups >> i & 1)) continue;
-        if (a->k_format == NF_INT4 && (i % 2 == 0 || !(groups >> (i - 1) & 1)))
-            affine_open(call, attend_k_pair(a, &segment->groups, g),
-                        lane / KERNEL_CLOSED_TOKENS * KERNEL_CLOSED_TOKENS);
-        CONVERT_SWITCH(a->k_format, convert_k_elements, convert_k_codes, convert_k_affine, segment->groups.k,
-                       segment->k_ahead)
-        CONVERT_SWITCH(a->v_format, convert_v_elements, convert_v_codes, convert_v_codes, segment->groups.v,
-                       segment->v_ahead)
+        if (kernel_k_closes(a->k_format) && (i % 2 == 0 || !(groups >> (i - 1) & 1)))
+            (a->k_format == NF_INT4 ? affine_open : channels_open)(call, attend_k_pair(a, &segment->groups, g),
+                                                                   lane / KERNEL_CLOSED_TOKENS * KERNEL_CLOSED_TOKENS);
+        CONVERT_SWITCH(a->k_format, convert_k_elements, convert_k_codes, convert_k_channels, convert_k_affine,
+                       segment->groups.k, segment->k_ahead)
+        CONVERT_SWITCH(a->v_format, convert_v_elements, convert_v_codes, convert_v_codes, convert_v_codes,
+                       segment->groups.v, segment->v_ahead)
     }
 }

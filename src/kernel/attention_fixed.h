@@ -8,10 +8,10 @@
  *   q      each row times 2^m so that its Euclidean norm lies in [2^14, 2^15)
  *   k      elements: each row times 2^n so that its largest magnitude lies in [2^(b - 1), 2^b), where
  *          2^b * sqrt(head_dim) <= 2^16: by Cauchy and Schwarz no partial sum of q.k reaches 2^31
- *          fp8: the largest number that is written, times a power of two, is 1.75 * 2^(b - 1)
+ *          fp8_e5m2: the largest number that is written, times a power of two, is 1.75 * 2^(b - 1)
  *          int8: at most 127, so that q.k stays below 2^15 * 127 * sqrt(head_dim), 2^31 from head_dim 266,000 on
- *          int4: code * step + least, the step with 4 more bits, times the power of two for which the largest magnitude that
- *          any channel of the pair of groups can have is just below 2^b
+ *          int4: code * step + least, the step with 4 more bits, and fp8_e4m3: number * scale + middle, times the power of
+ *          two for which the largest magnitude that any channel of the pair of groups can have is just below 2^b
  *   v      elements: each row times 2^n so that its largest magnitude lies in [2^12, 2^13); fp8: 1.75 * 2^12; int8 and
  *          int4: at most 127
  *   p      2^n leaves the integers of V through the weights: with t = score - n in base 2, the weight of a key is
@@ -45,18 +45,19 @@ struct fixed_call {
     float *q_scale;                  /* [rows] what a row's integers are to be multiplied with */
     float *maximum, *sum, *values;   /* the segment's partial: [rows], [rows], [rows][columns] */
     /* the chunk */
-    int32_t *k;                /* [q_pairs][CHUNK_KEYS] two int16 of d each */
-    int32_t *v;                /* [CHUNK_KEYS / 2][columns] two int16 of adjacent keys each */
-    float *k_scale;            /* [CHUNK_KEYS] */
-    int16_t *k_step, *k_least; /* [head_dim in whole vectors] of a pair of groups in int4 */
-    float *v_power;            /* [CHUNK_KEYS] n */
-    float *v_scale;            /* [CHUNK_KEYS] 2^n */
-    float *v_factor;           /* [CHUNK_KEYS] f; 1 for elements */
-    float *scores;             /* [ATTEND_TILE_ROWS][CHUNK_KEYS] */
-    int16_t *p;                /* [ATTEND_TILE_ROWS][CHUNK_KEYS] */
-    float *offset_q;           /* tiles like q, each part [group_dims][rows], times the scale of scores; or NULL */
-    float *offsets;            /* [rows][ATTEND_SEGMENT_GROUPS] of a segment; or NULL */
-    float *key_q;              /* [rows][KERNEL_OFFSET_KEY_DIMS], times the scale of scores; or NULL */
+    int32_t *k;                 /* [q_pairs][CHUNK_KEYS] two int16 of d each */
+    int32_t *v;                 /* [CHUNK_KEYS / 2][columns] two int16 of adjacent keys each */
+    float *k_scale;             /* [CHUNK_KEYS] */
+    int16_t *k_step, *k_least;  /* [head_dim in whole vectors] of a pair of groups in int4 */
+    float *k_factor, *k_middle; /* [head_dim in whole vectors] of a pair of groups in fp8_e4m3 */
+    float *v_power;             /* [CHUNK_KEYS] n */
+    float *v_scale;             /* [CHUNK_KEYS] 2^n */
+    float *v_factor;            /* [CHUNK_KEYS] f; 1 for elements */
+    float *scores;              /* [ATTEND_TILE_ROWS][CHUNK_KEYS] */
+    int16_t *p;                 /* [ATTEND_TILE_ROWS][CHUNK_KEYS] */
+    float *offset_q;            /* tiles like q, each part [group_dims][rows], times the scale of scores; or NULL */
+    float *offsets;             /* [rows][ATTEND_SEGMENT_GROUPS] of a segment; or NULL */
+    float *key_q;               /* [rows][KERNEL_OFFSET_KEY_DIMS], times the scale of scores; or NULL */
 };
 
 #include "kernel/attention_convert.h"
@@ -444,7 +445,9 @@ static void fixed_open(struct fixed_call *call, const struct kernel_attend *atte
     call->v = call->k + CHUNK_KEYS * (uint64_t)call->q_pairs;
     call->k_step = (int16_t *)(void *)(call->v + CHUNK_KEYS / 2 * columns);
     call->k_least = call->k_step + round_up(attend->head_dim, 32);
-    call->q_scale = (float *)(void *)(call->k_least + round_up(attend->head_dim, 32));
+    call->k_factor = (float *)(void *)(call->k_least + round_up(attend->head_dim, 32));
+    call->k_middle = call->k_factor + round_up(attend->head_dim, 32);
+    call->q_scale = call->k_middle + round_up(attend->head_dim, 32);
     call->maximum = call->q_scale + rows;
     call->sum = call->maximum + rows;
     call->values = call->sum + rows;

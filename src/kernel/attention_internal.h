@@ -7,6 +7,8 @@
  *   int8 fp8      16 f16 scales, then
  *                 K [head_dim / 2][16 tokens][2]         V [8][value_dim][2 tokens]: pairs of d, or of tokens, as
  *                 and [16 tokens] of an odd last d       vpdpwssd takes them once they are widened
+ *                 K in fp8_e4m3 has no such scales, but after the codes [head_dim] f16: in even groups the scales of
+ *                 the pair's channels, in odd ones their middles
  *   int4          K [head_dim / 4][16 tokens][2]: of     V 16 f16 scales, then [4][value_dim][2 tokens]: of four
  *                 four d the first two in the low        tokens the first two in the low nibbles, the others in
  *                 nibbles, the others in the high ones;  the high ones (for an odd value_dim 8 bytes are left)
@@ -48,10 +50,10 @@ static inline bool cache_coded(enum number_format format)
     return format > NF_COUNT;
 }
 
-/* Of K in int4: bytes of a group before its steps or least numbers. */
-static inline uint64_t cache_k_code_bytes(uint32_t dim)
+/* Of K in a format that closes: bytes of a group before the numbers of its channels. */
+static inline uint64_t cache_k_code_bytes(enum number_format format, uint32_t dim)
 {
-    return (uint64_t)KERNEL_GROUP_TOKENS * ((dim + 1) / 2);
+    return (uint64_t)KERNEL_GROUP_TOKENS * (format == NF_INT4 ? (dim + 1) / 2 : dim);
 }
 
 /* Where a code lies: the byte, counted from the group's first code, and for int4 by how much it is shifted there. */

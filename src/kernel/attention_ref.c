@@ -32,7 +32,7 @@ void kernel_kv_write_ref(enum number_format k_format, enum number_format v_forma
                          const float *v, uint64_t v_stride, uint32_t value_dim)
 {
     ASSERT(kernel_cache_format(k_format) && kernel_cache_format(v_format));
-    if (cache_coded(k_format) && k_format != NF_INT4)
+    if (cache_coded(k_format) && !kernel_k_closes(k_format))
         coded_rows_write(k_format, true, k_groups, first_slot, count, k, k_stride, head_dim);
     if (cache_coded(v_format)) coded_rows_write(v_format, false, v_groups, first_slot, count, v, v_stride, value_dim);
     for (uint32_t i = 0; i < count; i++) {
@@ -47,7 +47,7 @@ void kernel_kv_write_ref(enum number_format k_format, enum number_format v_forma
 
 void kernel_k_close_ref(enum number_format format, void *k_groups, const void *exact_groups, uint32_t head_dim)
 {
-    ASSERT(format == NF_INT4);
+    ASSERT(kernel_k_closes(format));
     const uint64_t exact_bytes = kernel_k_group_bytes(NF_F16, head_dim);
     memset(k_groups, 0, 2 * kernel_k_group_bytes(format, head_dim));
     for (uint32_t d = 0; d < head_dim; d++) {
@@ -55,7 +55,7 @@ void kernel_k_close_ref(enum number_format format, void *k_groups, const void *e
         float x[KERNEL_CLOSED_TOKENS];
         number_format_decode(NF_F16, from, x, KERNEL_GROUP_TOKENS);
         number_format_decode(NF_F16, from + exact_bytes, x + KERNEL_GROUP_TOKENS, KERNEL_GROUP_TOKENS);
-        channel_close(x, k_groups, head_dim, d);
+        channel_close(format, x, k_groups, head_dim, d);
     }
 }
 
@@ -85,7 +85,7 @@ static float score(const struct query *query, const struct attend_groups *groups
     const struct kernel_attend *a = query->attend;
     const float *q = a->q + query->token * a->q_token_stride + (uint64_t)query->head * a->head_dim;
     float dot = 0;
-    if (a->k_format == NF_INT4)
+    if (kernel_k_closes(a->k_format))
         kernel_k_row_decode(a->k_format, attend_k_pair(a, groups, key / KERNEL_GROUP_TOKENS),
                             key % KERNEL_CLOSED_TOKENS, a->head_dim, row);
     else

@@ -8,7 +8,7 @@ const int8_t cache_int4_levels[16] = {-127, -98, -77, -61, -46, -33, -21, -9, 2,
 
 bool kernel_k_closes(enum number_format format)
 {
-    return format == NF_INT4;
+    return format == NF_INT4 || format == NF_FP8_E4M3;
 }
 
 bool kernel_cache_format(enum number_format format)
@@ -30,7 +30,7 @@ uint64_t kernel_v_group_bytes(enum number_format format, uint32_t value_dim)
 
 uint64_t kernel_k_group_bytes(enum number_format format, uint32_t head_dim)
 {
-    if (format == NF_INT4) return cache_k_code_bytes(head_dim) + head_dim * sizeof(uint16_t);
+    if (kernel_k_closes(format)) return cache_k_code_bytes(format, head_dim) + head_dim * sizeof(uint16_t);
     return kernel_v_group_bytes(format, head_dim);
 }
 
@@ -65,13 +65,15 @@ static float f16_at(const uint8_t *numbers, uint32_t index)
     return f16_to_f32(number);
 }
 
-/* A row of K in int4. */
-static void affine_row_decode(const uint8_t *group, uint32_t token, const uint8_t *steps, const uint8_t *least,
-                              uint32_t dim, float *out)
+/* A row of K whose group is closed: code * step + base, of each channel. */
+static void closed_row_decode(enum number_format format, const uint8_t *group, uint32_t token, const uint8_t *steps,
+                              const uint8_t *bases, uint32_t dim, float *out)
 {
     for (uint32_t d = 0; d < dim; d++) {
-        struct cache_place place = cache_k_place(NF_INT4, dim, token, d);
-        out[d] = (float)(group[place.byte] >> place.shift & 15) * f16_at(steps, d) + f16_at(least, d);
+        struct cache_place place = cache_k_place(format, dim, token, d);
+        const uint8_t byte = group[place.byte];
+        const float code = format == NF_INT4 ? (float)(byte >> place.shift & 15) : code_value(format, byte);
+        out[d] = code * f16_at(steps, d) + f16_at(bases, d);
     }
 }
 
@@ -80,10 +82,10 @@ void kernel_k_row_decode(enum number_format format, const void *k_groups, uint32
     const uint64_t bytes = kernel_k_group_bytes(format, head_dim);
     const uint8_t *group = (const uint8_t *)k_groups + slot / KERNEL_GROUP_TOKENS * bytes;
     const uint32_t token = slot % KERNEL_GROUP_TOKENS;
-    if (format == NF_INT4) {
+    if (kernel_k_closes(format)) {
         const uint8_t *steps = (const uint8_t *)k_groups + slot / KERNEL_CLOSED_TOKENS * 2 * bytes;
-        steps += cache_k_code_bytes(head_dim);
-        affine_row_decode(group, token, steps, steps + bytes, head_dim, out);
+        steps += cache_k_code_bytes(format, head_dim);
+        closed_row_decode(format, group, token, steps, steps + bytes, head_dim, out);
         return;
     }
     for (uint32_t d = 0; d < head_dim; d++) {

@@ -152,9 +152,9 @@ void ATTEND_NAME(kv_write)(enum number_format k_format, enum number_format v_for
                            const float *v, uint64_t v_stride, uint32_t value_dim)
 {
     ASSERT(kernel_cache_format(k_format) && kernel_cache_format(v_format));
-    if (cache_coded(k_format) && k_format != NF_INT4)
+    if (cache_coded(k_format) && !kernel_k_closes(k_format))
         coded_rows_write(k_format, true, k_groups, first_slot, count, k, k_stride, head_dim);
-    else if (k_format != NF_INT4)
+    else if (!cache_coded(k_format))
         k_write(k_format, k_groups, first_slot, count, k, k_stride, head_dim);
     if (cache_coded(v_format))
         coded_rows_write(v_format, false, v_groups, first_slot, count, v, v_stride, value_dim);
@@ -164,7 +164,7 @@ void ATTEND_NAME(kv_write)(enum number_format k_format, enum number_format v_for
 
 void ATTEND_NAME(k_close)(enum number_format format, void *k_groups, const void *exact_groups, uint32_t head_dim)
 {
-    ASSERT(format == NF_INT4);
+    ASSERT(kernel_k_closes(format));
     const uint16_t *even = exact_groups, *odd = even + (uint64_t)head_dim * KERNEL_GROUP_TOKENS;
     memset(k_groups, 0, 2 * kernel_k_group_bytes(format, head_dim));
     for (uint32_t d = 0; d < head_dim; d++, even += KERNEL_GROUP_TOKENS, odd += KERNEL_GROUP_TOKENS) {
@@ -173,7 +173,7 @@ void ATTEND_NAME(k_close)(enum number_format format, void *k_groups, const void 
             simd_store(x + i, simd_load_f16(even + i));
             simd_store(x + KERNEL_GROUP_TOKENS + i, simd_load_f16(odd + i));
         }
-        channel_close(x, k_groups, head_dim, d);
+        channel_close(format, x, k_groups, head_dim, d);
     }
 }
 

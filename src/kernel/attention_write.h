@@ -2,8 +2,8 @@
  * every instruction set, with the same bytes in all of them (no sum's order and no rounding is the compiler's choice).
  *
  * A row's scale is an f16 not below what its largest magnitude asks for, and the codes are rounded (to nearest, ties to even)
- * with that f16 itself. The codes of int4 come from the scale, of 8 sizes and both signs, that misses the row least; those of K
- * from the range of the channel, of 16, that does. */
+ * with that f16 itself. The codes of int4 come from the scale, of 8 sizes and both signs, that misses the row least, those of
+ * fp8_e4m3 from the one of 16 that does; those of K in int4 from such a range of the channel, of 16. */
 #ifndef KERNEL_ATTENTION_WRITE_H
 #define KERNEL_ATTENTION_WRITE_H
 #include "kernel/attention_internal.h"
@@ -165,12 +165,74 @@ static uint16_t int4_scale(const float *row, uint32_t count, float largest)
     return best.scale;
 }
 
+#define F16_NORMAL 0x1p-14f /* the least normal f16; those below are multiples of 2^-24 */
+
+/* Each lane to the nearest f16, ties to even; none may be larger than an f16 can be. */
+static inline __attribute__((always_inline)) void lanes_to_f16(write_lanes *x)
+{
+    write_mask bits = (write_mask)*x, sizes = bits & 0x7FFFFFFF;
+    write_mask small = (write_lanes)sizes < F16_NORMAL;
+    write_mask normal = (bits + 0xFFF + (bits >> 13 & 1)) & ~0x1FFF;
+    write_lanes subnormal = (*x + 0.75f) - 0.75f; /* whose last place is 2^-24 */
+    *x = (write_lanes)((small & (write_mask)subnormal) | (~small & normal));
+}
+
+#define E4M3_NORMAL 0x1p-6f   /* the least normal e4m3 number; those below are multiples of 2^-9 */
+#define E4M3_SMALL 0x1.8p14f  /* x + this has the last place 2^-9 */
+#define E4M3_FRACTION 0xFFFFF /* the bits of an f32 that an e4m3 number has not */
+
+/* Each lane to the nearest e4m3 number, ties to even. */
+static inline __attribute__((always_inline)) void lanes_to_e4m3(write_lanes *x)
+{
+    const write_lanes top = CACHE_E4M3_TOP + (write_lanes){0};
+    write_mask bits = (write_mask)*x, sizes = bits & 0x7FFFFFFF;
+    write_mask large = (write_lanes)sizes > top, small = (write_lanes)sizes < E4M3_NORMAL;
+    write_mask normal = (bits + E4M3_FRACTION / 2 + (bits >> 20 & 1)) & ~E4M3_FRACTION;
+    write_lanes subnormal = (*x + E4M3_SMALL) - E4M3_SMALL;
+    normal = (large & ((bits & INT32_MIN) | (write_mask)top)) | (~large & normal);
+    *x = (write_lanes)((small & (write_mask)subnormal) | (~small & normal));
+}
+
+/* Of 16 scales, from that for which the largest of `count` numbers is e4m3's largest to 1.4 times as much, an f16 that misses them
+ * least in squares. All miss a number by a part of it that depends on where between two codes it comes to lie. Lanes are
+ * tries. */
+#define E4M3_TRIES 16u
+#define E4M3_CLIPPED 477.0f /* e4m3's largest misses what is larger by more than a 16th */
+static float e4m3_fit(const float *x, uint32_t count, float largest)
+{
+    static const float sizes[E4M3_TRIES] = {/* 2^(i / 32) / 448 */
+                                            0x1.24924ap-9f, 0x1.2afa58p-9f, 0x1.318650p-9f, 0x1.3836fcp-9f,
+                                            0x1.3f0d28p-9f, 0x1.4609a8p-9f, 0x1.4d2d52p-9f, 0x1.547900p-9f,
+                                            0x1.5bed94p-9f, 0x1.638bf2p-9f, 0x1.6b5506p-9f, 0x1.7349bep-9f,
+                                            0x1.7b6b10p-9f, 0x1.83b9f4p-9f, 0x1.8c376cp-9f, 0x1.94e47ap-9f};
+    float best = 0, best_error = FLT_MAX;
+    for (uint32_t first = 0; first < E4M3_TRIES; first += WRITE_LANES) {
+        write_lanes scale, inverse, error = {0};
+        for (uint32_t i = 0; i < WRITE_LANES; i++) scale[i] = clamped(sizes[first + i] * largest, KERNEL_F16_MAX);
+        lanes_to_f16(&scale);
+        scale += (write_lanes)((scale == 0) & (int32_t)float_bits(0x1p-24f));
+        inverse = 1 / scale;
+        for (uint32_t i = 0; i < count; i++) {
+            write_lanes y = x[i] * inverse, number = y;
+            lanes_to_e4m3(&number);
+            y = (y - number) * scale;
+            error += y * y;
+        }
+        for (uint32_t i = 0; i < WRITE_LANES; i++) {
+            if (best > 0 && (largest * inverse[i] > E4M3_CLIPPED || !(error[i] < best_error))) continue;
+            best_error = largest * inverse[i] > E4M3_CLIPPED ? FLT_MAX : error[i];
+            best = scale[i];
+        }
+    }
+    return best;
+}
+
 static uint16_t row_scale(enum number_format format, const float *row, uint32_t count)
 {
     float largest = row_largest(row, count);
     switch (format) {
     case NF_FP8_E4M3:
-        return scale_at_least(largest, CACHE_E4M3_TOP);
+        return largest > 0 ? f16_from_f32(e4m3_fit(row, count, largest)) : 0;
     case NF_FP8_E5M2:
         return scale_at_least(largest, CACHE_E5M2_TOP);
     case NF_INT8:
@@ -238,7 +300,7 @@ static void row_write(enum number_format format, bool is_k, uint8_t *group, uint
     }
 }
 
-/* `count` rows of K (not in int4) or of V, of a coded format, from slot `first_slot` on. */
+/* `count` rows of K (of a format that closes none) or of V, of a coded format, from slot `first_slot` on. */
 static void coded_rows_write(enum number_format format, bool is_k, void *groups, uint32_t first_slot, uint32_t count,
                              const float *rows, uint64_t stride, uint32_t dim)
 {
@@ -250,22 +312,11 @@ static void coded_rows_write(enum number_format format, bool is_k, void *groups,
     }
 }
 
-/* ---- K in int4 --------------------------------------------------------------------------------------------------- */
+/* ---- K of 32 tokens --------------------------------------------------------------------------------------------------- */
 
 #define AFFINE_TRIES 16u
-#define AFFINE_LEAST 0.7f   /* of the half width, the least that is tried */
-#define AFFINE_CODES 15.0f  /* steps between the lowest code and the highest */
-#define F16_NORMAL 0x1p-14f /* the least normal f16; those below are multiples of 2^-24 */
-
-/* Each lane to the nearest f16, ties to even; none may be larger than an f16 can be. */
-static inline __attribute__((always_inline)) void lanes_to_f16(write_lanes *x)
-{
-    write_mask bits = (write_mask)*x, sizes = bits & 0x7FFFFFFF;
-    write_mask small = (write_lanes)sizes < F16_NORMAL;
-    write_mask normal = (bits + 0xFFF + (bits >> 13 & 1)) & ~0x1FFF;
-    write_lanes subnormal = (*x + 0.75f) - 0.75f; /* whose last place is 2^-24 */
-    *x = (write_lanes)((small & (write_mask)subnormal) | (~small & normal));
-}
+#define AFFINE_LEAST 0.7f  /* of the half width, the least that is tried */
+#define AFFINE_CODES 15.0f /* steps between the lowest code and the highest */
 
 /* The nearest codes, as f32, of numbers that lie `y` above the least. */
 static inline __attribute__((always_inline)) void affine_codes(const write_lanes *y, const write_lanes *inverse,
@@ -277,8 +328,9 @@ static inline __attribute__((always_inline)) void affine_codes(const write_lanes
     *codes = AFFINE_CODES - (write_lanes)((write_mask)below & (below > 0));
 }
 
+/* What a channel's codes stand for: code * step + base. */
 struct affine {
-    float step, least; /* f16 numbers */
+    float step, base; /* f16 numbers */
 };
 
 /* The best of AFFINE_TRIES ranges for a channel of numbers from `low` to `high`, which differ; lanes are tries. */
@@ -312,32 +364,53 @@ static struct affine affine_fit(const float *x, float low, float high)
     return best;
 }
 
-/* One channel of a pair of groups, whose bytes were zeros. x: of its KERNEL_CLOSED_TOKENS tokens. */
-static void channel_close(const float *x, uint8_t *pair, uint32_t dim, uint32_t d)
+/* A channel in int4: codes of 0...15. */
+static struct affine affine_close(const float *x, float low, float high, uint8_t *codes)
 {
-    const uint64_t bytes = kernel_k_group_bytes(NF_INT4, dim), numbers = cache_k_code_bytes(dim) + d * sizeof(uint16_t);
-    float low = x[0], high = x[0], codes[KERNEL_CLOSED_TOKENS] = {0};
-    for (uint32_t token = 1; token < KERNEL_CLOSED_TOKENS; token++) {
-        low = x[token] < low ? x[token] : low;
-        high = x[token] > high ? x[token] : high;
-    }
-    const struct affine fit = low < high ? affine_fit(x, low, high) : (struct affine){0, low};
-    const uint16_t step = f16_from_f32(fit.step), least = f16_from_f32(fit.least);
-    memcpy(pair + numbers, &step, sizeof step);
-    memcpy(pair + bytes + numbers, &least, sizeof least);
-    if (!step) return;
+    const struct affine fit = affine_fit(x, low, high);
     const write_lanes inverse = 1 / (fit.step + (write_lanes){0});
     for (uint32_t token = 0; token < KERNEL_CLOSED_TOKENS; token += WRITE_LANES) {
         write_lanes y;
         memcpy(&y, x + token, sizeof y);
-        y -= fit.least;
+        y -= fit.base;
         affine_codes(&y, &inverse, &y);
-        memcpy(codes + token, &y, sizeof y);
+        for (uint32_t i = 0; i < WRITE_LANES; i++) codes[token + i] = (uint8_t)y[i];
     }
+    return fit;
+}
+
+/* A channel in fp8_e4m3: its numbers less their mean. */
+static struct affine e4m3_close(const float *x, uint8_t *codes)
+{
+    float less[KERNEL_CLOSED_TOKENS], sum = 0;
+    for (uint32_t token = 0; token < KERNEL_CLOSED_TOKENS; token++) sum += x[token];
+    const float middle = f16_to_f32(f16_from_f32(sum / (float)KERNEL_CLOSED_TOKENS));
+    for (uint32_t token = 0; token < KERNEL_CLOSED_TOKENS; token++) less[token] = x[token] - middle;
+    const float scale = e4m3_fit(less, KERNEL_CLOSED_TOKENS, row_largest(less, KERNEL_CLOSED_TOKENS));
+    encode(NF_FP8_E4M3, less, KERNEL_CLOSED_TOKENS, 1 / scale, codes);
+    return (struct affine){scale, middle};
+}
+
+/* One channel of a pair of groups, whose bytes were zeros. x: of its KERNEL_CLOSED_TOKENS tokens. */
+static void channel_close(enum number_format format, const float *x, uint8_t *pair, uint32_t dim, uint32_t d)
+{
+    const uint64_t bytes = kernel_k_group_bytes(format, dim),
+                   numbers = cache_k_code_bytes(format, dim) + d * sizeof(uint16_t);
+    uint8_t codes[KERNEL_CLOSED_TOKENS] = {0};
+    float low = x[0], high = x[0];
+    for (uint32_t token = 1; token < KERNEL_CLOSED_TOKENS; token++) {
+        low = x[token] < low ? x[token] : low;
+        high = x[token] > high ? x[token] : high;
+    }
+    struct affine fit = {0, low};
+    if (low < high) fit = format == NF_INT4 ? affine_close(x, low, high, codes) : e4m3_close(x, codes);
+    const uint16_t step = f16_from_f32(fit.step), base = f16_from_f32(fit.base);
+    memcpy(pair + numbers, &step, sizeof step);
+    memcpy(pair + bytes + numbers, &base, sizeof base);
     for (uint32_t token = 0; token < KERNEL_CLOSED_TOKENS; token++) {
-        const struct cache_place place = cache_k_place(NF_INT4, dim, token % KERNEL_GROUP_TOKENS, d);
+        const struct cache_place place = cache_k_place(format, dim, token % KERNEL_GROUP_TOKENS, d);
         uint8_t *at = pair + token / KERNEL_GROUP_TOKENS * bytes + place.byte;
-        *at = (uint8_t)(*at | (uint32_t)codes[token] << place.shift);
+        *at = (uint8_t)(*at | codes[token] << place.shift);
     }
 }
 

@@ -119,7 +119,9 @@ struct kernel_output {
  * the cache's affair. K and V may have different formats:
  *
  *   NF_F32 NF_F16 NF_BF16      elements as they are
- *   NF_FP8_E4M3 NF_FP8_E5M2    OCP 8-bit floats (OFP8, revision 1.0; no infinities are written) times the row's scale
+ *   NF_FP8_E5M2, NF_FP8_E4M3 of V
+ *                              OCP 8-bit floats (OFP8, revision 1.0; no infinities are written) times the row's scale
+ *   NF_FP8_E4M3 of K           number * scale + middle: scale and middle are two f16 of each channel, as of K in int4
  *   NF_INT8                    -127...127 times the row's scale
  *   NF_INT4 of V               one of 16 levels, near the best for Gaussian elements (S. Lloyd, "Least squares quantization in
  *                              PCM", 1982), times the row's scale: rows should have been rotated (`hadamard`)
@@ -128,12 +130,12 @@ struct kernel_output {
  *                              differ more than tokens do)
  *
  * A row's scale is one f16 a token and KV head, at least as large as the row needs; that of int4 may be negative, its levels being
- * more on one side, and is the one of several that misses the row least. Everything that is written of a row follows from
+ * more on one side, and is, like that of fp8_e4m3, the one of several that misses the row least. Everything that is written of a row follows from
  * that row alone, and is the same in all tables. What a format cannot hold is written as its largest number; a row must be
  * finite. attention_internal.h has the layouts. A cache of f32 is read with f32 arithmetic, a narrower one in 16-bit fixed
  * point with exact sums (attention_fixed.h; `ref` always computes in f32).
  *
- * K in NF_INT4 is not written row by row: an aligned pair of groups (an even and the next odd one) is made from all of its 32
+ * K in NF_INT4 and NF_FP8_E4M3 is not written row by row: an aligned pair of groups (an even and the next odd one) is made from all of its 32
  * tokens at once ("closed", `k_close`), whose rows lie elsewhere as f16 until then. Spans of such K begin at multiples of
  * KERNEL_CLOSED_TOKENS, and both groups of a pair of which some key is seen must be there and closed. */
 #define KERNEL_GROUP_TOKENS 16u
@@ -146,14 +148,15 @@ bool kernel_cache_format(enum number_format format); /* whether K and V may have
 bool kernel_k_closes(enum number_format format);
 /* Bytes of one KV head's K rows of such a group while they are exact: key groups of NF_F16. */
 uint64_t kernel_k_exact_bytes(uint32_t head_dim);
-/* One group of one KV head: 16 rows with their scales. K in int4: 16 * ceil(head_dim / 2) + 2 * head_dim. */
+/* One group of one KV head: 16 rows with their scales. K that closes: 16 * head_dim, int4 16 * ceil(head_dim / 2), and
+ * 2 * head_dim. */
 uint64_t kernel_k_group_bytes(enum number_format format, uint32_t head_dim);
 uint64_t kernel_v_group_bytes(enum number_format format, uint32_t value_dim);
-/* Bytes of a token's K or V of one KV head, a 16th of a group, rounded up: int8 and fp8 dim + 2, int4 ceil(dim / 2) + 2 (V) or
- * + dim / 8 (K). */
+/* Bytes of a token's K or V of one KV head, a 16th of a group, rounded up: int8 and fp8 dim + 2, int4 ceil(dim / 2) + 2, but
+ * of K that closes + dim / 8 in place of + 2. */
 uint64_t kernel_k_row_bytes(enum number_format format, uint32_t head_dim);
 uint64_t kernel_v_row_bytes(enum number_format format, uint32_t value_dim);
-/* The row in slot `slot` (slot / 16 = group, slot % 16 = lane) to f32: what attention computes with. Not fast. With NF_INT4
+/* The row in slot `slot` (slot / 16 = group, slot % 16 = lane) to f32: what attention computes with. Not fast. With K that closes
  * `k_groups` points at an even group. */
 void kernel_k_row_decode(enum number_format format, const void *k_groups, uint32_t slot, uint32_t head_dim, float *out);
 void kernel_v_row_decode(enum number_format format, const void *v_groups, uint32_t slot, uint32_t value_dim,
@@ -224,15 +227,15 @@ struct kernel {
                    uint32_t token_end, uint32_t row_begin, uint32_t row_end, const struct kernel_output *output);
 
     /* Writes `count` tokens' rows of one KV head into groups: k row i at k + i * k_stride goes to slot first_slot + i,
-     * slots counted from the beginning of k_groups / v_groups (slot / 16 = group, slot % 16 = lane). With k_format NF_INT4 only
+     * slots counted from the beginning of k_groups / v_groups (slot / 16 = group, slot % 16 = lane). With a k_format that closes only
      * V is written, and k_groups and k are not used: see k_close. */
     void (*kv_write)(enum number_format k_format, enum number_format v_format, void *k_groups, void *v_groups,
                      uint32_t first_slot, uint32_t count, const float *k, uint64_t k_stride, uint32_t head_dim,
                      const float *v, uint64_t v_stride, uint32_t value_dim);
     /* Quantises the KERNEL_CLOSED_TOKENS rows of `exact_groups`, two adjacent K groups of NF_F16 as kv_write leaves them, into
-     * the pair of groups `k_groups` (the even one) of `format`, which is NF_INT4. The 16 levels of a channel lie evenly around the
-     * middle of its numbers, over that part of their range (0.7 to 1, of 16 steps) which misses them least in squares. All
-     * tables write the same bytes. */
+     * the pair of groups `k_groups` (the even one) of `format`, which closes. The 16 levels of a channel in int4 lie evenly around
+     * the middle of its numbers, over that part of their range (0.7 to 1, of 16 steps) which misses them least in squares; in
+     * fp8_e4m3 the middle is the mean, and the scale is that of 16 which misses least. All tables write the same bytes. */
     void (*k_close)(enum number_format format, void *k_groups, const void *exact_groups, uint32_t head_dim);
     /* Attention over the keys of segments [segment_begin, segment_end) (segment = position / SEGMENT), folded in
      * ascending order into `state`, which the call initialises. `scratch`: kernel_attend_scratch_floats(), 64-byte aligned. */

@@ -126,7 +126,7 @@ void kv_batch_unpin(struct kv_batch *batch);
  * kv_spans_max(). Borrowed until unpin. */
 uint32_t kv_seq_spans(const struct kv_seq *seq, uint32_t layer, uint32_t head, uint32_t begin, uint32_t end,
                       struct kernel_span *out);
-/* K of a format that closes groups (kernel_k_closes: int4) is written 32 tokens at a time: kv_seq_write leaves it alone, and the
+/* K of a format that closes groups (kernel_k_closes: int4, fp8_e4m3) is written 32 tokens at a time: kv_seq_write leaves it alone, and the
  * rows of the group that is not full yet are kept exact (f16), beside the blocks. They are lost once their group is closed.
  *   kv_seq_open_rows()    where they are, between pins too: two f16 key groups; NULL for a format that closes none. To be
  *                         read and written by whoever has the head

@@ -6,8 +6,8 @@
  *
  * - Rows are turned by a Hadamard transform H, orthonormal and its own inverse, which spreads large elements over all (Ashkboos
  *   et al., "QuaRot", arXiv:2404.00456): q.k = (Hq).(Hk), and the weighted sum of Hv is H times that of v.
- * - K in int4 has a scale and a minimum for every channel of 32 tokens (KIVI, Liu et al., arXiv:2402.02750), for which neither is
- *   needed, but which are known only when the 32 are there: until then a group is open, its rows exact.
+ * - K in int4 and fp8_e4m3 has a scale and a minimum or a middle for every channel of 32 tokens (KIVI, Liu et al.,
+ *   arXiv:2402.02750), for which neither this nor what follows is needed, but which are known only when the 32 are there: until then a group is open, its rows exact.
  * - Some families (Qwen2) add a bias b to their keys that is many times larger than what tells keys apart. At position p it
  *   comes as R(p) b, rotated by rope. Stored is k - R(p0) b, p0 being the first position of the key's group of 16: known from
  *   weights and position alone, so it takes no bytes and no later token changes it. A query adds back, to all scores of a group,
@@ -30,7 +30,7 @@ static bool turned(enum number_format format, bool keys)
 /* Keys that are stored less their bias. */
 static bool unbiased(enum number_format format)
 {
-    return format == NF_INT8 || format == NF_FP8_E4M3 || format == NF_FP8_E5M2;
+    return format == NF_INT8 || format == NF_FP8_E5M2;
 }
 
 /* ---- offsets ----------------------------------------------------------------------------------------------------- */

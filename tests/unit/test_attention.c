@@ -76,8 +76,9 @@ static void scene_close_k(struct scene *scene, const struct kernel *kernel)
         uint64_t group = (at - span->position) / KERNEL_GROUP_TOKENS;
         kernel->kv_write(NF_F16, NF_F16, exact, none, 0, KERNEL_CLOSED_TOKENS, scene->k + (uint64_t)at * s->head_dim,
                          s->head_dim, s->head_dim, none, 0, 0);
-        kernel->k_close(s->k_format, (char *)(uintptr_t)span->k + group * kernel_k_group_bytes(NF_INT4, s->head_dim),
-                        exact, s->head_dim);
+        kernel->k_close(s->k_format,
+                        (char *)(uintptr_t)span->k + group * kernel_k_group_bytes(s->k_format, s->head_dim), exact,
+                        s->head_dim);
     }
     free(exact);
     free(none);
@@ -98,7 +99,7 @@ static void scene_write(struct scene *scene, const struct kernel *kernel)
         span->count = slot + some;
         run = run % 37 + 1;
     }
-    if (s->k_format == NF_INT4) scene_close_k(scene, kernel);
+    if (kernel_k_closes(s->k_format)) scene_close_k(scene, kernel);
 }
 
 static void scene_read(struct scene *scene)
@@ -113,7 +114,7 @@ static void scene_read(struct scene *scene)
     }
 }
 
-/* K in int4 is closed in pairs of groups; its last rows are of tokens that no query sees. */
+/* K that is closed in pairs of groups: its last rows are of tokens that no query sees. */
 static uint32_t closed_keys(const struct shape *s)
 {
     return (s->keys + KERNEL_CLOSED_TOKENS - 1) / KERNEL_CLOSED_TOKENS * KERNEL_CLOSED_TOKENS;
@@ -123,7 +124,7 @@ static struct scene scene_open(const struct shape *shape, const struct kernel *k
 {
     struct scene scene = {.shape = *shape};
     const struct shape *s = &scene.shape;
-    if (s->k_format == NF_INT4 && s->span_tokens % KERNEL_CLOSED_TOKENS) scene.shape.span_tokens += 16;
+    if (kernel_k_closes(s->k_format) && s->span_tokens % KERNEL_CLOSED_TOKENS) scene.shape.span_tokens += 16;
     seed = 7;
     scene.q = random_rows((uint64_t)s->keys * s->group * s->head_dim, 6);
     scene.k = random_rows((uint64_t)closed_keys(s) * s->head_dim, 1);
@@ -487,6 +488,7 @@ static void test_chunks_and_spans(void **unused)
         {NF_INT8, NF_INT8, 64, 64, 7, 170, 0, 0, 256, 0, 0, 0},
         {NF_INT4, NF_INT4, 21, 50, 3, 170, 20, 0, 256, 37, 9, 4},
         {NF_FP8_E5M2, NF_FP8_E4M3, 16, 16, 2, 170, 40, 0, 256, 3, 0, 0},
+        {NF_FP8_E4M3, NF_FP8_E5M2, 33, 16, 2, 170, 40, 0, 256, 3, 3, 2},
         {NF_F32, NF_F32, 16, 16, 3, 170, 40, 9, 256, 30, 64, 8},
         {NF_BF16, NF_INT8, 16, 16, 2, 170, 0, 0, 256, 0, 0, 1},
     };
@@ -628,23 +630,25 @@ static void test_f16_saturates(void **unused)
     }
 }
 
-/* The largest keys that int4 can hold, in line with the query: as large as sums get. Fixed point has the widest steps in small
+/* The largest keys that formats which close can hold, in line with the query: as large as sums get. Fixed point has the widest steps in small
  * dimensions and the largest sums at powers of four. */
 static void test_largest_closed_keys(void **unused)
 {
     (void)unused;
     static const uint32_t dims[] = {2, 4, 16, 64, 256};
+    static const enum number_format closing[] = {NF_INT4, NF_FP8_E4M3};
     EACH_TABLE(kernel)
-    for (uint32_t i = 0; i < ARRAY_COUNT(dims); i++) {
-        const struct shape shape = {NF_INT4, NF_INT4, dims[i], 24, 2, 64, 0, 0, 32, 0, 0, 0};
+    for (uint32_t i = 0; i < ARRAY_COUNT(dims) * ARRAY_COUNT(closing); i++) {
+        const uint32_t dim = dims[i % ARRAY_COUNT(dims)];
+        const struct shape shape = {closing[i / ARRAY_COUNT(dims)], NF_INT4, dim, 24, 2, 64, 0, 0, 32, 0, 0, 0};
         struct scene scene = scene_open(&shape, kernel);
         float *out = out_open(&shape);
-        for (uint32_t at = 0; at < shape.keys * dims[i]; at++) scene.k[at] = at / dims[i] % 5 ? -9e4f : 9e4f;
-        for (uint32_t at = 0; at < shape.keys * 2 * dims[i]; at++)
-            scene.q[at] = (at / dims[i] % 2 ? 4e-4f : -4e-4f) / sqrtf((float)dims[i]);
+        for (uint32_t at = 0; at < shape.keys * dim; at++) scene.k[at] = at / dim % 2 ? -9e4f : 9e4f;
+        for (uint32_t at = 0; at < shape.keys * 2 * dim; at++)
+            scene.q[at] = (at / dim % 2 ? 4e-4f : -4e-4f) / sqrtf((float)dim);
         scene_write(&scene, kernel);
         scene_read(&scene);
-        assert_true(scene.k_read[0] > 65000 && scene.k_read[dims[i]] < -65000);
+        assert_true(scene.k_read[0] > 65000 && scene.k_read[dim] < -65000);
         scene_run(&scene, kernel, 0, shape.keys, WHOLE, out);
         expect_exact(&scene, kernel, out, 1);
         free(out);
@@ -686,12 +690,14 @@ static void test_closed_and_open(void **unused)
         {NF_F32, NF_F32, 16, 20, 3, 150, 50, 0, 32, 20, 3, 4},
         {NF_INT4, NF_BF16, 65, 33, 1, 150, 0, 0, 160, 0, 64, 4},
         {NF_F16, NF_F16, 16, 16, 2, 1100, 90, 0, 128, 33, 0, 2},
+        {NF_FP8_E4M3, NF_FP8_E4M3, 64, 64, 7, 150, 0, 0, 64, 0, 0, 0},
+        {NF_FP8_E4M3, NF_INT4, 23, 18, 3, 150, 33, 20, 96, 70, 5, 1},
     };
     EACH_TABLE(kernel)
     for (uint32_t i = 0; i < ARRAY_COUNT(shapes); i++)
         for (uint32_t split = 32; split <= shapes[i].keys; split += shapes[i].keys > 1000 ? 512 : 32) {
             struct shape other = shapes[i];
-            if (other.k_format == NF_INT4) other.k_format = NF_F16;
+            if (kernel_k_closes(other.k_format)) other.k_format = NF_F16;
             struct scene closed = scene_open(&shapes[i], kernel), open = scene_open(&other, kernel);
             const struct shape *s = &closed.shape;
             memcpy(closed.k_read + (uint64_t)split * s->head_dim, open.k_read + (uint64_t)split * s->head_dim,
@@ -725,6 +731,7 @@ static void test_key_bounds(void **unused)
     (void)unused;
     static const struct shape shapes[] = {{NF_F16, NF_F16, 64, 64, 7, 100, 0, 0, 64, 0, 0, 0},
                                           {NF_INT4, NF_INT4, 20, 18, 2, 100, 30, 0, 32, 11, 0, 3},
+                                          {NF_FP8_E4M3, NF_FP8_E4M3, 35, 20, 2, 100, 30, 0, 32, 11, 0, 3},
                                           {NF_F32, NF_F32, 16, 20, 3, 100, 30, 0, 16, 11, 4, 2},
                                           {NF_INT8, NF_INT4, 33, 7, 1, 100, 50, 0, 48, 60, 0, 0}};
     static const uint32_t bounds[][2] = {{0, 1}, {5, 0}, {3, 29}, {17, 18}, {40, 90}, {99, 0}, {64, 96}, {0, 200}};
@@ -750,6 +757,7 @@ static void test_write_matches_ref(void **unused)
                                           {NF_F16, NF_F32, 5, 33, 1, 35, 0, 0, 16, 0, 0, 0},
                                           {NF_BF16, NF_BF16, 20, 13, 1, 70, 0, 0, 32, 0, 0, 0},
                                           {NF_FP8_E4M3, NF_FP8_E5M2, 65, 70, 1, 70, 0, 0, 32, 0, 0, 0},
+                                          {NF_FP8_E5M2, NF_FP8_E4M3, 65, 70, 1, 70, 0, 0, 32, 0, 0, 0},
                                           {NF_INT8, NF_INT8, 66, 15, 1, 70, 0, 0, 32, 0, 0, 0},
                                           {NF_INT4, NF_INT4, 64, 64, 1, 70, 0, 0, 32, 0, 0, 0},
                                           {NF_INT4, NF_INT4, 7, 129, 1, 70, 0, 0, 32, 0, 0, 0}};
@@ -776,6 +784,9 @@ static void test_sizes(void **unused)
     assert_int_equal(kernel_v_group_bytes(NF_F16, 80), 16 * 80 * 2);
     assert_int_equal(kernel_k_row_bytes(NF_BF16, 65), 130);
     assert_int_equal(kernel_v_row_bytes(NF_FP8_E4M3, 65), 67);
+    assert_int_equal(kernel_k_row_bytes(NF_FP8_E4M3, 64), 72);
+    assert_int_equal(kernel_k_row_bytes(NF_FP8_E4M3, 65), 74);
+    assert_int_equal(kernel_k_group_bytes(NF_FP8_E4M3, 65), 16 * 65 + 130);
     assert_int_equal(kernel_k_row_bytes(NF_INT8, 64), 66);
     assert_int_equal(kernel_v_row_bytes(NF_INT4, 64), 34);
     assert_int_equal(kernel_v_row_bytes(NF_INT4, 65), 35);

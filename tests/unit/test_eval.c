@@ -431,13 +431,15 @@ static void test_inspect(void **state)
 {
     (void)state;
     json_t *report = inspect(tiny_path("gemma3"), NULL), *kv = json_object_get(report, "kv");
-    /* Bytes of a head's K and V for one token; a row of a small format begins with an f16 scale. */
+    /* Bytes of a head's K and V for one token; a row of a small format begins with an f16 scale, but K in fp8_e4m3 has two f16
+     * for each element of 32 tokens. */
     json_int_t dim = number_at(report, "head_dim", NULL);
     const struct {
         const char *name;
         json_int_t bytes;
-    } formats[] = {{"f32", 8 * dim},          {"f16", 4 * dim},      {"bf16", 4 * dim},
-                   {"fp8_e4m3", 2 * dim + 4}, {"int8", 2 * dim + 4}, {"k=int8,v=int4", dim + dim / 2 + 4}};
+    } formats[] = {{"f32", 8 * dim},      {"f16", 4 * dim},
+                   {"bf16", 4 * dim},     {"fp8_e4m3", 2 * dim + 2 + dim / 8},
+                   {"int8", 2 * dim + 4}, {"k=int8,v=int4", dim + dim / 2 + 4}};
     json_int_t layers = number_at(report, "layers", NULL), heads = number_at(report, "kv_heads", NULL);
     json_int_t sliding = 0;
     assert_string_equal(json_string_value(json_object_get(report, "architecture")), "gemma3");
