@@ -253,7 +253,7 @@ struct kvasir_event {
 int kvasir_engine_step(struct kvasir_engine *engine, const struct kvasir_event **events, size_t *count,
                        struct kvasir_error *error);
 
-/* Of one request (its first answer), also after its last event (the last 64 finished are kept). KVASIR_NOT_FOUND when it is not known. */
+/* Of one request (its first answer), also after its last event (the last 64, or max_sequences, finished are kept). KVASIR_NOT_FOUND when it is not known. */
 struct kvasir_timings {
     uint32_t prompt_tokens, cached_tokens, output_tokens;
     double ttft_s; /* submit to first token */

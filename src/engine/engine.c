@@ -10,7 +10,9 @@ static enum status open_lists(struct kvasir_engine *engine, struct error *error)
     engine->seqs = mem_zero(most, sizeof *engine->seqs);
     engine->entries = mem_zero(most, sizeof *engine->entries);
     engine->rows = mem_zero(most, sizeof *engine->rows);
-    if (engine->seqs && engine->entries && engine->rows) return ST_OK;
+    engine->finished_kept = most < FINISHED_KEPT_MIN ? FINISHED_KEPT_MIN : most;
+    engine->finished = mem_zero(engine->finished_kept, sizeof *engine->finished);
+    if (engine->seqs && engine->entries && engine->rows && engine->finished) return ST_OK;
     return error_set(error, ST_NOMEM, "not enough memory for %u sequences", most);
 }
 
@@ -110,6 +112,7 @@ void kvasir_engine_close(struct kvasir_engine *engine)
     for (uint32_t i = 0; engine->samplers && i < pool_workers(engine->pool); i++) sampler_release(&engine->samplers[i]);
     mem_free(engine->samplers);
     mem_free(engine->rows);
+    mem_free(engine->finished);
     model_run_close(engine->run);
     kv_close(engine->kv);
     pool_close(engine->pool);
@@ -211,7 +214,7 @@ int kvasir_engine_timings(const struct kvasir_engine *engine, uint64_t id, struc
         request_timings(request, out);
         return KVASIR_OK;
     }
-    for (uint32_t i = 0; i < FINISHED_KEPT; i++) {
+    for (uint32_t i = 0; i < engine->finished_kept; i++) {
         if (engine->finished[i].id != id || id == 0) continue;
         *out = engine->finished[i].timings;
         return KVASIR_OK;

@@ -230,7 +230,7 @@ bool scheduler_fork(struct scheduler *scheduler, const struct request *from, str
 
 /* ---- engine.c: the handle ------------------------------------------------------------------------------------------- */
 
-#define FINISHED_KEPT 64u
+#define FINISHED_KEPT_MIN 64u
 
 struct kvasir_engine {
     struct kvasir_model *model;
@@ -260,8 +260,8 @@ struct kvasir_engine {
     struct finished {
         uint64_t id;
         struct kvasir_timings timings;
-    } finished[FINISHED_KEPT]; /* a ring */
-    uint32_t finished_count;
+    } *finished; /* [finished_kept], a ring: all that can end in one step, at least */
+    uint32_t finished_kept, finished_count;
 };
 /* Takes the request, which waits from now on. ST_NOMEM: it is still the caller's. */
 MUST_CHECK enum status engine_enqueue(struct kvasir_engine *engine, struct request *leader, struct error *error);

@@ -65,7 +65,7 @@ static void add_event(struct kvasir_engine *engine, struct request *r)
 static void remember(struct kvasir_engine *engine, const struct request *r)
 {
     if (r->index) return;
-    struct finished *slot = &engine->finished[engine->finished_count++ % FINISHED_KEPT];
+    struct finished *slot = &engine->finished[engine->finished_count++ % engine->finished_kept];
     slot->id = r->id;
     request_timings(r, &slot->timings);
 }

@@ -202,6 +202,7 @@ static bool read_salt(const struct field *field, const json_t *value, struct bod
     SHA256((const unsigned char *)json_string_value(value), bytes, digest);
     memcpy(&body->request.cache_salt, digest, sizeof body->request.cache_salt);
     body->request.cache_salt |= 1;
+    body->request.tenant = body->request.cache_salt; /* who shares a cache shares a turn */
     return true;
 }
 
