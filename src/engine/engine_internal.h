@@ -260,7 +260,7 @@ struct kvasir_engine {
     struct finished {
         uint64_t id;
         struct kvasir_timings timings;
-    } *finished; /* [finished_kept], a ring: all that can end in one step, at least */
+    } * finished; /* [finished_kept], a ring: all that can end in one step, at least */
     uint32_t finished_kept, finished_count;
 };
 /* Takes the request, which waits from now on. ST_NOMEM: it is still the caller's. */
