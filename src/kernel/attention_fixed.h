@@ -39,6 +39,7 @@
 
 struct fixed_call {
     const struct kernel_attend *attend;
+    bool resume;                     /* the segment's partial is in the state */
     uint32_t rows, q_pairs, columns; /* (token, head) rows; ceil(head_dim / 2); value_dim in whole vectors */
     int32_t k_bits;                  /* magnitudes of K's integers are below 2^k_bits */
     int32_t *q;                      /* tiles of at most ATTEND_TILE_ROWS rows, each part [q_pairs][rows]: two int16 */
@@ -375,18 +376,30 @@ OUT_OF_LINE static void fixed_offsets(const struct fixed_call *call, const struc
     }
 }
 
+/* An empty partial of the segment, or the one that the state holds, which is then empty. */
+static void fixed_begin(const struct fixed_call *call, float *state)
+{
+    const uint32_t value_dim = call->attend->value_dim;
+    memset(call->values, 0, (uint64_t)call->rows * call->columns * sizeof *call->values);
+    for (uint32_t row = 0; row < call->rows; row++, state += 2 + (uint64_t)value_dim) {
+        call->maximum[row] = NOTHING;
+        call->sum[row] = 0;
+        if (!call->resume || state[0] == -INFINITY) continue;
+        call->maximum[row] = state[0];
+        call->sum[row] = state[1];
+        memcpy(call->values + (uint64_t)row * call->columns, state + 2, value_dim * sizeof *state);
+        state[0] = -INFINITY;
+    }
+}
+
 static void fixed_segment(struct fixed_call *call, struct segment *segment, const struct attend_groups *next,
                           uint32_t index, float *state)
 {
     const struct kernel_attend *a = call->attend;
     fixed_ahead(a, segment, next);
     uint32_t tiles = (call->rows + ATTEND_TILE_ROWS - 1) / ATTEND_TILE_ROWS;
-    for (uint32_t row = 0; row < call->rows; row++) {
-        call->maximum[row] = NOTHING;
-        call->sum[row] = 0;
-    }
+    fixed_begin(call, state);
     if (call->offsets) fixed_offsets(call, &segment->groups, index);
-    memset(call->values, 0, (uint64_t)call->rows * call->columns * sizeof *call->values);
     for (uint32_t chunk = 0; chunk < KERNEL_SEGMENT_TOKENS / CHUNK_KEYS; chunk++) {
         uint32_t groups = segment->groups.seen >> chunk * CHUNK_GROUPS & ((1u << CHUNK_GROUPS) - 1);
         if (!groups) continue;

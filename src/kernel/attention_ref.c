@@ -141,6 +141,7 @@ void kernel_attend_ref(const struct kernel_attend *attend, uint32_t segment_begi
                        float *scratch)
 {
     struct attend_groups groups;
+    ASSERT(!attend->resume);
     attend_state_init(attend, state);
     for (uint32_t segment = segment_begin; segment < segment_end; segment++) {
         if (!attend_segment_groups(attend, segment, &groups)) continue;
@@ -149,6 +150,13 @@ void kernel_attend_ref(const struct kernel_attend *attend, uint32_t segment_begi
             for (uint32_t head = 0; head < attend->group; head++, row += 2 + attend->value_dim)
                 attend_row(&(struct query){attend, token, head, segment}, &groups, row, scratch);
     }
+}
+
+uint32_t kernel_attend_unit_ref(enum number_format k_format, enum number_format v_format)
+{
+    (void)k_format;
+    (void)v_format;
+    return KERNEL_SEGMENT_TOKENS;
 }
 
 void kernel_attend_fold_ref(const struct kernel_attend *attend, float *state, const float *next)

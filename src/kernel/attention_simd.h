@@ -702,20 +702,33 @@ static void float_segment(const struct kernel_attend *attend, struct segment *se
 
 #include "kernel/attention_fixed.h"
 
+static bool attend_fixed(enum number_format k_format, enum number_format v_format)
+{
+    return k_format != NF_F32 || v_format != NF_F32;
+}
+
+uint32_t ATTEND_NAME(attend_unit)(enum number_format k_format, enum number_format v_format)
+{
+    return attend_fixed(k_format, v_format) ? CHUNK_KEYS : KERNEL_SEGMENT_TOKENS;
+}
+
 void ATTEND_NAME(attend)(const struct kernel_attend *attend, uint32_t segment_begin, uint32_t segment_end, float *state,
                          float *scratch)
 {
     ASSERT(kernel_cache_format(attend->k_format) && kernel_cache_format(attend->v_format));
-    const bool fixed = attend->k_format != NF_F32 || attend->v_format != NF_F32;
+    const bool fixed = attend_fixed(attend->k_format, attend->v_format);
     struct segment segments[2];
     struct fixed_call call = {0};
-    attend_state_init(attend, state);
+    ASSERT(!attend->resume || (fixed && attend->key_begin % CHUNK_KEYS == 0 &&
+                               attend->key_begin / KERNEL_SEGMENT_TOKENS == segment_begin));
+    if (!attend->resume) attend_state_init(attend, state);
     if (fixed) fixed_open(&call, attend, scratch);
     bool some = segment_begin < segment_end && attend_segment_groups(attend, segment_begin, &segments[0].groups);
     for (uint32_t i = segment_begin; i < segment_end; i++) {
         struct segment *segment = &segments[(i - segment_begin) % 2], *next = &segments[(i + 1 - segment_begin) % 2];
         bool more = i + 1 < segment_end && attend_segment_groups(attend, i + 1, &next->groups);
         const struct attend_groups *after = more ? &next->groups : NULL;
+        call.resume = attend->resume && i == segment_begin;
         if (some && fixed) fixed_segment(&call, segment, after, i, state);
         if (some && !fixed) float_segment(attend, segment, after, i, state, scratch);
         some = more;

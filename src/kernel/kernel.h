@@ -197,6 +197,10 @@ struct kernel_attend {
     /* Of these only keys [key_begin, key_end) are seen; key_end 0 = no bound. So that the parts of a sequence whose K has different
      * formats are calls of their own, whose states attend_fold joins. Queries that see no key are left with "no keys yet". */
     uint32_t key_begin, key_end;
+    /* The call goes on with `state`, which calls of the same queries left that saw the keys of segment_begin before key_begin and
+     * no others: the bits are those of one call that sees all of them. For keys that are read once for several sequences, each of
+     * which then goes on alone. key_begin: a multiple of attend_unit() inside segment_begin. */
+    bool resume;
     float scale;    /* of q.k */
     float softcap;  /* 0 = none; else softcap * tanh(s / softcap) */
     const float *q; /* head h of token i: q + i * q_token_stride + h * head_dim (h < group) */
@@ -238,9 +242,13 @@ struct kernel {
      * fp8_e4m3 the middle is the mean, and the scale is that of 16 which misses least. All tables write the same bytes. */
     void (*k_close)(enum number_format format, void *k_groups, const void *exact_groups, uint32_t head_dim);
     /* Attention over the keys of segments [segment_begin, segment_end) (segment = position / SEGMENT), folded in
-     * ascending order into `state`, which the call initialises. `scratch`: kernel_attend_scratch_floats(), 64-byte aligned. */
+     * ascending order into `state`, which the call initialises unless it resumes. `scratch`: kernel_attend_scratch_floats(),
+     * 64-byte aligned. */
     void (*attend)(const struct kernel_attend *attend, uint32_t segment_begin, uint32_t segment_end, float *state,
                    float *scratch);
+    /* Tokens at whose multiples a segment may be left and resumed (kernel_attend.resume): a divisor of KERNEL_SEGMENT_TOKENS, which
+     * stands for a segment that is computed as a whole. */
+    uint32_t (*attend_unit)(enum number_format k_format, enum number_format v_format);
     /* Folds `next` (the state of the segment after, or of other keys of the same queries) into `state`: the same fold as attend's
      * own, so that splitting by single segments over threads and folding ascending gives the same bits. */
     void (*attend_fold)(const struct kernel_attend *attend, float *state, const float *next);

@@ -15,6 +15,7 @@
     void kernel_k_close_##isa(enum number_format format, void *k_groups, const void *exact_groups, uint32_t head_dim); \
     void kernel_attend_##isa(const struct kernel_attend *attend, uint32_t segment_begin, uint32_t segment_end,         \
                              float *state, float *scratch);                                                            \
+    uint32_t kernel_attend_unit_##isa(enum number_format k_format, enum number_format v_format);                       \
     void kernel_attend_fold_##isa(const struct kernel_attend *attend, float *state, const float *next);                \
     void kernel_attend_finish_##isa(const struct kernel_attend *attend, const float *state)
 

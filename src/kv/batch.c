@@ -100,6 +100,24 @@ void kv_seq_formats(const struct kv_seq *seq, uint32_t layer, enum number_format
     *v = seq->cache->layers[layer].v_format;
 }
 
+uint32_t kv_seq_group(const struct kv_seq *seq, uint32_t layer, uint32_t head)
+{
+    return place_of(seq->cache, layer, head)->group;
+}
+
+int kv_seq_compare(const struct kv_seq *a, const struct kv_seq *b, uint32_t layer, uint32_t head, uint32_t *shared)
+{
+    const uint32_t group = kv_seq_group(a, layer, head);
+    const struct kv_table *first = &a->tables[group], *second = &b->tables[group];
+    const uint32_t count = first->count < second->count ? first->count : second->count;
+    uint32_t same = 0;
+    ASSERT(a->cache == b->cache && a->pinned && b->pinned);
+    while (same < count && first->blocks[same] == second->blocks[same] && first->blocks[same] != BLOCK_NONE) same++;
+    *shared = same * a->cache->block_tokens;
+    if (same == count) return (first->count > count) - (second->count > count);
+    return (first->blocks[same] > second->blocks[same]) - (first->blocks[same] < second->blocks[same]);
+}
+
 uint32_t kv_spans_max(const struct kv_cache *cache, uint32_t tokens)
 {
     return blocks_for(cache, tokens) + 1;

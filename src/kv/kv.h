@@ -133,6 +133,12 @@ uint32_t kv_seq_spans(const struct kv_seq *seq, uint32_t layer, uint32_t head, u
  *   kv_seq_close_group()  quantises a full group of exact rows, laid out like these, into its block; position: a multiple of 32 */
 void *kv_seq_open_rows(const struct kv_seq *seq, uint32_t layer, uint32_t head);
 void kv_seq_close_group(struct kv_seq *seq, uint32_t layer, uint32_t head, uint32_t position, const void *exact);
+/* Index in kv_groups() of the group whose blocks hold the head's rows. */
+uint32_t kv_seq_group(const struct kv_seq *seq, uint32_t layer, uint32_t head);
+/* An order of sequences of one cache in which those that share blocks of the head's group stand together: negative when `a` comes
+ * before `b`, positive when after, 0 when either will do. Of sorted sequences each pair of neighbours has *shared: that many
+ * positions, from 0 on, are the same memory in both. Looks at no more blocks than these. */
+int kv_seq_compare(const struct kv_seq *a, const struct kv_seq *b, uint32_t layer, uint32_t head, uint32_t *shared);
 /* What one KV head's queries may read; of a shared layer, what its source caches. */
 struct kv_reach kv_seq_reach(const struct kv_seq *seq, uint32_t layer, uint32_t head);
 /* How that layer's rows are stored. */

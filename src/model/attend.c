@@ -1,47 +1,92 @@
 /* attend.c - one layer's attention for a batch: rows.c makes q, k and v ready and writes the cache, here queries are held
  * against it.
  *
- * Work is cut into units that do not depend on the number of threads: (tile of tokens, KV head), and, where a single
- * token looks back over more than one segment, (tile, KV head, segment), whose states are folded in ascending order. So
- * the bits are the same however the units are handed out. */
-#include "run_internal.h"
+ * attend_plan.c cuts the work. Softmax states of segments are folded in ascending order, whoever computed them, so the bits
+ * are the same however the units are cut and handed out. */
+#include "attend_internal.h"
 #include <string.h>
 
-/* The kernels' view of one tile and KV head; reach and formats as the cache has them. */
-static void describe(const struct model_run *run, const struct tile *tile, uint32_t head, struct kernel_attend *out)
+/* What the kernels are told of one KV head, whatever the queries. */
+static void describe(const struct model_run *run, uint32_t head, struct kernel_attend *out)
 {
     const struct model_config *c = &run->model->config;
-    const struct kv_seq *seq = run->entries[tile->entry].seq;
-    const struct kv_reach reach = kv_seq_reach(seq, run->layer, head);
-    uint32_t group = c->heads / c->kv_heads;
-    struct row_treatment treatment;
-    rows_treatment(run, seq, &treatment);
+    const struct row_treatment *rows = &run->treatment;
+    const struct kv_reach *reach = &run->head_plans[head]->reach;
     *out = (struct kernel_attend){
+        .k_format = rows->k_format,
+        .v_format = rows->v_format,
         .head_dim = c->head_dim,
         .value_dim = c->value_dim,
-        .group = group,
-        .tokens = tile->count,
-        .position = tile->position,
-        .window = reach.window,
-        .sinks = reach.sinks,
+        .group = c->heads / c->kv_heads,
+        .window = reach->window,
+        .sinks = reach->sinks,
         .scale = c->attention_scale,
         .softcap = c->attention_softcap,
-        .q = run->q + (uint64_t)tile->row * c->heads * c->head_dim + (uint64_t)head * group * c->head_dim,
-        .q_token_stride = (uint64_t)c->heads * c->head_dim,
-        .out = run->attended + (uint64_t)tile->row * c->heads * c->value_dim + (uint64_t)head * group * c->value_dim,
-        .out_token_stride = (uint64_t)c->heads * c->value_dim,
+        .offset = {.group_dims = rows->group_dims, .key_dims = 2 * rows->fast_pairs},
     };
-    kv_seq_formats(seq, run->layer, &out->k_format, &out->v_format);
-    struct kernel_offset *offset = &out->offset;
-    offset->group_dims = rows_group_dims(c);
-    offset->key_dims = 2 * rows_fast_pairs(c, c->sliding[run->layer]);
-    if (!treatment.offset) return;
-    const uint32_t dims = offset->group_dims + offset->key_dims;
-    offset->q = run->offset_q + ((uint64_t)tile->row * c->heads + (uint64_t)head * group) * dims;
-    offset->q_token_stride = (uint64_t)c->heads * dims;
-    offset->keys = run->key_table[c->sliding[run->layer]];
-    offset->groups = run->offset_table[c->sliding[run->layer]];
+    if (!rows->offset) return;
+    out->offset.keys = run->key_table[c->sliding[run->layer]];
+    out->offset.groups = run->offset_table[c->sliding[run->layer]];
 }
+
+/* Coefficients of the offsets of a query row. */
+static uint32_t offset_dims(const struct model_run *run)
+{
+    return run->treatment.group_dims + 2 * run->treatment.fast_pairs;
+}
+
+/* The kernels' view of one tile and KV head. */
+static void describe_tile(const struct model_run *run, const struct tile *tile, uint32_t head,
+                          struct kernel_attend *out)
+{
+    const struct model_config *c = &run->model->config;
+    describe(run, head, out);
+    const uint64_t row = (uint64_t)tile->row * c->heads + (uint64_t)head * out->group;
+    out->tokens = tile->count;
+    out->position = tile->position;
+    out->q = run->q + row * c->head_dim;
+    out->q_token_stride = (uint64_t)c->heads * c->head_dim;
+    out->out = run->attended + row * c->value_dim;
+    out->out_token_stride = (uint64_t)c->heads * c->value_dim;
+    if (!run->treatment.offset) return;
+    out->offset.q = run->offset_q + row * offset_dims(run);
+    out->offset.q_token_stride = (uint64_t)c->heads * offset_dims(run);
+}
+
+/* Rows of `floats` floats of all the share's tokens from `rows`, which has `stride` floats a token, side by side. */
+static void gather(const struct model_run *run, const struct attend_plan *plan, const struct share *share,
+                   const float *rows, uint64_t stride, uint64_t floats, float *out)
+{
+    for (uint32_t i = 0; i < share->count; i++) {
+        const struct tile *tile = &run->tiles[plan->order[share->first + i]];
+        for (uint32_t t = 0; t < tile->count; t++, out += floats)
+            memcpy(out, rows + (tile->row + t) * stride, floats * sizeof *out);
+    }
+}
+
+/* All queries of a share, of one KV head: wherever they stand, they see all the keys that are shared. */
+static void describe_share(const struct model_run *run, const struct share *share, uint32_t head, struct worker *worker,
+                           struct kernel_attend *out)
+{
+    const struct model_config *c = &run->model->config;
+    const struct attend_plan *plan = run->head_plans[head];
+    describe(run, head, out);
+    out->window = out->sinks = 0;
+    out->tokens = share->tokens;
+    out->position = out->key_end = share->keys;
+    out->q = worker->queries;
+    out->q_token_stride = (uint64_t)out->group * c->head_dim;
+    gather(run, plan, share, run->q + head * out->q_token_stride, (uint64_t)c->heads * c->head_dim, out->q_token_stride,
+           worker->queries);
+    if (!run->treatment.offset) return;
+    float *offset_q = worker->queries + TILE_TOKENS * out->q_token_stride;
+    out->offset.q = offset_q;
+    out->offset.q_token_stride = (uint64_t)out->group * offset_dims(run);
+    gather(run, plan, share, run->offset_q + head * out->offset.q_token_stride, (uint64_t)c->heads * offset_dims(run),
+           out->offset.q_token_stride, offset_q);
+}
+
+/* ---- sizes ------------------------------------------------------------------------------------------------------- */
 
 static struct kernel_attend shape_of(const struct model_run *run, uint32_t tokens)
 {
@@ -66,23 +111,14 @@ uint64_t attend_scratch_floats(const struct model_run *run)
     return round_up(kernel_attend_scratch_floats(&attend), 16);
 }
 
-/* The first segment in which a query of the tile sees a key, of any head of the layer. */
-static uint32_t first_segment(const struct model_run *run, const struct tile *tile)
+uint64_t attend_query_floats(const struct model_run *run)
 {
-    uint32_t first = UINT32_MAX;
-    for (uint32_t head = 0; head < run->model->config.kv_heads; head++) {
-        const struct kv_reach reach = kv_seq_reach(run->entries[tile->entry].seq, run->layer, head);
-        bool passed = reach.window && !reach.sinks && tile->position >= reach.window;
-        uint32_t begin = passed ? (tile->position - reach.window + 1) / KERNEL_SEGMENT_TOKENS : 0;
-        if (begin < first) first = begin;
-    }
-    return first;
+    struct kernel_attend attend = shape_of(run, TILE_TOKENS);
+    uint64_t row = attend.head_dim + attend.offset.group_dims + attend.offset.key_dims;
+    return TILE_TOKENS * attend.group * row;
 }
 
-static uint32_t end_segment(const struct tile *tile)
-{
-    return (tile->position + tile->count - 1) / KERNEL_SEGMENT_TOKENS + 1;
-}
+/* ---- tiles ------------------------------------------------------------------------------------------------------- */
 
 /* A tile lies within one group of positions: whatever the chunk, the same tokens share a group that closes. */
 _Static_assert(TILE_TOKENS == KERNEL_CLOSED_TOKENS, "the tokens of a tile see the same closed groups");
@@ -90,6 +126,7 @@ _Static_assert(TILE_TOKENS == KERNEL_CLOSED_TOKENS, "the tokens of a tile see th
 void attend_tiles(struct model_run *run)
 {
     run->tile_count = 0;
+    for (uint32_t i = 0; i < run->plan_count; i++) run->plans[i].stamp = 0;
     uint32_t row = 0;
     for (uint32_t e = 0; e < run->entry_count; e++) {
         const struct model_entry *entry = &run->entries[e];
@@ -102,51 +139,44 @@ void attend_tiles(struct model_run *run)
     }
 }
 
-/* ---- attend ------------------------------------------------------------------------------------------------------ */
+/* ---- calls of the kernel ----------------------------------------------------------------------------------------- */
 
-static bool closes(const struct model_run *run, const struct tile *tile)
-{
-    struct row_treatment treatment;
-    rows_treatment(run, run->entries[tile->entry].seq, &treatment);
-    return treatment.closes;
-}
-
-/* First position of the closing group that the tile lies in. */
-static uint32_t open_begin(const struct tile *tile)
-{
-    return tile->position / KERNEL_CLOSED_TOKENS * KERNEL_CLOSED_TOKENS;
-}
-
-/* What the cache holds of segments [begin, end), for one tile and head, into `state`. */
-static void attend_cached(struct model_run *run, const struct tile *tile, uint32_t head, uint32_t begin, uint32_t end,
-                          float *state, struct worker *worker, struct kernel_attend *attend)
+/* What the cache holds of segments [begin, end), for one tile and head, into `state`; key_from > 0: going on with the state of
+ * keys before it. */
+static void attend_cached(const struct model_run *run, const struct tile *tile, uint32_t head, uint32_t begin,
+                          uint32_t end, uint32_t key_from, float *state, struct worker *worker)
 {
     const struct kv_seq *seq = run->entries[tile->entry].seq;
-    describe(run, tile, head, attend);
+    struct kernel_attend attend;
+    describe_tile(run, tile, head, &attend);
     uint32_t from = begin * KERNEL_SEGMENT_TOKENS, to = tile->position + tile->count;
     if (end * KERNEL_SEGMENT_TOKENS < to) to = end * KERNEL_SEGMENT_TOKENS;
-    if (attend->window && !attend->sinks && tile->position >= attend->window &&
-        tile->position - attend->window + 1 > from)
-        from = tile->position - attend->window + 1;
-    if (closes(run, tile)) {
-        attend->key_end = open_begin(tile);
-        if (attend->key_end < to) to = attend->key_end;
-        if (attend->key_end == 0) end = begin; /* nothing is closed yet */
+    if (attend.window && !attend.sinks && tile->position >= attend.window && tile->position - attend.window + 1 > from)
+        from = tile->position - attend.window + 1;
+    if (run->treatment.closes) {
+        attend.key_end = open_begin(tile);
+        if (attend.key_end < to) to = attend.key_end;
+        if (attend.key_end == 0) end = begin; /* nothing is closed yet */
     }
-    attend->spans = worker->spans;
-    attend->span_count = from < to ? kv_seq_spans(seq, run->layer, head, from, to, worker->spans) : 0;
-    run->model->kernel->attend(attend, begin, end, state, worker->scratch);
+    if (key_from) {
+        if (key_from >= to) return;
+        from = attend.key_begin = key_from;
+        attend.resume = true;
+    }
+    attend.spans = worker->spans;
+    attend.span_count = from < to ? kv_seq_spans(seq, run->layer, head, from, to, worker->spans) : 0;
+    run->model->kernel->attend(&attend, begin, end, state, worker->scratch);
 }
 
 /* The exact keys of the group that the tile lies in; their V rows are in the cache like all others. */
-static void attend_open(struct model_run *run, const struct tile *tile, uint32_t head, float *state,
+static void attend_open(const struct model_run *run, const struct tile *tile, uint32_t head, float *state,
                         struct worker *worker)
 {
     const struct kv_seq *seq = run->entries[tile->entry].seq;
     struct kernel_attend attend;
     struct kernel_span span;
     uint32_t begin = open_begin(tile), end = tile->position + tile->count, segment = begin / KERNEL_SEGMENT_TOKENS;
-    describe(run, tile, head, &attend);
+    describe_tile(run, tile, head, &attend);
     attend.k_format = NF_F16;
     attend.key_begin = begin;
     attend.span_count = kv_seq_spans(seq, run->layer, head, begin, end, &span);
@@ -161,106 +191,151 @@ static void attend_open(struct model_run *run, const struct tile *tile, uint32_t
     run->model->kernel->attend(&attend, segment, segment + 1, state, worker->scratch);
 }
 
-static uint64_t take_unit(struct model_run *run)
+/* The keys of one segment that are shared, for all queries of the share. */
+static void attend_shared(const struct model_run *run, const struct share *share, uint32_t head, uint32_t segment,
+                          float *state, struct worker *worker)
+{
+    const struct tile *tile = &run->tiles[run->head_plans[head]->order[share->first]];
+    struct kernel_attend attend;
+    uint32_t from = segment * KERNEL_SEGMENT_TOKENS, to = from + KERNEL_SEGMENT_TOKENS;
+    if (share->keys < to) to = share->keys;
+    describe_share(run, share, head, worker, &attend);
+    attend.spans = worker->spans;
+    attend.span_count = kv_seq_spans(run->entries[tile->entry].seq, run->layer, head, from, to, worker->spans);
+    run->model->kernel->attend(&attend, segment, segment + 1, state, worker->scratch);
+}
+
+/* ---- units ------------------------------------------------------------------------------------------------------- */
+
+static float *head_states(const struct model_run *run, uint32_t head)
+{
+    return run->states + (uint64_t)head * run->tokens_max * (run->segments_max + 1) * attend_state_floats(run, 1);
+}
+
+static float *shared_state(const struct model_run *run, const struct share *share, uint32_t head, uint32_t segment)
+{
+    return head_states(run, head) + share->state + segment * attend_state_floats(run, share->tokens);
+}
+
+/* State `part` of a tile's own: of its segments from own->begin on, then of the open group. */
+static float *own_state(const struct model_run *run, uint32_t tile, uint32_t head, uint32_t part)
+{
+    return head_states(run, head) + run->head_plans[head]->tiles[tile].state +
+           part * attend_state_floats(run, run->tiles[tile].count);
+}
+
+static void attend_whole(const struct model_run *run, uint32_t index, uint32_t head, struct worker *worker)
+{
+    const struct tile *tile = &run->tiles[index];
+    const struct tile_plan *own = &run->head_plans[head]->tiles[index];
+    struct kernel_attend attend;
+    attend_cached(run, tile, head, own->begin, own->end, 0, worker->state, worker);
+    describe_tile(run, tile, head, &attend);
+    if (run->treatment.closes) {
+        attend_open(run, tile, head, worker->open_state, worker);
+        run->model->kernel->attend_fold(&attend, worker->state, worker->open_state);
+    }
+    run->model->kernel->attend_finish(&attend, worker->state);
+    rows_finish(run, tile, head);
+}
+
+static void attend_place(const struct model_run *run, const struct place *place, uint32_t head, struct worker *worker)
+{
+    const struct attend_plan *plan = run->head_plans[head];
+    const uint32_t i = place->index, segment = place->segment;
+    switch (place->kind) {
+    case PLACE_SHARED:
+        attend_shared(run, &plan->shares[i], head, segment, shared_state(run, &plan->shares[i], head, segment), worker);
+        return;
+    case PLACE_TILE:
+        attend_whole(run, i, head, worker);
+        return;
+    case PLACE_SEGMENT:
+        attend_cached(run, &run->tiles[i], head, segment, segment + 1, 0,
+                      own_state(run, i, head, segment - plan->tiles[i].begin), worker);
+        return;
+    case PLACE_OPEN:
+        attend_open(run, &run->tiles[i], head, own_state(run, i, head, plan->tiles[i].end - plan->tiles[i].begin),
+                    worker);
+        return;
+    }
+}
+
+/* All states of a tile, in ascending order, into the first one. Of the segment that a share has begun, the rest is its own. */
+static void fold_tile(const struct model_run *run, uint32_t index, uint32_t head, struct worker *worker)
+{
+    const struct kernel *kernel = run->model->kernel;
+    const struct tile *tile = &run->tiles[index];
+    const struct attend_plan *plan = run->head_plans[head];
+    const struct tile_plan *own = &plan->tiles[index];
+    const uint32_t parts = own->end - own->begin + run->treatment.closes;
+    struct kernel_attend attend;
+    describe_tile(run, tile, head, &attend);
+    float *state = NULL;
+    if (own->share != SHARE_NONE) {
+        const struct share *share = &plan->shares[own->share];
+        const uint64_t row = own->token * (uint64_t)attend.group * (2 + (uint64_t)attend.value_dim);
+        for (uint32_t i = 0; i < share_segments(share); i++) {
+            float *next = shared_state(run, share, head, i) + row;
+            if (share->keys < (i + 1) * KERNEL_SEGMENT_TOKENS)
+                attend_cached(run, tile, head, i, i + 1, share->keys, next, worker);
+            if (state)
+                kernel->attend_fold(&attend, state, next);
+            else
+                state = next;
+        }
+    }
+    for (uint32_t part = 0; part < parts; part++) {
+        if (state)
+            kernel->attend_fold(&attend, state, own_state(run, index, head, part));
+        else
+            state = own_state(run, index, head, part);
+    }
+    kernel->attend_finish(&attend, state);
+    rows_finish(run, tile, head);
+}
+
+static uint32_t take_unit(struct model_run *run)
 {
     return __atomic_fetch_add(&run->next_unit, 1, __ATOMIC_RELAXED);
 }
 
-/* Whole tiles, latest first: they see the most keys, and the small ones fill the gaps at the end. */
-static void tile_task(struct model_run *run, uint32_t index, uint32_t workers)
+static void place_task(struct model_run *run, uint32_t index, uint32_t workers)
 {
     (void)workers;
-    const struct kernel *kernel = run->model->kernel;
-    struct worker *worker = &run->workers[index];
-    uint64_t heads = run->model->config.kv_heads, units = run->tile_count * heads;
-    for (uint64_t unit = take_unit(run); unit < units; unit = take_unit(run)) {
-        const struct tile *tile = &run->tiles[run->tile_count - 1 - unit / heads];
-        uint32_t head = (uint32_t)(unit % heads);
-        struct kernel_attend attend;
-        attend_cached(run, tile, head, first_segment(run, tile), end_segment(tile), worker->state, worker, &attend);
-        if (closes(run, tile)) {
-            attend_open(run, tile, head, worker->open_state, worker);
-            kernel->attend_fold(&attend, worker->state, worker->open_state);
-        }
-        kernel->attend_finish(&attend, worker->state);
-        rows_finish(run, tile, head);
-    }
-}
-
-/* The parts of a tile whose states are folded in this order: its segments, and what is open. */
-static uint32_t part_count(const struct model_run *run, const struct tile *tile)
-{
-    return end_segment(tile) - first_segment(run, tile) + closes(run, tile);
-}
-
-/* State of one part of one tile and head. */
-static float *split_state(const struct model_run *run, const struct tile *tile, uint32_t head, uint32_t part)
-{
-    uint64_t index = ((uint64_t)(tile->first_state + part)) * run->model->config.kv_heads + head;
-    return run->states + index * attend_state_floats(run, 1);
-}
-
-/* All tiles are single tokens: (part, head) units, each with a state of its own. */
-static void segment_task(struct model_run *run, uint32_t index, uint32_t workers)
-{
-    (void)workers;
-    struct worker *worker = &run->workers[index];
-    uint32_t heads = run->model->config.kv_heads;
-    uint64_t units = (uint64_t)run->split_segments * heads;
-    for (uint64_t unit = take_unit(run); unit < units; unit = take_unit(run)) {
-        uint32_t place = (uint32_t)(unit / heads), head = (uint32_t)(unit % heads), t = run->tile_count - 1;
-        while (run->tiles[t].first_state > place) t--;
-        const struct tile *tile = &run->tiles[t];
-        uint32_t part = place - tile->first_state, segment = first_segment(run, tile) + part;
-        float *state = split_state(run, tile, head, part);
-        struct kernel_attend attend;
-        if (segment < end_segment(tile))
-            attend_cached(run, tile, head, segment, segment + 1, state, worker, &attend);
-        else
-            attend_open(run, tile, head, state, worker);
+    uint32_t unit = take_unit(run);
+    for (uint32_t head = 0, first = 0; head < run->model->config.kv_heads; head++) {
+        const struct attend_plan *plan = run->head_plans[head];
+        for (; unit - first < plan->place_count; unit = take_unit(run))
+            attend_place(run, &plan->places[unit - first], head, &run->workers[index]);
+        first += plan->place_count;
     }
 }
 
 static void fold_task(struct model_run *run, uint32_t index, uint32_t workers)
 {
-    const struct kernel *kernel = run->model->kernel;
-    uint64_t begin, end, heads = run->model->config.kv_heads;
-    pool_share(run->tile_count * heads, 1, index, workers, &begin, &end);
-    for (uint64_t unit = begin; unit < end; unit++) {
-        const struct tile *tile = &run->tiles[unit / heads];
-        uint32_t head = (uint32_t)(unit % heads), parts = part_count(run, tile);
-        struct kernel_attend attend;
-        describe(run, tile, head, &attend);
-        float *state = split_state(run, tile, head, 0);
-        for (uint32_t p = 1; p < parts; p++) kernel->attend_fold(&attend, state, split_state(run, tile, head, p));
-        kernel->attend_finish(&attend, state);
-        rows_finish(run, tile, head);
+    (void)workers;
+    uint32_t unit = take_unit(run);
+    for (uint32_t head = 0, first = 0; head < run->model->config.kv_heads; head++) {
+        const struct attend_plan *plan = run->head_plans[head];
+        for (; unit - first < plan->folded_count; unit = take_unit(run))
+            fold_tile(run, plan->folded[unit - first], head, &run->workers[index]);
+        first += plan->folded_count;
     }
-}
-
-/* Whether splitting pays: only single tokens, and one of them sees more than one segment. Sets the states' places. */
-static bool plan_split(struct model_run *run)
-{
-    bool several = false;
-    run->split_segments = 0;
-    for (uint32_t t = 0; t < run->tile_count; t++) {
-        struct tile *tile = &run->tiles[t];
-        if (tile->count != 1) return false;
-        tile->first_state = run->split_segments;
-        several |= end_segment(tile) - first_segment(run, tile) > 1;
-        run->split_segments += part_count(run, tile);
-    }
-    return several;
 }
 
 void attend_layer(struct model_run *run)
 {
+    bool folds = false;
+    rows_treatment(run, &run->treatment);
     run_phase(run, rows_write_task);
-    run->next_unit = 0;
-    if (plan_split(run)) {
-        run_phase(run, segment_task);
-        run_phase(run, fold_task);
-    } else {
-        run_phase(run, tile_task);
+    for (uint32_t head = 0; head < run->model->config.kv_heads; head++) {
+        run->head_plans[head] = attend_plan(run, head);
+        folds |= run->head_plans[head]->folded_count > 0;
     }
+    run->next_unit = 0;
+    run_phase(run, place_task);
+    if (!folds) return;
+    run->next_unit = 0;
+    run_phase(run, fold_task);
 }

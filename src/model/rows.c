@@ -60,14 +60,19 @@ void *rows_exact(const struct model_run *run, const struct tile *tile, uint32_t 
     return run->exact + index * kernel_k_exact_bytes(c->head_dim);
 }
 
-void rows_treatment(const struct model_run *run, const struct kv_seq *seq, struct row_treatment *out)
+void rows_treatment(const struct model_run *run, struct row_treatment *out)
 {
+    const struct model_config *c = &run->model->config;
     enum number_format k, v;
-    kv_seq_formats(seq, run->layer, &k, &v);
+    kv_seq_formats(run->entries[0].seq, run->layer, &k, &v);
     *out = (struct row_treatment){.turn_k = turned(k, true),
                                   .turn_v = turned(v, false),
                                   .closes = kernel_k_closes(k),
-                                  .offset = unbiased(k) && run->model->layers[run->layer].k.bias != NULL};
+                                  .offset = unbiased(k) && run->model->layers[run->layer].k.bias != NULL,
+                                  .k_format = k,
+                                  .v_format = v,
+                                  .group_dims = rows_group_dims(c),
+                                  .fast_pairs = rows_fast_pairs(c, c->sliding[run->layer])};
 }
 
 /* The table of one kind of layers, up to the group of position `last`. */
@@ -98,13 +103,15 @@ static void extend_table(struct model_run *run, uint32_t kind, uint32_t last)
 void rows_begin(struct model_run *run)
 {
     const struct model_config *c = &run->model->config;
+    uint32_t last = 0;
     for (uint32_t e = 0; e < run->entry_count; e++) {
-        uint32_t last = kv_seq_count(run->entries[e].seq) + run->entries[e].count - 1;
-        for (run->layer = 0; run->layer < c->layers; run->layer++) {
-            struct row_treatment treatment;
-            rows_treatment(run, run->entries[e].seq, &treatment);
-            if (treatment.offset) extend_table(run, c->sliding[run->layer], last);
-        }
+        uint32_t own = kv_seq_count(run->entries[e].seq) + run->entries[e].count - 1;
+        if (own > last) last = own;
+    }
+    for (run->layer = 0; run->layer < c->layers; run->layer++) {
+        struct row_treatment treatment;
+        rows_treatment(run, &treatment);
+        if (treatment.offset) extend_table(run, c->sliding[run->layer], last);
     }
 }
 
@@ -112,8 +119,8 @@ void rows_begin(struct model_run *run)
 static void stored_bias(const struct model_run *run, const float *bias, uint32_t position, float *out)
 {
     const struct model_config *c = &run->model->config;
-    uint32_t kind = c->sliding[run->layer], half = c->rope_dimensions / 2, dims = rows_group_dims(c);
-    uint32_t fast = rows_fast_pairs(c, kind), group = position / KERNEL_GROUP_TOKENS;
+    uint32_t kind = c->sliding[run->layer], half = c->rope_dimensions / 2, dims = run->treatment.group_dims;
+    uint32_t fast = run->treatment.fast_pairs, group = position / KERNEL_GROUP_TOKENS;
     const float *column =
         run->offset_table[kind] + (uint64_t)(group / TABLE_LANES) * dims * TABLE_LANES + group % TABLE_LANES;
     const float *key =
@@ -162,13 +169,12 @@ static void rotate_head(const struct model_run *run, float *head, const float *n
                         c->rope_dimensions, c->rope_neighbours);
 }
 
-static void ready_queries(const struct model_run *run, uint32_t row, uint32_t head,
-                          const struct row_treatment *treatment)
+static void ready_queries(const struct model_run *run, uint32_t row, uint32_t head)
 {
     const struct model_config *c = &run->model->config;
     const struct layer *layer = &run->model->layers[run->layer];
-    uint32_t group = c->heads / c->kv_heads, fast = rows_fast_pairs(c, c->sliding[run->layer]);
-    uint32_t dims = rows_group_dims(c) + 2 * fast;
+    const struct row_treatment *treatment = &run->treatment;
+    uint32_t group = c->heads / c->kv_heads, fast = treatment->fast_pairs, dims = treatment->group_dims + 2 * fast;
     for (uint32_t h = head * group; h < (head + 1) * group; h++) {
         float *q = run->q + ((uint64_t)row * c->heads + h) * c->head_dim;
         rotate_head(run, q, layer->q_norm, row);
@@ -205,12 +211,11 @@ static void ready_and_write(const struct model_run *run, const struct tile *tile
     struct kv_seq *seq = run->entries[tile->entry].seq;
     uint64_t k_stride = (uint64_t)c->kv_heads * c->head_dim, v_stride = (uint64_t)c->kv_heads * c->value_dim;
     float *bias = run->bias + ((uint64_t)tile->row * c->kv_heads + head) * c->head_dim;
-    struct row_treatment treatment;
-    rows_treatment(run, seq, &treatment);
+    const struct row_treatment treatment = run->treatment;
     for (uint32_t i = 0; i < tile->count; i++) {
         uint32_t row = tile->row + i, position = tile->position + i;
         float *k = run->k + row * k_stride + (uint64_t)head * c->head_dim;
-        ready_queries(run, row, head, &treatment);
+        ready_queries(run, row, head);
         rotate_head(run, k, layer->k_norm, row);
         if (treatment.offset) {
             stored_bias(run, layer->k.bias + (uint64_t)head * c->head_dim, position, bias);
@@ -235,8 +240,7 @@ void rows_write_task(struct model_run *run, uint32_t worker, uint32_t workers)
 void rows_finish(const struct model_run *run, const struct tile *tile, uint32_t head)
 {
     const struct model_config *c = &run->model->config;
-    struct row_treatment treatment;
-    rows_treatment(run, run->entries[tile->entry].seq, &treatment);
+    const struct row_treatment treatment = run->treatment;
     /* Only now: while tiles were written, the sequence's first one had yet to read what the open group held. */
     if (treatment.closes && (tile->position + tile->count) % KERNEL_CLOSED_TOKENS)
         memcpy(kv_seq_open_rows(run->entries[tile->entry].seq, run->layer, head), rows_exact(run, tile, head),

@@ -1,6 +1,6 @@
 /* run.c - the life of a pass's working memory. It is taken as address space for the largest pass and becomes real as
  * passes use it, so a small one costs little. */
-#include "run_internal.h"
+#include "attend_internal.h"
 #include <string.h>
 
 static void phase_task(void *data, uint32_t worker, uint32_t workers)
@@ -52,8 +52,9 @@ static void take_workers(struct model_run *run, uint32_t workers, bool *failed)
              residual_bytes = round_up(run->widest * sizeof(float), 64), feed_bytes = run->feed_floats * sizeof(float),
              state_bytes = round_up(state * sizeof(float), 64);
     uint64_t scratch_bytes = round_up(scratch * sizeof(float), 64);
-    uint64_t bytes = round_up(row_bytes + residual_bytes + 2 * feed_bytes + 2 * state_bytes + scratch_bytes + input +
-                                  spans * sizeof(struct kernel_span),
+    uint64_t query_bytes = round_up(attend_query_floats(run) * sizeof(float), 64);
+    uint64_t bytes = round_up(row_bytes + residual_bytes + 2 * feed_bytes + 2 * state_bytes + scratch_bytes +
+                                  query_bytes + input + spans * sizeof(struct kernel_span),
                               4096);
     unsigned char *memory = take(run, workers, bytes, failed);
     for (uint32_t i = 0; !*failed && i < workers; i++) {
@@ -65,9 +66,29 @@ static void take_workers(struct model_run *run, uint32_t workers, bool *failed)
         run->workers[i].state = (float *)(void *)(own += feed_bytes);
         run->workers[i].open_state = (float *)(void *)(own += state_bytes);
         run->workers[i].scratch = (float *)(void *)(own += state_bytes);
-        run->workers[i].input_storage = own += scratch_bytes;
+        run->workers[i].queries = (float *)(void *)(own += scratch_bytes);
+        run->workers[i].input_storage = own += query_bytes;
         run->workers[i].spans = (struct kernel_span *)(void *)(own + input);
     }
+}
+
+/* For all layers of a model with one or two kinds of them, and for any layer, whose heads may each be of its own kind. */
+static void take_plans(struct model_run *run, bool *failed)
+{
+    const uint32_t heads = run->model->config.kv_heads, count = run->plan_count = heads + 1;
+    const uint64_t tokens = run->tokens_max, places = tokens * (run->segments_max + 1);
+    run->plans = take(run, count, sizeof *run->plans, failed);
+    run->head_plans = take(run, heads, sizeof *run->head_plans, failed);
+    struct tile_plan *tiles = take(run, count * tokens, sizeof *tiles, failed);
+    struct share *shares = take(run, count * tokens, sizeof *shares, failed);
+    struct place *all_places = take(run, count * places, sizeof *all_places, failed);
+    uint32_t *lists = take(run, 2 * count * tokens, sizeof *lists, failed);
+    for (uint32_t i = 0; i < count && !*failed; i++)
+        run->plans[i] = (struct attend_plan){.tiles = tiles + i * tokens,
+                                             .shares = shares + i * tokens,
+                                             .places = all_places + i * places,
+                                             .order = lists + 2 * i * tokens,
+                                             .folded = lists + (2 * i + 1) * tokens};
 }
 
 enum status model_run_open(const struct model *model, struct pool *pool, uint32_t tokens_max, uint32_t logits_max,
@@ -122,6 +143,7 @@ enum status model_run_open(const struct model *model, struct pool *pool, uint32_
     }
     run->exact = take(run, (uint64_t)tokens_max * c->kv_heads, kernel_k_exact_bytes(c->head_dim), &failed);
     run->tiles = take(run, tokens_max, sizeof *run->tiles, &failed); /* at worst every token is an entry of its own */
+    take_plans(run, &failed);
     take_workers(run, pool_workers(pool), &failed);
     if (failed) {
         model_run_close(run);

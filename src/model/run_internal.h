@@ -29,6 +29,7 @@ struct worker {
     struct kernel_span *spans; /* [kv_spans_max] */
     float *state, *open_state; /* softmax states of a tile: of all keys, or of the closed groups; of the open group */
     float *scratch;            /* the kernels' */
+    float *queries;            /* [TILE_TOKENS] tokens' queries of one KV head, then their coefficients of offsets */
 };
 
 /* A run of at most TILE_TOKENS tokens of one entry. */
@@ -36,7 +37,6 @@ struct tile {
     uint32_t entry, first, count; /* first: token index inside the entry */
     uint32_t row;                 /* of `first` in the batch */
     uint32_t position;            /* of `first` in its sequence */
-    uint32_t first_state;         /* its place among the split states, counted in segments over all tiles */
 };
 
 /* How a row of activations is made ready for a matmul. */
@@ -56,6 +56,15 @@ struct product {
 };
 #define PRODUCTS_MAX 3
 
+/* What is done to a layer's rows beside norm and rope, the same for all sequences: a Hadamard transform of q and k, and of v; keys
+ * stored less their bias. */
+struct row_treatment {
+    bool turn_k, turn_v, offset, closes; /* closes: K's rows are quantised a group at a time */
+    enum number_format k_format, v_format;
+    uint32_t group_dims, fast_pairs; /* rows_group_dims, rows_fast_pairs */
+};
+
+struct attend_plan; /* attend_internal.h */
 struct model_run;
 /* A worker's share of what is done with a prepared input. */
 typedef void run_consume_fn(struct model_run *run, const struct kernel_input *input, uint32_t worker, uint32_t workers);
@@ -73,30 +82,34 @@ struct model_run {
     float *cosines[2], *sines[2];           /* [tokens_max, rope_dimensions / 2] for full and sliding layers */
     void *input_storage, *fed_storage;      /* of 2 * tokens_max rows */
     uint64_t feed_floats;                   /* of a worker's gate, and of its up */
-    float *states;                          /* [tokens_max, kv_heads, segments_max] states of one token's group */
-    float *logits;                          /* [logits_max, vocabulary] */
-    float *tops;                            /* [logits_max, vocabulary / 16] greatest logit of each tile */
-    uint32_t *precise;                      /* [tokens_max] rows of this pass that are multiplied precisely */
-    float *bias;     /* [tokens_max, kv_heads, head_dim] the bias that a tile's keys are stored less */
-    float *offset_q; /* [tokens_max, heads, rows_group_dims + 2 * rows_fast_pairs] */
+    float *states;     /* [kv_heads, tokens_max, segments_max + 1] of one token's group: attend_plan.c */
+    float *logits;     /* [logits_max, vocabulary] */
+    float *tops;       /* [logits_max, vocabulary / 16] greatest logit of each tile */
+    uint32_t *precise; /* [tokens_max] rows of this pass that are multiplied precisely */
+    float *bias;       /* [tokens_max, kv_heads, head_dim] the bias that a tile's keys are stored less */
+    float *offset_q;   /* [tokens_max, heads, rows_group_dims + 2 * rows_fast_pairs] */
     /* For full and sliding layers, as struct kernel_offset has them: [segments_max][rows_group_dims][64], and
      * [groups][2 * rows_fast_pairs][16]; of the first offset_groups groups */
     float *offset_table[2], *key_table[2];
     uint32_t offset_groups[2];
     unsigned char *exact; /* [tokens_max tiles at most, kv_heads, kernel_k_exact_bytes] */
     struct tile *tiles;
+    struct attend_plan *plans;       /* [plan_count] of this pass's layers; see attend_internal.h */
+    struct attend_plan **head_plans; /* [kv_heads] of the layer at hand */
+    uint32_t plan_count;
     struct worker *workers;
     struct run_block {
         void *memory;
         uint64_t bytes;
-    } blocks[32]; /* what the pointers above lie in */
+    } blocks[40]; /* what the pointers above lie in */
     uint32_t block_count;
 
     /* the pass that runs now */
     const struct model_entry *entries;
-    uint32_t entry_count, tokens, precise_count, tile_count, split_segments, layer;
-    struct kernel_input input; /* of all tokens, where there are several */
-    struct kernel_input fed;   /* what the feed-forward's last product reads */
+    uint32_t entry_count, tokens, precise_count, tile_count, layer;
+    struct row_treatment treatment; /* of the layer at hand */
+    struct kernel_input input;      /* of all tokens, where there are several */
+    struct kernel_input fed;        /* what the feed-forward's last product reads */
     struct preparation preparation;
     run_consume_fn *consume;
     struct product products[PRODUCTS_MAX];
@@ -120,14 +133,9 @@ void logits_refine_task(struct model_run *run, uint32_t worker, uint32_t workers
 
 /* ---- rows.c ---- */
 
-/* What is done to the rows of the layer at hand beside norm and rope: a Hadamard transform of q and k, and of v; keys stored
- * less their bias. */
-struct row_treatment {
-    bool turn_k, turn_v, offset, closes; /* closes: K's rows are quantised a group at a time */
-};
 /* Exact K rows of the closing group that a tile lies in, two f16 key groups. */
 void *rows_exact(const struct model_run *run, const struct tile *tile, uint32_t head);
-void rows_treatment(const struct model_run *run, const struct kv_seq *seq, struct row_treatment *out);
+void rows_treatment(const struct model_run *run, struct row_treatment *out); /* of run->layer */
 uint32_t rows_group_dims(const struct model_config *config);
 uint32_t rows_fast_pairs(const struct model_config *config, uint32_t kind);
 void rows_begin(struct model_run *run); /* tables for the positions of a pass; once a pass */
@@ -138,7 +146,8 @@ void rows_finish(const struct model_run *run, const struct tile *tile, uint32_t 
 /* ---- attend.c ---- */
 uint64_t attend_state_floats(const struct model_run *run, uint32_t tokens);
 uint64_t attend_scratch_floats(const struct model_run *run);
-void attend_tiles(struct model_run *run); /* cuts the batch into tiles; once a pass */
+uint64_t attend_query_floats(const struct model_run *run); /* of worker.queries */
+void attend_tiles(struct model_run *run);                  /* cuts the batch into tiles; once a pass */
 void attend_layer(struct model_run *run); /* q, k, v of run->layer -> attended: rotates, writes the cache, attends */
 
 #endif

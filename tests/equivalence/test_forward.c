@@ -1,6 +1,6 @@
 /* test_forward.c - the promise of determinism, on the seven tiny checkpoints: logits are the same bits alone or
  * batched, in any chunks, with any number of threads, block size, warm or cold prefix, forked, with or without the cache, in every
- * number format of the cache. */
+ * number format of the cache, and with a prefix that is read once for many sequences. */
 #include "model/model.h"
 #include "support.h"
 
@@ -10,6 +10,7 @@ struct setting {
     uint32_t threads, chunk, block_tokens;
     bool no_cache, batched, warm, forked;
     enum number_format k, v;
+    struct kv_reach reach; /* of all layers, where it has a window */
 };
 
 /* The first ones at all lengths. */
@@ -76,6 +77,17 @@ static void stray(struct model_run *run, struct kv_cache *cache, struct kv_seq *
     kv_seq_commit(seq, ids, count);
 }
 
+static void layers_of(const struct bench *bench, const struct setting *s, struct kv_layer *layers)
+{
+    const struct model_config *c = model_config(bench->model);
+    model_kv_layers(c, s->k, s->v, layers);
+    for (uint32_t i = 0; i < c->layers && s->reach.window; i++) {
+        layers[i].kind = s->reach.kind;
+        layers[i].window = s->reach.window;
+        layers[i].sinks = s->reach.sinks;
+    }
+}
+
 static void logits_of(const struct bench *bench, const struct setting *s, const uint32_t *ids, uint32_t count,
                       float *out)
 {
@@ -87,7 +99,7 @@ static void logits_of(const struct bench *bench, const struct setting *s, const 
     struct kv_layer layers[64];
     assert_int_equal(pool_open(s->threads, &pool, &error), ST_OK);
     assert_int_equal(model_run_open(bench->model, pool, count + 64, 2, count + 64, &run, &error), ST_OK);
-    model_kv_layers(c, s->k, s->v, layers);
+    layers_of(bench, s, layers);
     struct kv_config config = {.layers = layers,
                                .layer_count = c->layers,
                                .block_tokens = s->block_tokens,
@@ -126,16 +138,30 @@ static void logits_of(const struct bench *bench, const struct setting *s, const 
     pool_close(pool);
 }
 
+static void bench_open(struct bench *bench, const char *path, const struct kernel *kernel)
+{
+    struct error error;
+    struct pool *pool;
+    bench->kernel = kernel;
+    assert_int_equal(pool_open(1, &pool, &error), ST_OK);
+    if (format_open(path, false, &bench->format, &error) != ST_OK) fail_msg("%s", error.text);
+    if (model_open(bench->format, kernel, pool, NULL, &bench->model, &error) != ST_OK) fail_msg("%s", error.text);
+    pool_close(pool);
+}
+
+static void bench_close(struct bench *bench)
+{
+    model_close(bench->model);
+    format_close(bench->format);
+}
+
 static void compare_model(const char *name, const char *path, const char *isa, uint32_t count)
 {
     struct bench bench;
     struct error error = {0};
-    if (kernel_select(isa, &bench.kernel, &error) != ST_OK) return; /* this machine cannot run it */
-    struct pool *pool;
-    assert_int_equal(pool_open(1, &pool, &error), ST_OK);
-    if (format_open(path, false, &bench.format, &error) != ST_OK) fail_msg("%s", error.text);
-    if (model_open(bench.format, bench.kernel, pool, NULL, &bench.model, &error) != ST_OK) fail_msg("%s", error.text);
-    pool_close(pool);
+    const struct kernel *kernel;
+    if (kernel_select(isa, &kernel, &error) != ST_OK) return; /* this machine cannot run it */
+    bench_open(&bench, path, kernel);
     uint32_t vocabulary = model_config(bench.model)->vocabulary;
     uint32_t *ids = calloc(count, sizeof *ids);
     float *expected = calloc(vocabulary, sizeof *expected), *got = calloc(vocabulary, sizeof *got);
@@ -170,8 +196,157 @@ static void compare_model(const char *name, const char *path, const char *isa, u
     free(ids);
     free(expected);
     free(got);
-    model_close(bench.model);
-    format_close(bench.format);
+    bench_close(&bench);
+}
+
+/* ---- many sequences that share a prefix -------------------------------------------------------------------------- */
+
+enum { CROWD = 7 };
+struct crowd {
+    uint32_t *ids[CROWD];
+    uint32_t counts[CROWD], chunks[CROWD];
+};
+
+/* Texts that begin alike: most for `shared` tokens, one for half of them, one not at all. Some go on token by token, others in
+ * chunks, the last one with so many that it is a prefill. */
+static void crowd_open(struct crowd *crowd, uint32_t shared)
+{
+    static const uint32_t chunks[CROWD] = {1, 1, 3, 1, 1, 1, 33};
+    for (uint32_t i = 0; i < CROWD; i++) {
+        const uint32_t common = i == 3 ? shared / 2 : i == 4 ? 0 : shared, own = 9 + 5 * i;
+        crowd->counts[i] = shared + own * (chunks[i] == 33 ? 3 : 1);
+        crowd->chunks[i] = chunks[i];
+        crowd->ids[i] = calloc(crowd->counts[i], sizeof **crowd->ids);
+        assert_non_null(crowd->ids[i]);
+        make_tokens(crowd->ids[i], crowd->counts[i], 20 + i);
+        make_tokens(crowd->ids[i], common, 7);
+    }
+}
+
+/* One pass for all that have tokens left; logits of those that end with it. False: none has. */
+static bool crowd_step(struct model_run *run, struct kv_cache *cache, const struct crowd *crowd, struct kv_seq **seqs,
+                       uint32_t vocabulary, float *out)
+{
+    struct model_entry entries[CROWD];
+    struct kv_seq *list[CROWD];
+    uint32_t who[CROWD], count = 0, row = 0;
+    struct kv_batch *batch;
+    const float *logits;
+    for (uint32_t i = 0; i < CROWD; i++) {
+        uint32_t at = kv_seq_count(seqs[i]), left = crowd->counts[i] - at;
+        uint32_t part = left < crowd->chunks[i] ? left : crowd->chunks[i];
+        if (!part) continue;
+        assert_int_equal(kv_seq_reserve(seqs[i], part), ST_OK);
+        entries[count] = (struct model_entry){
+            .seq = seqs[i], .tokens = crowd->ids[i] + at, .count = part, .logits_count = part == left};
+        list[count] = seqs[i];
+        who[count++] = i;
+    }
+    if (!count) return false;
+    assert_int_equal(kv_batch_pin(cache, list, count, &batch), ST_OK);
+    model_forward(run, entries, count, &logits);
+    kv_batch_unpin(batch);
+    for (uint32_t e = 0; e < count; e++) {
+        kv_seq_commit(entries[e].seq, entries[e].tokens, entries[e].count);
+        if (entries[e].logits_count)
+            memcpy(out + (uint64_t)who[e] * vocabulary, logits + (uint64_t)row++ * vocabulary,
+                   vocabulary * sizeof *out);
+    }
+    return true;
+}
+
+/* Logits of all texts, [CROWD, vocabulary], computed together on a prefix that was cached before. */
+static void crowd_logits(const struct bench *bench, const struct setting *s, const struct crowd *crowd, uint32_t shared,
+                         float *out)
+{
+    struct error error;
+    const struct model_config *c = model_config(bench->model);
+    struct pool *pool;
+    struct model_run *run;
+    struct kv_cache *cache;
+    struct kv_layer layers[64];
+    struct kv_seq *seqs[CROWD];
+    uint32_t cached, most = 0;
+    for (uint32_t i = 0; i < CROWD; i++) most = crowd->counts[i] > most ? crowd->counts[i] : most;
+    assert_int_equal(pool_open(s->threads, &pool, &error), ST_OK);
+    assert_int_equal(model_run_open(bench->model, pool, most + 64, CROWD, most + 64, &run, &error), ST_OK);
+    layers_of(bench, s, layers);
+    struct kv_config config = {.layers = layers,
+                               .layer_count = c->layers,
+                               .block_tokens = s->block_tokens,
+                               .bytes_max = 64u << 20,
+                               .kernel = bench->kernel,
+                               .share_prefixes = true};
+    assert_int_equal(kv_open(&config, &cache, &error), ST_OK);
+    assert_int_equal(kv_seq_open(cache, crowd->ids[0], shared, 0, &seqs[0], &cached), ST_OK);
+    feed(run, cache, seqs[0], NULL, crowd->ids[0], shared, s->chunk, c->vocabulary, out);
+    kv_seq_close(seqs[0]);
+    for (uint32_t i = 0; i < CROWD; i++)
+        assert_int_equal(kv_seq_open(cache, crowd->ids[i], crowd->counts[i], 0, &seqs[i], &cached), ST_OK);
+    /* The one that shares nothing is brought as far as the others, so that it is among them in every pass. */
+    feed(run, cache, seqs[4], NULL, crowd->ids[4], shared, s->chunk, c->vocabulary, out);
+    feed(run, cache, seqs[3], NULL, crowd->ids[3], shared, s->chunk, c->vocabulary, out);
+    while (crowd_step(run, cache, crowd, seqs, c->vocabulary, out)) continue;
+    assert_int_equal(kv_check(cache, &error), ST_OK);
+    for (uint32_t i = 0; i < CROWD; i++) kv_seq_close(seqs[i]);
+    kv_close(cache);
+    model_run_close(run);
+    pool_close(pool);
+}
+
+/* Each text's logits are those that it has alone, where nothing is shared. */
+static void compare_crowd(const struct bench *bench, const char *name, uint32_t shared, enum number_format k,
+                          enum number_format v, struct kv_reach reach)
+{
+    const uint32_t vocabulary = model_config(bench->model)->vocabulary;
+    struct crowd crowd;
+    crowd_open(&crowd, shared);
+    float *alone = calloc(vocabulary, sizeof *alone), *together = calloc((size_t)CROWD * vocabulary, sizeof *together);
+    assert_true(alone && together);
+    const struct setting s = {.threads = 2, .chunk = 64, .block_tokens = 32, .k = k, .v = v, .reach = reach};
+    crowd_logits(bench, &s, &crowd, shared, together);
+    for (uint32_t i = 0; i < CROWD; i++) {
+        const struct setting cold = {
+            .threads = 1, .chunk = crowd.counts[i], .block_tokens = 32, .k = k, .v = v, .reach = reach};
+        logits_of(bench, &cold, crowd.ids[i], crowd.counts[i], alone);
+        if (memcmp(alone, together + (uint64_t)i * vocabulary, vocabulary * sizeof *alone) != 0)
+            fail_msg("%s, %s, %u shared tokens, k=%s,v=%s: sequence %u has other logits than alone", name,
+                     bench->kernel->name, shared, number_format_info(k)->name, number_format_info(v)->name, i);
+        free(crowd.ids[i]);
+    }
+    free(alone);
+    free(together);
+}
+
+static void compare_crowds(const char *name, const char *isa, uint32_t shared, struct kv_reach reach,
+                           size_t format_count)
+{
+    char path[256];
+    struct bench bench;
+    struct error error;
+    const struct kernel *kernel;
+    if (kernel_select(isa, &kernel, &error) != ST_OK) return; /* this machine cannot run it */
+    snprintf(path, sizeof path, TEST_DATA "/tiny/%s", name);
+    bench_open(&bench, path, kernel);
+    for (size_t f = 0; f < format_count; f++) compare_crowd(&bench, name, shared, formats[f][0], formats[f][1], reach);
+    bench_close(&bench);
+}
+
+/* Prefixes of some blocks, and of more than a segment, with windows that pass their beginning early, late and on the way. */
+static void test_shared_prefixes(void **state)
+{
+    (void)state;
+    const size_t all = ARRAY_COUNT(formats);
+    const struct kv_reach own = {0}, window = {.kind = KV_SLIDING, .window = 220},
+                          sinks = {.kind = KV_SINKS, .window = 215, .sinks = 40};
+    compare_crowds("qwen2", NULL, 200, own, TEST_THREAD_SANITIZED ? 2 : all);
+    if (TEST_THREAD_SANITIZED) return;
+    compare_crowds("gemma3", NULL, 200, own, test_count(2, all));
+    compare_crowds("llama", NULL, 200, window, test_count(2, all));
+    compare_crowds("llama", NULL, 200, sinks, test_count(2, all));
+    compare_crowds("qwen2", NULL, 1125, own, test_count(4, all));
+    for (const char *const *isa = kernel_names(); *isa; isa++)
+        compare_crowds("llama", *isa, 150, own, test_count(strcmp(*isa, "ref") == 0 ? 1 : 3, all));
 }
 
 static void compare(const char *name, const char *isa, uint32_t count)
@@ -219,6 +394,6 @@ static void test_quantised_model(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_short_texts), cmocka_unit_test(test_long_texts),
-                                       cmocka_unit_test(test_quantised_model)};
+                                       cmocka_unit_test(test_shared_prefixes), cmocka_unit_test(test_quantised_model)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

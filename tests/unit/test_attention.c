@@ -511,6 +511,89 @@ static void test_chunks_and_spans(void **unused)
     }
 }
 
+/* The state of one query over one segment. */
+static float *one_segment(const struct scene *scene, const struct kernel *kernel, uint32_t position, uint32_t segment,
+                          float *out, struct kernel_attend *attend)
+{
+    *attend = scene_attend(scene, position, 1, out);
+    float *scratch = aligned_alloc(64, kernel_attend_scratch_floats(attend) * sizeof *scratch);
+    float *state = malloc(kernel_attend_state_floats(attend) * sizeof *state);
+    assert_true(scratch && state);
+    kernel->attend(attend, segment, segment + 1, state, scratch);
+    free(scratch);
+    return state;
+}
+
+/* Queries of several places that see the keys before `split` together, in one segment, and the others each alone. */
+static void run_resumed(const struct scene *scene, const struct kernel *kernel, uint32_t split, uint32_t position,
+                        uint32_t step, float *out)
+{
+    enum { QUERIES = 3 };
+    const uint32_t segment = split / KERNEL_SEGMENT_TOKENS;
+    struct kernel_attend attend = scene_attend(scene, position, QUERIES, out);
+    float *scratch = aligned_alloc(64, kernel_attend_scratch_floats(&attend) * sizeof *scratch);
+    float *states = malloc(kernel_attend_state_floats(&attend) * sizeof *states);
+    assert_true(scratch && states && position >= split);
+    fill_unwritten(scratch, kernel_attend_scratch_floats(&attend) * sizeof *scratch);
+    fill_unwritten(states, kernel_attend_state_floats(&attend) * sizeof *states);
+    attend.q_token_stride *=
+        step; /* their places are those of every step-th token; masks say nothing about shared keys */
+    attend.offset.q_token_stride *= step;
+    attend.window = attend.sinks = 0;
+    attend.key_end = split;
+    kernel->attend(&attend, segment, segment + 1, states, scratch);
+    for (uint32_t i = 0; i < QUERIES; i++) {
+        struct kernel_attend own = scene_attend(scene, position + i * step, 1, out);
+        float *state = states + i * kernel_attend_state_floats(&own);
+        own.key_begin = split;
+        own.resume = true;
+        kernel->attend(&own, segment, (position + i * step) / KERNEL_SEGMENT_TOKENS + 1, state, scratch);
+    }
+    attend = scene_attend(scene, position, 1, out);
+    const uint64_t floats = kernel_attend_state_floats(&attend);
+    for (uint32_t i = 0; i < QUERIES; i++) memcpy(out + i * floats, states + i * floats, floats * sizeof *out);
+    free(scratch);
+    free(states);
+}
+
+/* A segment that is left after some keys, for all queries, and resumed for each has the state of a segment in one call. */
+static void test_left_and_resumed(void **unused)
+{
+    (void)unused;
+    static const struct shape shapes[] = {
+        {NF_F16, NF_F16, 64, 64, 7, 300, 0, 0, 64, 0, 0, 0},
+        {NF_INT8, NF_INT8, 64, 64, 7, 300, 0, 0, 32, 0, 65, 4},
+        {NF_INT4, NF_INT4, 21, 50, 3, 300, 0, 0, 32, 37, 0, 0},
+        {NF_FP8_E4M3, NF_FP8_E5M2, 16, 13, 2, 300, 290, 9, 128, 3, 9, 0},
+        {NF_BF16, NF_F32, 24, 20, 13, 300, 0, 0, 256, 30, 0, 8},
+        {NF_F32, NF_INT8, 24, 20, 1, 1400, 0, 0, 128, 0, 0, 0},
+    };
+    EACH_TABLE(kernel)
+    for (uint32_t i = 0; i < ARRAY_COUNT(shapes); i++) {
+        const struct shape *s = &shapes[i];
+        const uint32_t unit = kernel->attend_unit(s->k_format, s->v_format), base = s->keys > 1024 ? 1024 : 0;
+        assert_true(KERNEL_SEGMENT_TOKENS % unit == 0);
+        assert_int_equal(kernel->attend_unit(NF_F32, NF_F32), KERNEL_SEGMENT_TOKENS);
+        struct scene scene = scene_open(s, kernel);
+        float *out = out_open(s), *got = out_open(s);
+        for (uint32_t split = base + unit; split + 20 < s->keys; split += unit) {
+            const uint32_t position = split == base + unit ? split : split + 5, step = 7;
+            struct kernel_attend attend;
+            run_resumed(&scene, kernel, split, position, step, got);
+            for (uint32_t q = 0; q < 3; q++) {
+                float *state =
+                    one_segment(&scene, kernel, position + q * step, split / KERNEL_SEGMENT_TOKENS, out, &attend);
+                const uint64_t floats = kernel_attend_state_floats(&attend);
+                expect_same(kernel, state, got + q * floats, floats, "resuming at", split);
+                free(state);
+            }
+        }
+        free(out);
+        free(got);
+        scene_close(&scene);
+    }
+}
+
 /* A key that a query may not see has no part in its result, whatever it holds. */
 static void test_masked_keys_leave_no_trace(void **unused)
 {
@@ -812,6 +895,7 @@ int main(void)
         cmocka_unit_test(test_exact_in_all_formats),
         cmocka_unit_test(test_long_contexts),
         cmocka_unit_test(test_chunks_and_spans),
+        cmocka_unit_test(test_left_and_resumed),
         cmocka_unit_test(test_masked_keys_leave_no_trace),
         cmocka_unit_test(test_unwritten_bytes_leave_no_trace),
         cmocka_unit_test(test_fold_of_empty_states),

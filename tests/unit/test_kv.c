@@ -264,6 +264,49 @@ static void test_needed_bytes_suffice(void **state)
     assert_int_equal(grown, 50 * 32 * (2 + 1) * 4 * 4);
 }
 
+/* Of sequences in order, neighbours are told how much memory they share: whole blocks, none that one of them wrote itself. */
+static void test_order_by_shared_blocks(void **state)
+{
+    (void)state;
+    static const struct kv_layer layers[] = {{.kind = KV_FULL, .kv_heads = 1, ROWS(1, 1)},
+                                             {.kind = KV_SLIDING, .window = 40, .kv_heads = 1, ROWS(1, 1)}};
+    enum { SEQS = 4 };
+    static const uint32_t common[SEQS] = {100, 64, 0, 100}; /* tokens of text 0 */
+    static struct fake_seq s[SEQS];
+    struct kv_config config = config_of(layers, 2, 16);
+    struct kv_cache *cache = open_cache(&config);
+    struct kv_seq *seqs[SEQS];
+    struct kv_batch *batch;
+    uint32_t shared;
+    for (uint32_t i = 0; i < SEQS; i++) {
+        say(&s[i], 0, 0, common[i]);
+        say(&s[i], i + 1, common[i], 130);
+        open_fake(&s[i], cache, 130);
+        assert_true(run_to(&s[i], cache, &config, 120));
+        assert_int_equal(kv_seq_reserve(s[i].seq, 8), ST_OK);
+        seqs[i] = s[i].seq;
+    }
+    assert_int_equal(kv_batch_pin(cache, seqs, SEQS, &batch), ST_OK);
+    assert_int_not_equal(kv_seq_group(seqs[0], 0, 0), kv_seq_group(seqs[0], 1, 0));
+    for (uint32_t i = 0; i < SEQS; i++)
+        for (uint32_t j = 0; j < SEQS; j++) {
+            static const uint32_t expected[SEQS][SEQS] = {
+                {128, 64, 0, 96}, {64, 128, 0, 64}, {0, 0, 128, 0}, {96, 64, 0, 128}};
+            int order = kv_seq_compare(seqs[i], seqs[j], 0, 0, &shared), back;
+            assert_int_equal(shared, expected[i][j]);
+            back = kv_seq_compare(seqs[j], seqs[i], 0, 0, &shared);
+            assert_true(i == j ? order == 0 : (order < 0) == (back > 0) && order != 0);
+            kv_seq_compare(seqs[i], seqs[j], 1, 0, &shared);
+            assert_int_equal(shared, 0); /* the window has passed the first blocks */
+        }
+    /* What 0 and 3 share is not further apart than what either shares with 1. */
+    assert_true((kv_seq_compare(seqs[1], seqs[0], 0, 0, &shared) < 0) ==
+                (kv_seq_compare(seqs[1], seqs[3], 0, 0, &shared) < 0));
+    kv_batch_unpin(batch);
+    for (uint32_t i = 0; i < SEQS; i++) kv_seq_close(s[i].seq);
+    kv_close(cache);
+}
+
 static void test_reach(void **state)
 {
     (void)state;
@@ -539,6 +582,7 @@ int main(void)
         cmocka_unit_test(test_cuts_behind_windows),
         cmocka_unit_test(test_alone_in_the_budget),
         cmocka_unit_test(test_needed_bytes_suffice),
+        cmocka_unit_test(test_order_by_shared_blocks),
         cmocka_unit_test(test_reach),
         cmocka_unit_test(test_one_layer_at_a_time),
         cmocka_unit_test(test_bad_configurations_are_refused),
