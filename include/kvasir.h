@@ -183,6 +183,13 @@ struct kvasir_sampling {
     size_t bad_word_count;
 };
 
+/* What a request for an embedding makes of its prompt's hidden rows (after the final norm, before the output matrix). */
+enum kvasir_pooling {
+    KVASIR_POOLING_NONE, /* no embedding: an answer */
+    KVASIR_POOLING_LAST, /* the last token's row: in a causal model the only one that has seen all of the text */
+    KVASIR_POOLING_MEAN, /* the mean of all tokens' rows, which all have to run: such a request shares no cached prefix */
+};
+
 struct kvasir_request {
     const uint32_t *prompt; /* all arrays are copied by submit */
     size_t prompt_count;    /* at least 1, less than the engine's context */
@@ -211,6 +218,11 @@ struct kvasir_request {
      * al. 2024, Fairness in Serving Large Language Models), whatever they submit. 0 = common. */
     uint64_t tenant;
     bool show_control; /* control tokens appear in the text by their spelling */
+    /* Other than KVASIR_POOLING_NONE: there is no answer, and none of the settings for one counts (n above 1 and prompt_logprobs
+     * are refused). The last event, with finish "stop", comes with the prompt's last token and has the embedding. It runs
+     * beside other requests, in chunks like every prompt, and has the same bits alone, in any batch and in any chunks. */
+    enum kvasir_pooling pooling;
+    bool normalize; /* the embedding is divided by its Euclidean length */
     uint64_t
         cache_salt; /* requests share prefixes with those of the same salt only, so that tenants learn nothing of each
                             other's prompts from time; 0 = common */
@@ -246,6 +258,9 @@ struct kvasir_event {
     uint32_t prompt_done, prompt_count;         /* progress of the prefill */
     const struct kvasir_token *prompt_logprobs; /* new in this step: prompt tokens from the second on, in order */
     size_t prompt_logprob_count;
+    const float
+        *embedding; /* [embedding_count], the model's hidden size; with the last event of a request with pooling */
+    size_t embedding_count; /* 0: none */
     enum kvasir_finish finish;
 };
 /* One pass. Events are borrowed until the next step or close, and are given also when the step fails. KVASIR_NOMEM: try
@@ -256,7 +271,7 @@ int kvasir_engine_step(struct kvasir_engine *engine, const struct kvasir_event *
 /* Of one request (its first answer), also after its last event (the last 64, or max_sequences, finished are kept). KVASIR_NOT_FOUND when it is not known. */
 struct kvasir_timings {
     uint32_t prompt_tokens, cached_tokens, output_tokens;
-    double ttft_s; /* submit to first token */
+    double ttft_s; /* submit to first token, or to the embedding */
     double tpot_s; /* mean time per output token after the first */
     double prefill_s, decode_s;
     double prefill_tokens_per_s, decode_tokens_per_s;

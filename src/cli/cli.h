@@ -19,6 +19,7 @@ int run_main(const struct options *options);
 int chat_main(const struct options *options);
 int tokenize_main(const struct options *options);
 int detokenize_main(const struct options *options);
+int embed_main(const struct options *options);
 int render_main(const struct options *options);
 int inspect_main(const struct options *options);
 int eval_nll_main(const struct options *options);
@@ -135,6 +136,8 @@ struct told_tokens {
 struct answer {
     struct buffer text;
     struct told_tokens tokens, prompt; /* prompt: of --prompt-logprobs */
+    float *embedding;                  /* [embedding_count], of a request with pooling; owned */
+    size_t embedding_count;
     enum kvasir_finish finish;
     struct kvasir_timings timings;
     struct kvasir_engine_stats stats, most; /* at its end; when most of the KV cache was in use */

@@ -21,12 +21,19 @@ static int version_main(const struct options *options)
 }
 
 static int (*const MAINS[COMMAND_COUNT])(const struct options *) = {
-    [COMMAND_RUN] = run_main,           [COMMAND_INSPECT] = inspect_main,
-    [COMMAND_TOKENIZE] = tokenize_main, [COMMAND_DETOKENIZE] = detokenize_main,
-    [COMMAND_RENDER] = render_main,     [COMMAND_EVAL_NLL] = eval_nll_main,
-    [COMMAND_EVAL_KL] = eval_kl_main,   [COMMAND_EVAL_HEADS] = eval_heads_main,
-    [COMMAND_BENCH] = bench_main,       [COMMAND_BENCH_THROUGHPUT] = bench_throughput_main,
-    [COMMAND_SERVE] = serve_main,       [COMMAND_HELP] = help_main,
+    [COMMAND_RUN] = run_main,
+    [COMMAND_INSPECT] = inspect_main,
+    [COMMAND_TOKENIZE] = tokenize_main,
+    [COMMAND_DETOKENIZE] = detokenize_main,
+    [COMMAND_EMBED] = embed_main,
+    [COMMAND_RENDER] = render_main,
+    [COMMAND_EVAL_NLL] = eval_nll_main,
+    [COMMAND_EVAL_KL] = eval_kl_main,
+    [COMMAND_EVAL_HEADS] = eval_heads_main,
+    [COMMAND_BENCH] = bench_main,
+    [COMMAND_BENCH_THROUGHPUT] = bench_throughput_main,
+    [COMMAND_SERVE] = serve_main,
+    [COMMAND_HELP] = help_main,
     [COMMAND_VERSION] = version_main,
 };
 

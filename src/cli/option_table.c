@@ -6,10 +6,11 @@
 #define EVALUATES_TEXT (FOR(EVAL_NLL) | FOR(EVAL_KL) | FOR(EVAL_HEADS))
 #define BENCHES (FOR(BENCH) | FOR(BENCH_THROUGHPUT))
 #define SERVES (FOR(SERVE) | FOR(BENCH_THROUGHPUT)) /* many requests */
-#define ANY_MODEL \
-    (FOR(RUN) | FOR(INSPECT) | FOR(TOKENIZE) | FOR(DETOKENIZE) | FOR(RENDER) | EVALUATES_TEXT | BENCHES | FOR(SERVE))
-#define GENERATES (FOR(RUN) | EVALUATES_TEXT | BENCHES | FOR(SERVE))
-#define READS_TEXT (FOR(RUN) | FOR(TOKENIZE) | EVALUATES_TEXT)
+#define ANY_MODEL                                                                                                      \
+    (FOR(RUN) | FOR(INSPECT) | FOR(TOKENIZE) | FOR(DETOKENIZE) | FOR(EMBED) | FOR(RENDER) | EVALUATES_TEXT | BENCHES | \
+     FOR(SERVE))
+#define GENERATES (FOR(RUN) | FOR(EMBED) | EVALUATES_TEXT | BENCHES | FOR(SERVE))
+#define READS_TEXT (FOR(RUN) | FOR(TOKENIZE) | FOR(EMBED) | EVALUATES_TEXT)
 #define IDS_MAX 4294967294.0
 #define TOKENS_MAX 1073741824.0
 
@@ -48,6 +49,21 @@ const struct command COMMANDS[COMMAND_COUNT] = {
                             "that tokenize put in front "
                             "is left out.",
                             "kvasir detokenize smollm2 504 3575 282\tthe text of three tokens\n"},
+    [COMMAND_EMBED] = {"embed", ARGUMENTS_MODEL_TEXT, "[MODEL] [TEXT]", "turn text into an embedding",
+                       "One JSON line goes to standard output: the vector that the model makes of the text, as long as "
+                       "its hidden rows "
+                       "are wide, and the number of tokens. It is the hidden row of the last token after the final "
+                       "norm, or the mean of "
+                       "all tokens' rows, divided by its Euclidean length: so the similarity of two texts is the dot "
+                       "product of their "
+                       "vectors.\n\n"
+                       "The text is the second argument, or comes from -p, -f, --prompt-ids or standard input, byte "
+                       "for byte. No chat "
+                       "template is applied: what a model made for embeddings wants around a text (an instruction, an "
+                       "end token) is to "
+                       "be written there.",
+                       "kvasir embed qwen2 \"The sky is blue.\"\t{\"embedding\":[...],\"prompt_tokens\":5}\n"
+                       "kvasir embed qwen2 -f page.txt --pooling mean\tthe mean over all tokens\n"},
     [COMMAND_RENDER] =
         {"render", ARGUMENTS_MODEL, "[MODEL]", "show the prompt text a chat template gives",
          "Prints exactly the text that the model's template, or the one in --template, makes of the messages: an array "
@@ -168,7 +184,7 @@ const struct option_row OPTION_ROWS[] = {
     {.commands = READS_TEXT, .letter = 'f', .name = "file", .kind = OPTION_FILE, .argument = "FILE",
      .group = "Prompt", .exclusive = "prompt", .offset = AT(file),
      .help = "the text is the file's bytes, all of them; - is standard input"},
-    {.commands = FOR(RUN) | EVALUATES_TEXT, .name = "prompt-ids", .kind = OPTION_IDS, .argument = "IDS",
+    {.commands = FOR(RUN) | FOR(EMBED) | EVALUATES_TEXT, .name = "prompt-ids", .kind = OPTION_IDS, .argument = "IDS",
      .group = "Prompt", .exclusive = "prompt", .offset = AT(prompt_ids),
      .help = "token ids instead of text, as in \"1,2,3\"; @FILE reads them from a file. Nothing is added"},
     {.commands = FOR(DETOKENIZE), .name = "ids", .kind = OPTION_IDS, .argument = "IDS", .group = "Prompt",
@@ -207,6 +223,14 @@ const struct option_row OPTION_ROWS[] = {
     {.commands = FOR(DETOKENIZE), .name = "skip-special", .kind = OPTION_FLAG, .group = "Prompt",
      .aliases = "--skip-special-tokens", .offset = AT(skip_special),
      .help = "leave out all control tokens"},
+
+    /* ---- embedding ---- */
+    {.commands = FOR(EMBED), .name = "pooling", .kind = OPTION_CHOICE, .argument = "KIND", .group = "Embedding",
+     .fallback = "last", .choices = "last|mean", .offset = AT(pooling),
+     .help = "last (the last token's hidden row) or mean (of all tokens' rows)"},
+    {.commands = FOR(EMBED), .name = "no-normalize", .kind = OPTION_FLAG, .group = "Embedding",
+     .offset = AT(no_normalize),
+     .help = "the vector keeps its own length"},
 
     /* ---- answer ---- */
     {.commands = FOR(RUN), .letter = 'n', .name = "max-tokens", .kind = OPTION_WHOLE, .argument = "N",
@@ -276,7 +300,7 @@ const struct option_row OPTION_ROWS[] = {
      .help = "of the random draws; -1 = a new one, which the closing line tells"},
 
     /* ---- KV cache ---- */
-    {.commands = FOR(RUN) | EVALUATES_TEXT | FOR(SERVE), .letter = 'c', .name = "context", .kind = OPTION_WHOLE, .argument = "N",
+    {.commands = FOR(RUN) | FOR(EMBED) | EVALUATES_TEXT | FOR(SERVE), .letter = 'c', .name = "context", .kind = OPTION_WHOLE, .argument = "N",
      .group = "KV cache", .aliases = "--ctx-size --max-model-len", .fallback = "0", .low = 0, .high = TOKENS_MAX,
      .environment = "KVASIR_CONTEXT", .offset = AT(context),
      .help = "most tokens of prompt and answer; 0 = what the model was trained for, as far as memory allows"},
@@ -299,7 +323,7 @@ const struct option_row OPTION_ROWS[] = {
     {.commands = GENERATES, .name = "block-size", .kind = OPTION_WHOLE, .argument = "N", .group = "KV cache",
      .fallback = "32", .low = 16, .high = 128, .offset = AT(block_size),
      .help = "tokens in a block; a multiple of 16"},
-    {.commands = FOR(RUN) | SERVES, .name = "max-num-batched-tokens", .kind = OPTION_WHOLE, .argument = "N",
+    {.commands = FOR(RUN) | FOR(EMBED) | SERVES, .name = "max-num-batched-tokens", .kind = OPTION_WHOLE, .argument = "N",
      .group = "KV cache", .aliases = "-ub --ubatch-size", .fallback = "512", .low = 1, .high = 65536,
      .offset = AT(max_batched_tokens),
      .help = "prompt tokens computed in one step"},

@@ -17,6 +17,7 @@ enum command_id {
     COMMAND_INSPECT,
     COMMAND_TOKENIZE,
     COMMAND_DETOKENIZE,
+    COMMAND_EMBED,
     COMMAND_RENDER,
     COMMAND_EVAL_NLL,
     COMMAND_EVAL_KL,
@@ -117,6 +118,8 @@ struct options {
 
     const char *prompt, *file, *prompt_ids, *system, *template_file;
     bool raw, no_special, no_parse_special, skip_special, no_generation_prompt;
+    const char *pooling;
+    bool no_normalize;
     struct text_list values; /* KEY=JSON */
     const char *messages_file, *tools_file, *ids;
 

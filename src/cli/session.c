@@ -205,11 +205,22 @@ static bool tokens_append(struct told_tokens *list, const struct kvasir_token *t
     return true;
 }
 
+static bool embedding_keep(struct answer *answer, const struct kvasir_event *event)
+{
+    if (!event->embedding_count) return true;
+    answer->embedding = mem_alloc(event->embedding_count * sizeof *answer->embedding);
+    if (!answer->embedding) return false;
+    memcpy(answer->embedding, event->embedding, event->embedding_count * sizeof *answer->embedding);
+    answer->embedding_count = event->embedding_count;
+    return true;
+}
+
 static enum status answer_append(struct answer *answer, const struct kvasir_event *event, struct error *error)
 {
     buffer_append(&answer->text, event->text, event->text_bytes);
     bool all = tokens_append(&answer->tokens, event->tokens, event->token_count) &&
-               tokens_append(&answer->prompt, event->prompt_logprobs, event->prompt_logprob_count);
+               tokens_append(&answer->prompt, event->prompt_logprobs, event->prompt_logprob_count) &&
+               embedding_keep(answer, event);
     if (all && !answer->text.failed) return ST_OK;
     return error_set(error, ST_NOMEM, "not enough memory for the answer");
 }
@@ -280,6 +291,7 @@ void answer_release(struct answer *answer)
     mem_free(answer->tokens.tops);
     mem_free(answer->prompt.items);
     mem_free(answer->prompt.tops);
+    mem_free(answer->embedding);
     *answer = (struct answer){0};
 }
 

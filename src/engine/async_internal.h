@@ -18,6 +18,8 @@ struct segment {
     struct segment *next;
     struct buffer text;
     struct gathered_tokens answer, prompt; /* prompt: its log-probabilities */
+    float *embedding;                      /* [embedding_count] */
+    size_t embedding_count;
 };
 void segment_free(struct segment *segment);
 

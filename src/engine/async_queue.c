@@ -20,6 +20,7 @@ void segment_free(struct segment *segment)
     mem_free(segment->answer.tops);
     mem_free(segment->prompt.tokens);
     mem_free(segment->prompt.tops);
+    mem_free(segment->embedding);
     mem_free(segment);
 }
 
@@ -90,11 +91,17 @@ bool ticket_append(struct ticket *ticket, const struct kvasir_event *event)
     ticket->prompt_done = event->prompt_done;
     ticket->prompt_count = event->prompt_count;
     size_t entries = event->token_count + event->prompt_logprob_count;
-    if (!entries && !event->text_bytes) return true;
+    if (!entries && !event->text_bytes && !event->embedding_count) return true;
     entries += top_count(event->tokens, event->token_count);
     entries += top_count(event->prompt_logprobs, event->prompt_logprob_count);
     struct segment *s = last_segment(ticket, entries, event->text_bytes);
     if (!s) return false;
+    if (event->embedding_count) {
+        s->embedding = mem_alloc(event->embedding_count * sizeof *s->embedding);
+        if (!s->embedding) return false;
+        memcpy(s->embedding, event->embedding, event->embedding_count * sizeof *s->embedding);
+        s->embedding_count = event->embedding_count;
+    }
     buffer_append(&s->text, event->text, event->text_bytes);
     return list_append(&s->answer, event->tokens, event->token_count) &&
            list_append(&s->prompt, event->prompt_logprobs, event->prompt_logprob_count) && !s->text.failed;
@@ -329,6 +336,8 @@ static void give(struct kvasir_queue *queue, struct ticket *ticket, struct kvasi
                                             .prompt_logprob_count = s ? s->prompt.count : 0,
                                             .text = s && s->text.data ? s->text.data : "",
                                             .text_bytes = s ? s->text.length : 0,
+                                            .embedding = s ? s->embedding : NULL,
+                                            .embedding_count = s ? s->embedding_count : 0,
                                             .prompt_done = ticket->prompt_done,
                                             .prompt_count = ticket->prompt_count,
                                             .finish = last ? ticket->finish : KVASIR_RUNNING},

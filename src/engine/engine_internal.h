@@ -63,6 +63,21 @@ uint32_t draft_find(const uint32_t *tokens, uint32_t count, uint32_t most, uint3
 uint32_t draft_worthwhile(struct draft *draft, const struct cost *cost, double tokens, uint32_t rows, uint32_t most);
 void draft_verified(struct draft *draft, uint32_t drafted, uint32_t right);
 
+/* ---- embedding.c: hidden rows of a prompt, pooled ------------------------------------------------------------------ */
+
+struct embedding {
+    enum kvasir_pooling pooling;
+    bool normalize;
+    uint32_t columns;
+    uint32_t taken; /* rows of the prompt's first `taken` tokens are not wanted any more */
+    double *sum;    /* [columns] of the rows taken so far, by ascending position */
+    float *pooled;  /* [columns], once all were taken */
+};
+MUST_CHECK enum status embedding_check(const struct kvasir_request *wanted, struct error *error);
+MUST_CHECK enum status embedding_init(struct embedding *embedding, const struct kvasir_request *wanted,
+                                      uint32_t columns);
+void embedding_release(struct embedding *embedding); /* also one that is all zero */
+
 /* ---- request.c: one request from submit to its last event ---------------------------------------------------------- */
 
 /* Rows of logits of prompt tokens in one step, of all requests together, beside one a request to sample from. */
@@ -82,6 +97,7 @@ struct request {
     bool ignore_eos, cancelled;
     uint32_t min_tokens, logprobs, prompt_logprobs;
     struct constraint constraint;
+    struct embedding embedding; /* pooling NONE: a request for an answer */
     uint64_t cache_salt;
     struct detokenizer detokenizer;
     struct stopper stopper;
@@ -132,7 +148,7 @@ MUST_CHECK enum status request_make_room(struct request *request,
                                          uint32_t more); /* for so many more tokens, at most 32 */
 void request_forget_news(struct request *request);       /* tokens, text and prompt logprobs of the last step */
 /* The tokens whose rows may be taken from the cache, as kv_seq_open counts: the last one runs. All of them, but with
- * prompt_logprobs every row must run once. */
+ * prompt_logprobs, and for a mean embedding, every row must run once. */
 uint32_t request_match_count(const struct request *request);
 /* When tokens [first, first + count) are run: how many rows of logits of prompt tokens it wants (prompt_logprobs); how many
  * it wants together, which are those of the last tokens; the most tokens, at most `count`, that want `rows` prompt rows. */
@@ -145,6 +161,10 @@ uint32_t request_fit_rows(const struct request *request, uint32_t first, uint32_
  * sampler of its own. */
 MUST_CHECK enum status request_take(struct request *request, struct sampler *sampler, uint32_t first, uint32_t count,
                                     const float *logits);
+/* When tokens [first, first + count) are run: how many hidden rows it wants, which are those of the last tokens. */
+uint32_t request_hidden_rows(const struct request *request, uint32_t first, uint32_t count);
+/* They were run: takes these rows, and with the prompt's last one ends with the embedding. */
+void request_take_hidden(struct request *request, uint32_t count, const float *rows);
 /* Sets `finish` and gives out the text that is still held. */
 void request_end(struct request *request, enum kvasir_finish finish);
 void request_timings(const struct request *request, struct kvasir_timings *out);

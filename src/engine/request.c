@@ -45,6 +45,7 @@ static enum status check(const struct kvasir_engine *engine, const struct kvasir
         return error_set(error, ST_UNSUPPORTED, "stop texts need a tokenizer: %s", engine->model->tokenizer_error.text);
     enum status status = check_ids(wanted->prompt, wanted->prompt_count, vocabulary, "prompt token", error);
     if (status == ST_OK) status = check_ids(wanted->stop_ids, wanted->stop_id_count, vocabulary, "stop token", error);
+    if (status == ST_OK) status = embedding_check(wanted, error);
     if (status == ST_OK) status = sampling_check(&wanted->sampling, vocabulary, error);
     return status;
 }
@@ -109,6 +110,7 @@ static void copy_all(struct request *r, const struct kvasir_request *wanted, boo
         r->prompt_top = mem_alloc(PROMPT_ROWS_MAX * r->prompt_logprobs * sizeof *r->prompt_top);
         if (!r->prompt_tokens || !r->prompt_top) *failed = true;
     }
+    if (embedding_init(&r->embedding, wanted, model_config(r->model->model)->embedding) != ST_OK) *failed = true;
     r->sampling = wanted->sampling;
     r->sampling.bias = r->bias;
     r->sampling.allowed_ids = NULL; /* these two are the constraint's */
@@ -139,6 +141,7 @@ static enum status open_answer(const struct kvasir_engine *engine, const struct 
     }
     uint32_t room = engine->plan.context - r->prompt_count;
     r->count_max = r->prompt_count + (wanted->max_tokens && wanted->max_tokens < room ? wanted->max_tokens : room);
+    if (wanted->pooling) r->count_max = r->prompt_count; /* no room is kept for an answer */
     random_seed(&r->random, wanted->sampling.has_seed ? wanted->sampling.seed + index : fresh_seed(r));
     draft_init(&r->draft);
     if (engine->model->tokenizer) detokenizer_init(&r->detokenizer, engine->model->tokenizer, wanted->show_control);
@@ -187,6 +190,7 @@ void request_close(struct request *request)
     mem_free(request->top);
     mem_free(request->prompt_tokens);
     mem_free(request->prompt_top);
+    embedding_release(&request->embedding);
     constraint_release(&request->constraint);
     stopper_release(&request->stopper);
     buffer_release(&request->piece);
@@ -218,7 +222,9 @@ void request_forget_news(struct request *request)
 
 uint32_t request_match_count(const struct request *r)
 {
-    return r->prompt_logprobs && r->prompt_taken + 1 < r->prompt_count ? r->prompt_taken + 1 : r->count;
+    bool mean = r->embedding.pooling == KVASIR_POOLING_MEAN;
+    uint32_t taken = mean ? r->embedding.taken : r->prompt_taken;
+    return (mean || r->prompt_logprobs) && taken + 1 < r->prompt_count ? taken + 1 : r->count;
 }
 
 uint32_t request_prompt_rows(const struct request *r, uint32_t first, uint32_t count)
@@ -230,7 +236,7 @@ uint32_t request_prompt_rows(const struct request *r, uint32_t first, uint32_t c
 
 uint32_t request_logits_rows(const struct request *r, uint32_t first, uint32_t count)
 {
-    return request_prompt_rows(r, first, count) + (first + count == r->count);
+    return request_prompt_rows(r, first, count) + (first + count == r->count && !r->embedding.pooling);
 }
 
 uint32_t request_fit_rows(const struct request *r, uint32_t first, uint32_t count, uint32_t rows)

@@ -19,7 +19,8 @@ static enum status run_batch(struct kvasir_engine *engine)
         engine->entries[i] = (struct model_entry){.seq = r->seq,
                                                   .tokens = r->tokens + done,
                                                   .count = r->planned + r->drafts,
-                                                  .logits_count = request_logits_rows(r, done, r->planned) + r->drafts};
+                                                  .logits_count = request_logits_rows(r, done, r->planned) + r->drafts,
+                                                  .hidden_count = request_hidden_rows(r, done, r->planned)};
         engine->prompt_tokens += done < r->prompt_count ? r->planned : 0;
     }
     struct kv_batch *pinned;
@@ -47,6 +48,7 @@ static uint32_t least(uint32_t a, uint32_t b)
 static void add_event(struct kvasir_engine *engine, struct request *r)
 {
     uint32_t computed = r->seq ? kv_seq_count(r->seq) : 0;
+    bool embedded = r->embedding.pooling && r->finish == KVASIR_STOP;
     engine->events[engine->event_count++] = (struct kvasir_event){
         .id = r->id,
         .index = r->index,
@@ -58,6 +60,8 @@ static void add_event(struct kvasir_engine *engine, struct request *r)
         .prompt_count = r->prompt_count,
         .prompt_logprobs = r->prompt_tokens,
         .prompt_logprob_count = r->prompt_new,
+        .embedding = embedded ? r->embedding.pooled : NULL,
+        .embedding_count = embedded ? r->embedding.columns : 0,
         .finish = r->finish,
     };
 }
@@ -149,11 +153,23 @@ static void take_followers(struct kvasir_engine *engine, struct request *leader,
     }
 }
 
+/* Requests for embeddings take their hidden rows. */
+static void take_hidden(struct kvasir_engine *engine)
+{
+    const float *rows = model_run_hidden(engine->run);
+    for (uint32_t i = 0; i < engine->scheduler.batch_count; i++) {
+        uint32_t count = engine->entries[i].hidden_count;
+        if (count) request_take_hidden(engine->scheduler.batch[i], count, rows);
+        rows += (size_t)count * model_config(engine->model->model)->embedding;
+    }
+}
+
 /* Each request of the batch takes its rows of logits, if it has any, and gets its event. */
 static enum status take_batch(struct kvasir_engine *engine)
 {
     struct scheduler *s = &engine->scheduler;
     enum status status = ST_OK;
+    take_hidden(engine);
     if (s->batch_count > 1)
         pool_run(engine->pool, take_task, engine);
     else
@@ -163,8 +179,9 @@ static enum status take_batch(struct kvasir_engine *engine)
         bool sampled = r->news_count > 0 || r->finish != KVASIR_RUNNING;
         commit(engine, i);
         add_event(engine, r);
-        const float *last = engine->rows[i] + (engine->entries[i].logits_count - 1) * (size_t)engine->vocabulary;
-        if (sampled && r->followers) take_followers(engine, r, last);
+        if (sampled && r->followers)
+            take_followers(engine, r,
+                           engine->rows[i] + (engine->entries[i].logits_count - 1) * (size_t)engine->vocabulary);
     }
     for (uint32_t i = s->running_count; i-- > 0;) {
         if (s->running[i]->finish == KVASIR_RUNNING) continue;

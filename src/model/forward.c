@@ -309,6 +309,21 @@ static void choose_precise(struct model_run *run)
             run->precise[run->precise_count++] = row + i;
 }
 
+/* This worker's share of the hidden rows, out of all tokens' rows. */
+static void hidden_task(struct model_run *run, uint32_t worker, uint32_t workers)
+{
+    uint32_t columns = run->model->config.embedding, total = 0, row = 0;
+    uint64_t begin, end, at = 0;
+    for (uint32_t e = 0; e < run->entry_count; e++) total += run->entries[e].hidden_count;
+    pool_share(total, 1, worker, workers, &begin, &end);
+    for (uint32_t e = 0; e < run->entry_count && at < end; e++) {
+        const struct model_entry *entry = &run->entries[e];
+        row += entry->count;
+        for (uint32_t i = entry->hidden_count; i > 0; i--, at++)
+            if (at >= begin && at < end) prepare_row(run, row - i, false, run->hidden + at * columns);
+    }
+}
+
 /* Gathers the rows that want logits to the front of x (and of `projected`, which may still wait to be added). */
 static uint32_t gather(struct model_run *run)
 {
@@ -337,11 +352,14 @@ void model_forward(struct model_run *run, const struct model_entry *entries, uin
 {
     const struct model *model = run->model;
     const struct model_config *c = &model->config;
+    uint32_t hidden = 0;
     run->entries = entries;
     run->entry_count = entry_count;
     run->tokens = 0;
     for (uint32_t e = 0; e < entry_count; e++) {
         ASSERT(entries[e].count > 0 && entries[e].logits_count <= entries[e].count);
+        ASSERT(entries[e].hidden_count <= entries[e].count);
+        hidden += entries[e].hidden_count;
         ASSERT(kv_seq_count(entries[e].seq) + entries[e].count <= run->context);
         run->tokens += entries[e].count;
     }
@@ -355,6 +373,10 @@ void model_forward(struct model_run *run, const struct model_entry *entries, uin
         run_layer(run, residual_norm);
         residual_norm = model->layers[run->layer].post_feed_forward_norm;
     }
+    const struct preparation last = {
+        .source = run->x, .columns = c->embedding, .norm = model->output_norm, .residual_norm = residual_norm};
+    run->preparation = last;
+    if (hidden) run_phase(run, hidden_task);
     run->tokens = gather(run);
     ASSERT(run->tokens <= run->logits_max);
     run->precise_count = run->tokens;
@@ -362,10 +384,7 @@ void model_forward(struct model_run *run, const struct model_entry *entries, uin
     *logits = run->logits;
     if (!run->tokens) return;
     struct product output = {.linear = &model->output, .out = run->logits, .stride = c->vocabulary};
-    project(run,
-            (struct preparation){
-                .source = run->x, .columns = c->embedding, .norm = model->output_norm, .residual_norm = residual_norm},
-            &output, 1, logits_multiply);
+    project(run, last, &output, 1, logits_multiply);
     if (run->precise_tokens != UINT32_MAX && weights_quantised(&model->output.weights))
         run_phase(run, logits_refine_task);
     if (c->final_softcap > 0) run_phase(run, softcap_task);

@@ -68,17 +68,21 @@ void model_run_close(struct model_run *run);
 void model_run_precise(struct model_run *run);
 
 /* `count` tokens of one sequence, from position kv_seq_count(seq) on; rows reserved and the sequence pinned. Logits are
- * computed for its last `logits_count` tokens (0 while a prompt is still being prefilled). */
+ * computed for its last `logits_count` tokens (0 while a prompt is still being prefilled), hidden rows are kept of its last
+ * `hidden_count` (for embeddings; 0 otherwise). */
 struct model_entry {
     struct kv_seq *seq;
     const uint32_t *tokens;
-    uint32_t count, logits_count;
+    uint32_t count, logits_count, hidden_count;
 };
 /* One pass, layer by layer: project, write K and V, attend over spans, feed-forward. The entries' tokens together are
  * at most tokens_max. *logits: [sum of logits_count, vocabulary], rows in the order of entries and tokens, borrowed
  * until the next pass. Token ids must be below the vocabulary size (asserted). The caller commits. */
 void model_forward(struct model_run *run, const struct model_entry *entries, uint32_t entry_count,
                    const float **logits);
+/* The hidden rows of the last pass, after the final norm, which the output matrix makes logits of: [sum of hidden_count,
+ * embedding], rows in the order of entries and tokens, borrowed until the next pass. */
+const float *model_run_hidden(const struct model_run *run);
 
 /* What any pass over `count` tokens of one sequence, from `position` on, has to do, `logits_count` of them with logits:
  * the figures that a limit of speed is made of. Only matrices and attention count; norms, rotations, activations, the

@@ -115,6 +115,7 @@ enum status model_run_open(const struct model *model, struct pool *pool, uint32_
     run->x_next = take(run, n * c->embedding, sizeof(float), &failed);
     run->projected = take(run, n * c->embedding, sizeof(float), &failed);
     run->prepared = take(run, (uint64_t)tokens_max * c->embedding, sizeof(float), &failed);
+    run->hidden = take(run, (uint64_t)tokens_max * c->embedding, sizeof(float), &failed);
     run->q = take(run, n * c->heads * c->head_dim, sizeof(float), &failed);
     run->k = take(run, n * c->kv_heads * c->head_dim, sizeof(float), &failed);
     run->v = take(run, n * c->kv_heads * c->value_dim, sizeof(float), &failed);
@@ -157,6 +158,11 @@ enum status model_run_open(const struct model *model, struct pool *pool, uint32_
 void model_run_precise(struct model_run *run)
 {
     run->precise_tokens = UINT32_MAX;
+}
+
+const float *model_run_hidden(const struct model_run *run)
+{
+    return run->hidden;
 }
 
 void model_run_close(struct model_run *run)

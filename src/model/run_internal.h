@@ -79,6 +79,7 @@ struct model_run {
      * residual rows follow the tokens'. */
     float *x, *x_next, *projected, *q, *k, *v;
     float *prepared, *attended, *activated; /* [tokens_max, ...] */
+    float *hidden;                          /* [tokens_max, embedding] normed rows, for model_run_hidden() */
     float *cosines[2], *sines[2];           /* [tokens_max, rope_dimensions / 2] for full and sliding layers */
     void *input_storage, *fed_storage;      /* of 2 * tokens_max rows */
     uint64_t feed_floats;                   /* of a worker's gate, and of its up */

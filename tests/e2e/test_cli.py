@@ -98,7 +98,7 @@ class Case(unittest.TestCase):
 
 
 class Help(Case):
-    COMMANDS = ["run", "inspect", "tokenize", "detokenize", "render", "eval nll", "eval kl", "eval heads", "bench", "bench throughput"]
+    COMMANDS = ["run", "inspect", "tokenize", "detokenize", "embed", "render", "eval nll", "eval kl", "eval heads", "bench", "bench throughput"]
 
     def test_every_command_describes_itself(self):
         overview = self.kvasir("--help").decode()
@@ -163,6 +163,32 @@ class Tiny(Case):
             self.assertEqual(nll["tokens"], len(entries))
             self.assertAlmostEqual(-sum(entry["logprob"] for entry in entries) / len(entries), nll["mean_nll"], places=5)
         self.assertNotIn("prompt_logprobs", self.run_json())
+
+    def embed(self, *arguments):
+        lines = self.kvasir("embed", "-m", TINY, *arguments).decode().splitlines()
+        self.assertEqual(len(lines), 1)
+        return json.loads(lines[0])
+
+    def test_embed(self):
+        last = self.embed("--prompt-ids", IDS)
+        self.assertEqual(set(last), {"embedding", "prompt_tokens"})
+        self.assertEqual(last["prompt_tokens"], 8)
+        mean = self.embed("--prompt-ids", IDS, "--pooling", "mean")
+        self.assertNotEqual(last["embedding"], mean["embedding"])
+        for vector in (last["embedding"], mean["embedding"]):
+            self.assertAlmostEqual(sum(x * x for x in vector), 1, places=5)
+        for change in ([], ["--max-num-batched-tokens", "3"], ["--no-kv-cache"], ["-t", "1"]):
+            self.assertEqual(self.embed("--prompt-ids", IDS, *change), last)
+            self.assertEqual(self.embed("--prompt-ids", IDS, "--pooling", "mean", *change), mean)
+        plain = self.embed("--prompt-ids", IDS, "--no-normalize")["embedding"]
+        length = sum(x * x for x in plain) ** 0.5
+        self.assertGreater(abs(length - 1), 0.01)
+        for x, unit in zip(plain, last["embedding"]):
+            self.assertAlmostEqual(x / length, unit, places=6)
+        self.assertEqual(self.embed("--prompt-ids", "7", "--pooling", "mean"), self.embed("--prompt-ids", "7"))
+        self.fails("embed", "-m", TINY, "-p", "no tokenizer here", says="tokenizer")
+        self.fails("embed", "-m", TINY, "--prompt-ids", "", says="the text is empty")
+        self.assertEqual(self.fails("embed", "-m", TINY, "--prompt-ids", IDS, "--pooling", "first", says="last|mean"), 2)
 
     def test_choice_of_tokens(self):
         allowed = self.run_json("--allowed-token-ids", "7,8,9", "--temp", "2", "--seed", "1")["token_ids"]
@@ -409,6 +435,14 @@ class Text(Case):
             self.assertEqual(self.json("tokenize", "-m", "smollm2", stdin=data)["ids"], ids)
         self.assertEqual(self.json("tokenize", "-m", "smollm2", "-f", self.path("empty"))["ids"], [])
         self.assertEqual(self.json("tokenize", "-m", SMOLLM2, "-p", "Hello")["ids"], self.json("tokenize", "smollm2", "Hello")["ids"])
+
+    def test_embed_text(self):
+        ids = self.json("tokenize", "-m", "smollm2", "-p", "The sky is blue.")["ids"]
+        by_text = json.loads(self.kvasir("embed", "smollm2", "The sky is blue."))
+        self.assertEqual(by_text["prompt_tokens"], len(ids))
+        self.assertEqual(json.loads(self.kvasir("embed", "-m", "smollm2", "--prompt-ids", ",".join(map(str, ids)))), by_text)
+        self.assertEqual(json.loads(self.kvasir("embed", "-m", "smollm2", stdin=b"The sky is blue.")), by_text)
+        self.fails("embed", "-m", "smollm2", "-p", "", says="the text is empty")
 
     def test_control_tokens(self):
         parsed = self.json("tokenize", "-m", "smollm2", "-p", "<|im_start|>user")["ids"]

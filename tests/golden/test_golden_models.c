@@ -62,7 +62,10 @@ static const float *rows_feed(struct rows *rows, const uint32_t *tokens, uint32_
     const float *logits;
     assert_int_equal(kv_seq_reserve(rows->seq, count), ST_OK);
     assert_int_equal(kv_batch_pin(rows->cache, &rows->seq, 1, &batch), ST_OK);
-    model_forward(rows->run, &(struct model_entry){rows->seq, tokens, count, logits_count}, 1, &logits);
+    model_forward(
+        rows->run,
+        &(struct model_entry){.seq = rows->seq, .tokens = tokens, .count = count, .logits_count = logits_count}, 1,
+        &logits);
     kv_batch_unpin(batch);
     kv_seq_commit(rows->seq, tokens, count);
     return logits;

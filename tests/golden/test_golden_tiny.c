@@ -71,7 +71,8 @@ static double logits_difference(const struct golden *golden, bool no_kv_cache, u
     if (no_kv_cache) chunk = count;
     for (uint32_t done = 0; done < count; done += chunk) {
         uint32_t part = count - done < chunk ? count - done : chunk;
-        const struct model_entry entry = {seq, golden->prompt + done, part, done + part == count};
+        const struct model_entry entry = {
+            .seq = seq, .tokens = golden->prompt + done, .count = part, .logits_count = done + part == count};
         assert_int_equal(kv_seq_reserve(seq, part), ST_OK);
         assert_int_equal(kv_batch_pin(cache, &seq, 1, &batch), ST_OK);
         model_forward(run, &entry, 1, &logits);

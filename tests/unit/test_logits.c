@@ -87,7 +87,8 @@ static void logits_of(const struct model *model, uint32_t threads, uint32_t chun
         count = TOKENS - at < chunk ? TOKENS - at : chunk;
         assert_int_equal(kv_seq_reserve(seq, count), ST_OK);
         assert_int_equal(kv_batch_pin(cache, &seq, 1, &batch), ST_OK);
-        model_forward(run, &(struct model_entry){seq, ids + at, count, count}, 1, &logits);
+        model_forward(run, &(struct model_entry){.seq = seq, .tokens = ids + at, .count = count, .logits_count = count},
+                      1, &logits);
         kv_batch_unpin(batch);
         kv_seq_commit(seq, ids + at, count);
         memcpy(out + (uint64_t)at * c->vocabulary, logits, (uint64_t)count * c->vocabulary * sizeof *out);
