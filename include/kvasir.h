@@ -212,6 +212,23 @@ struct kvasir_request {
     /* Answers to the same prompt, 0 or 1…128: the prompt is computed once and its K and V are shared. The answers are those of
      * requests alone with seed, seed + 1, …; each has its own events, told apart by event.index. */
     uint32_t n;
+    /* More answers than are reported, 0 or n…128: so many are run, as those of n, and when all have ended the n best come, one
+     * event each with all its tokens and text; index 0 is the best. Before that its events tell the prompt's progress only. The
+     * score is the sum of the log-probabilities of an answer's tokens, the end token's too, divided by (their
+     * number)^length_penalty. Answers that were cancelled or failed come behind all others. */
+    uint32_t best_of;
+    float
+        length_penalty; /* -100…100; without has_length_penalty 1: the mean. Below 1 shorter answers are favoured, 0: the sum */
+    bool has_length_penalty;
+    /* Beam search, 0 = off, or n…16: the answers are the n best hypotheses by that score, and come like those of best_of. At
+     * every token the beam_width likeliest continuations go on; as Hugging Face transformers' generate(num_beams) it is over when
+     * beam_width hypotheses have ended and the likeliest beam, scored as if it ended now, is no better than the worst of them
+     * (its early_stopping=False), or with early_stopping as soon as there are as many. Log-probabilities are the model's own;
+     * allowed_ids, bad_words and min_tokens forbid tokens; ties go to the likelier beam, then to the lower token, so the
+     * answers depend on nothing else. Refused with it: temperature, bias, penalties, best_of, stop texts (stop_ids end a
+     * hypothesis), no_kv_cache (KVASIR_UNSUPPORTED). Where fewer than n tokens could be chosen, the last answers are empty. */
+    uint32_t beam_width;
+    bool early_stopping;
     /* Lower ones are served first, and when blocks or places run out a higher one gives way to a lower one. */
     int32_t priority;
     /* Whom the request is served for: among requests of one priority, tenants get equal shares of computed tokens (Sheng et

@@ -122,6 +122,14 @@ struct request {
     struct request *next_answer; /* of the same request, until they are enqueued */
     struct request *leader;      /* whose prompt is computed for this one too; NULL: its own, or that is done */
     uint32_t index, followers;   /* followers: requests whose leader this is */
+    struct group *group;         /* whose answers are chosen among, or NULL; with it: */
+    struct kvasir_token
+        *kept; /* [capacity - prompt_count] the answer's tokens, owned; their `top` is set when reported */
+    struct kvasir_logprob *kept_tops; /* [capacity - prompt_count, logprobs] */
+    double score;                     /* sum of log-probabilities of `scored` tokens, an end token's too */
+    uint32_t scored;
+    uint32_t row_tops; /* beam.c: entries of `top`, of the row of a settled beam */
+    bool settled;      /* beam.c: it does not run, because it waits for others of its group */
 
     struct kvasir_token news[1 + DRAFT_TOKENS_MAX]; /* [news_count] new in this step, each with logprobs of top */
     uint32_t news_count;
@@ -146,7 +154,10 @@ void request_close(struct request *request);    /* its sequence is already close
 void request_close_all(struct request *leader); /* with the other answers; never enqueued */
 MUST_CHECK enum status request_make_room(struct request *request,
                                          uint32_t more); /* for so many more tokens, at most 32 */
-void request_forget_news(struct request *request);       /* tokens, text and prompt logprobs of the last step */
+MUST_CHECK enum status request_resize(struct request *request, uint32_t capacity); /* at least its tokens */
+/* The tokens that end an answer: how many, and where `out` is not NULL, which. */
+size_t request_list_ends(const struct kvasir_model *model, const struct kvasir_request *wanted, uint32_t *out);
+void request_forget_news(struct request *request); /* tokens, text and prompt logprobs of the last step */
 /* The tokens whose rows may be taken from the cache, as kv_seq_open counts: the last one runs. All of them, but with
  * prompt_logprobs, and for a mean embedding, every row must run once. */
 uint32_t request_match_count(const struct request *request);
@@ -168,6 +179,91 @@ void request_take_hidden(struct request *request, uint32_t count, const float *r
 /* Sets `finish` and gives out the text that is still held. */
 void request_end(struct request *request, enum kvasir_finish finish);
 void request_timings(const struct request *request, struct kvasir_timings *out);
+
+/* ---- group.c: several answers of which the best are reported ------------------------------------------------------- */
+
+struct hypothesis {
+    double score;   /* sum of log-probabilities / (their number)^length_penalty */
+    uint32_t order; /* among equals the lower comes first */
+    enum kvasir_finish finish;
+    struct kvasir_token *tokens; /* [count] owned, as all below */
+    struct kvasir_logprob *tops; /* [count, logprobs] or NULL */
+    uint32_t count;
+    struct buffer text;
+};
+struct group {
+    uint32_t references; /* requests that are not closed yet, and who opens it */
+    uint32_t unended;    /* requests */
+    uint32_t n;          /* that are reported */
+    double length_penalty;
+    bool prompt_done;
+    struct kvasir_timings timings; /* of the first request, once it has ended */
+    struct beams *beams;           /* NULL: best_of */
+    struct hypothesis
+        *hypotheses; /* [capacity] count of them, best first: those that ended by themselves before all others */
+    uint32_t count, capacity;
+};
+/* *out is NULL if the request wants no choice; else its capacity is the number of requests it is made of. ST_INVALID,
+ * ST_UNSUPPORTED. */
+MUST_CHECK enum status group_open(const struct kvasir_engine *engine, const struct kvasir_request *wanted,
+                                  struct group **out, struct error *error);
+void group_join(struct group *group, struct request *request); /* which takes a reference */
+void group_release(struct group *group);                       /* gives up a reference; NULL is allowed */
+/* What request.c tells of a request in a group: its tokens get a new capacity; a token was chosen, which may end it; the
+ * token was taken in. */
+MUST_CHECK enum status group_make_room(struct request *request, uint32_t capacity);
+void group_score(struct request *request, uint32_t id, const float *logits, uint32_t vocabulary);
+void group_keep(struct request *request, const struct kvasir_token *token, const struct kvasir_logprob *top);
+/* The request ended: the group takes its answer. True: it was the last, and events 0…n - 1 are due, which borrow from the
+ * group, and so from this request. */
+bool group_leave(struct request *request);
+void group_event(const struct request *last, uint32_t place, struct kvasir_event *event);
+/* Shares of a group's requests that have not ended add up to n events or more. */
+uint32_t group_event_share(const struct request *request);
+
+double group_mean(const struct group *group, double sum, uint32_t tokens);
+/* The `capacity` best are kept: takes the hypothesis if it is one of them, which is to be asked first. */
+bool group_accepts(const struct group *group, const struct hypothesis *hypothesis);
+void group_insert(struct group *group, const struct hypothesis *hypothesis);
+void hypothesis_release(struct hypothesis *hypothesis);
+
+/* ---- beam.c: a group grown by beam search -------------------------------------------------------------------------- */
+
+#define BEAM_WIDTH_MAX 16u
+
+struct scheduler;
+struct beam_candidate {
+    uint32_t id;
+    float logprob;
+    bool ends;
+};
+struct beam_candidates {
+    struct beam_candidate items[2 * BEAM_WIDTH_MAX];
+    uint32_t count;
+};
+struct beams {
+    uint32_t width, live;                  /* live: beams, at most width */
+    struct request *ranks[BEAM_WIDTH_MAX]; /* [width] the live ones, likeliest first; then requests that have no beam */
+    struct beam_candidates candidates[BEAM_WIDTH_MAX]; /* by request.index; of those that are settled */
+    uint32_t *ends;                                    /* [end_count] owned */
+    size_t end_count;
+    uint32_t concluded; /* hypotheses so far */
+    bool early_stopping, done;
+};
+MUST_CHECK enum status beams_check(const struct kvasir_engine *engine, const struct kvasir_request *wanted,
+                                   struct error *error);
+MUST_CHECK enum status beams_open(const struct kvasir_model *model, const struct kvasir_request *wanted,
+                                  struct beams **out); /* ST_NOMEM: *out is to be closed too */
+void beams_close(struct beams *beams);
+void beams_join(struct beams *beams, struct request *request);
+/* The row of the beam's last token: the beam waits for the others. Touches nothing that others touch. */
+void beam_settle(struct request *request, struct sampler *sampler, const uint64_t *allowed, const float *logits);
+/* Whether all live beams of the group have settled; never of a group without beams. */
+bool beams_settled(const struct group *group);
+/* One token on, or the end: then every request of the group has a `finish`. ST_NOMEM: that is KVASIR_ERROR. */
+MUST_CHECK enum status beams_advance(struct group *group, struct scheduler *scheduler);
+/* The request ended before its group was done: what it has is a hypothesis. */
+void beam_conclude(struct request *request);
 
 /* ---- cost.c: how long a pass will take ---------------------------------------------------------------------------- */
 
@@ -247,6 +343,8 @@ MUST_CHECK enum status scheduler_plan(struct scheduler *scheduler, double now);
 void scheduler_ran(struct scheduler *scheduler, double seconds);
 /* Puts a waiting request beside the running one whose prompt it shares, on a fork of its sequence. False: no room now. */
 bool scheduler_fork(struct scheduler *scheduler, const struct request *from, struct request *waiting);
+/* Closes its sequence: it waits. */
+void scheduler_park(struct scheduler *scheduler, struct request *request);
 
 /* ---- engine.c: the handle ------------------------------------------------------------------------------------------- */
 

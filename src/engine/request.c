@@ -69,8 +69,7 @@ static void *copy_of(const void *source, size_t count, size_t size, bool *failed
     return copy;
 }
 
-/* The tokens that would end the answer: how many, and where `out` is not NULL, which. */
-static size_t list_ends(const struct kvasir_model *model, const struct kvasir_request *wanted, uint32_t *out)
+size_t request_list_ends(const struct kvasir_model *model, const struct kvasir_request *wanted, uint32_t *out)
 {
     size_t count = 0;
     for (size_t i = 0; i < wanted->stop_id_count; i++, count++)
@@ -85,10 +84,10 @@ static size_t list_ends(const struct kvasir_model *model, const struct kvasir_re
 
 static enum status constrain(struct request *r, const struct kvasir_request *wanted, struct error *error)
 {
-    size_t count = wanted->min_tokens ? list_ends(r->model, wanted, NULL) : 0;
+    size_t count = wanted->min_tokens ? request_list_ends(r->model, wanted, NULL) : 0;
     uint32_t *ends = count ? mem_alloc(count * sizeof *ends) : NULL;
     if (count && !ends) return error_set(error, ST_NOMEM, "not enough memory for a request");
-    if (count) list_ends(r->model, wanted, ends);
+    if (count) request_list_ends(r->model, wanted, ends);
     enum status status = constraint_init(&r->constraint, &wanted->sampling, model_config(r->model->model)->vocabulary,
                                          ends, count, wanted->min_tokens, error);
     mem_free(ends);
@@ -159,13 +158,19 @@ enum status request_open(const struct kvasir_engine *engine, const struct kvasir
     if (status == ST_OK && n > REQUEST_ANSWERS_MAX)
         status = error_set(error, ST_INVALID, "n is %u: must be 1 to %u", n, REQUEST_ANSWERS_MAX);
     struct request *leader = NULL, **end = &leader;
+    struct group *group = NULL;
+    if (status == ST_OK) status = group_open(engine, wanted, &group, error);
+    if (group) n = group->capacity;
     for (uint32_t i = 0; i < n && status == ST_OK; i++) {
         status = open_answer(engine, wanted, i, end, error);
         if (status != ST_OK) break;
-        if (i) (*end)->leader = leader;
+        if (group) group_join(group, *end);
+        bool follows = i && !(group && group->beams); /* a beam waits for its parent instead */
+        if (follows) (*end)->leader = leader;
+        leader->followers += follows;
         end = &(*end)->next_answer;
-        leader->followers = i;
     }
+    group_release(group); /* it is the requests' now */
     *out = leader;
     if (status == ST_OK) return ST_OK;
     request_close_all(*out);
@@ -195,13 +200,21 @@ void request_close(struct request *request)
     stopper_release(&request->stopper);
     buffer_release(&request->piece);
     buffer_release(&request->text);
+    mem_free(request->kept);
+    mem_free(request->kept_tops);
+    group_release(request->group);
     mem_free(request);
 }
 
 enum status request_make_room(struct request *request, uint32_t more)
 {
     if (request->count + more <= request->capacity) return ST_OK;
-    uint32_t capacity = request->capacity < 64 ? 128 : request->capacity * 2; /* more is small */
+    return request_resize(request, request->capacity < 64 ? 128 : request->capacity * 2); /* more is small */
+}
+
+enum status request_resize(struct request *request, uint32_t capacity)
+{
+    if (request->group && group_make_room(request, capacity) != ST_OK) return ST_NOMEM;
     uint32_t *tokens = mem_resize(request->tokens, capacity * sizeof *tokens);
     if (!tokens) return ST_NOMEM;
     request->tokens = tokens;
@@ -211,7 +224,7 @@ enum status request_make_room(struct request *request, uint32_t more)
 
 void request_forget_news(struct request *request)
 {
-    request->text.length = 0;
+    if (!request->group) request->text.length = 0; /* else it is reported at the end */
     request->prompt_new = request->news_count = 0;
 }
 
@@ -290,6 +303,7 @@ static void take_token(struct request *r, uint32_t id, uint32_t vocabulary, cons
     struct kvasir_token *token = &r->news[r->news_count++];
     *token = (struct kvasir_token){.id = id};
     if (top) logits_describe(logits, vocabulary, r->logprobs, top, token);
+    if (r->group) group_keep(r, token, top);
     take_text(r);
     if (r->stopper.stopped)
         request_end(r, KVASIR_STOP);
@@ -304,8 +318,13 @@ static void sample(struct request *r, struct sampler *sampler, const float *logi
     r->last_token_s = now;
     const uint64_t *allowed =
         constraint_allowed(&r->constraint, r->tokens + r->prompt_count, r->count - r->prompt_count);
+    if (r->group && r->group->beams) {
+        beam_settle(r, sampler, allowed, logits);
+        return;
+    }
     uint32_t id =
         sampler_pick(sampler, &r->sampling, allowed, &r->random, logits, r->tokens, r->count, r->prompt_count);
+    if (r->group && id != SAMPLER_NONE) group_score(r, id, logits, sampler->vocabulary);
     if (id == SAMPLER_NONE || is_stop_id(r, id) || (!r->ignore_eos && model_token_ends(r->model, id)))
         request_end(r, KVASIR_STOP);
     else

@@ -182,6 +182,21 @@ static void enter_running(struct scheduler *s, struct request *r)
     if (!r->admission) r->admission = ++s->admissions;
 }
 
+static void leave_running(struct scheduler *s, struct request *r)
+{
+    take_out(s->running, &s->running_count, r);
+    s->waiting[s->waiting_count++] = r;
+    r->running = false;
+    r->planned = r->drafts = 0;
+}
+
+void scheduler_park(struct scheduler *s, struct request *r)
+{
+    kv_seq_close(r->seq);
+    r->seq = NULL;
+    if (r->running) leave_running(s, r);
+}
+
 /* ---- preemption -------------------------------------------------------------------------------------------------- */
 
 static bool any_at(const struct scheduler *s, enum kv_residence residence)
@@ -214,12 +229,9 @@ static void preempt(struct scheduler *s, struct request *r)
         kv_seq_close(r->seq);
         r->seq = NULL;
     }
-    r->planned = r->drafts = 0;
+    leave_running(s, r);
     s->preemptions++;
     s->swapped += swapped;
-    take_out(s->running, &s->running_count, r);
-    s->waiting[s->waiting_count++] = r;
-    r->running = false;
     log_line(LOG_DEBUG, "request %llu %s after %u tokens", (unsigned long long)r->id,
              swapped ? "is swapped out" : "gives up its blocks", r->count);
 }
@@ -298,6 +310,7 @@ static enum status plan_decodes(struct scheduler *s)
  * closes. */
 static uint32_t draft_limit(const struct scheduler *s, const struct request *r)
 {
+    if (r->group && r->group->beams) return 0;
     uint32_t most = least(s->limits.draft_tokens, DRAFT_ROWS_MAX - s->draft_rows);
     if (s->limits.closed_tokens) {
         uint32_t next = r->count % s->limits.closed_tokens; /* place of the first drafted row in its group */
@@ -495,7 +508,7 @@ static struct request *best_waiting(struct scheduler *s)
         best = NULL;
         for (uint32_t i = 0; i < s->waiting_count; i++) {
             struct request *r = s->waiting[i];
-            if (r->passed_over == s->plans) continue;
+            if (r->passed_over == s->plans || r->settled) continue;
             if (!best || precedes(s, r, best)) best = r;
         }
         if (!best || best->seq || !awaits(s, best)) return best;
@@ -579,7 +592,7 @@ bool scheduler_fork(struct scheduler *s, const struct request *from, struct requ
 {
     if (s->running_count == s->limits.sequences || request_make_room(waiting, 1) != ST_OK) return false;
     if (kv_seq_fork(from->seq, &waiting->seq) != ST_OK) return false;
-    waiting->cached_tokens = kv_seq_count(waiting->seq);
+    if (waiting->started_s == 0) waiting->cached_tokens = kv_seq_count(waiting->seq);
     enter_running(s, waiting);
     return true;
 }
@@ -639,6 +652,15 @@ static enum status plan_once(struct scheduler *s)
     return status;
 }
 
+/* Beams that have all they need make room for those they wait for. */
+static bool park_settled(struct scheduler *s)
+{
+    uint32_t before = s->running_count;
+    for (uint32_t i = before; i-- > 0;)
+        if (s->running[i]->settled) scheduler_park(s, s->running[i]);
+    return s->running_count < before;
+}
+
 enum status scheduler_plan(struct scheduler *s, double now)
 {
     s->now = now;
@@ -648,8 +670,10 @@ enum status scheduler_plan(struct scheduler *s, double now)
         if (status != ST_OK) return status;
         collect(s);
         if (s->batch_count) return ST_OK;
-        if (!any_at(s, KV_SWAPPING_OUT) && !any_at(s, KV_SWAPPING_IN)) return ST_OK;
-        kv_swap_poll(s->kv, true); /* nobody can run before rows have moved */
+        if (any_at(s, KV_SWAPPING_OUT) || any_at(s, KV_SWAPPING_IN))
+            kv_swap_poll(s->kv, true); /* nobody can run before rows have moved */
+        else if (!park_settled(s))
+            return ST_OK;
     }
 }
 

@@ -47,39 +47,50 @@ static uint32_t least(uint32_t a, uint32_t b)
 
 static void add_event(struct kvasir_engine *engine, struct request *r)
 {
+    if (r->group && r->first_token_s > 0 && !r->prompt_new) return; /* the rest comes when all have ended */
     uint32_t computed = r->seq ? kv_seq_count(r->seq) : 0;
     bool embedded = r->embedding.pooling && r->finish == KVASIR_STOP;
     engine->events[engine->event_count++] = (struct kvasir_event){
         .id = r->id,
         .index = r->index,
         .tokens = r->news,
-        .token_count = r->news_count,
+        .token_count = r->group ? 0 : r->news_count,
         .text = r->text.data ? r->text.data : "",
-        .text_bytes = r->text.length,
+        .text_bytes = r->group ? 0 : r->text.length,
         .prompt_done = least(computed, r->prompt_count),
         .prompt_count = r->prompt_count,
         .prompt_logprobs = r->prompt_tokens,
         .prompt_logprob_count = r->prompt_new,
         .embedding = embedded ? r->embedding.pooled : NULL,
         .embedding_count = embedded ? r->embedding.columns : 0,
-        .finish = r->finish,
+        .finish = r->group ? KVASIR_RUNNING : r->finish,
     };
 }
 
-static void remember(struct kvasir_engine *engine, const struct request *r)
+static void remember(struct kvasir_engine *engine, uint64_t id, const struct kvasir_timings *timings)
 {
-    if (r->index) return;
-    struct finished *slot = &engine->finished[engine->finished_count++ % engine->finished_kept];
-    slot->id = r->id;
-    request_timings(r, &slot->timings);
+    engine->finished[engine->finished_count++ % engine->finished_kept] =
+        (struct finished){.id = id, .timings = *timings};
+}
+
+/* All of them ended: the best are reported. */
+static void end_group(struct kvasir_engine *engine, const struct request *last)
+{
+    const struct group *group = last->group;
+    for (uint32_t i = 0; i < group->n; i++) group_event(last, i, &engine->events[engine->event_count++]);
+    if (last->index) remember(engine, last->id, &group->timings); /* the first may have ended long ago */
 }
 
 /* The request ended: its blocks are free at once; it lives on until its event is no longer borrowed. */
 static void retire(struct kvasir_engine *engine, struct request *r)
 {
-    remember(engine, r);
+    struct kvasir_timings timings;
+    request_timings(r, &timings);
+    if (!r->index) remember(engine, r->id, &timings);
+    if (!r->index && r->group) r->group->timings = timings;
     scheduler_remove(&engine->scheduler, r);
     engine->ended[engine->ended_count++] = r;
+    if (r->group && group_leave(r)) end_group(engine, r);
 }
 
 static void end_cancelled(struct kvasir_engine *engine)
@@ -90,7 +101,7 @@ static void end_cancelled(struct kvasir_engine *engine)
         request_forget_news(r);
         if (!r->cancelled) continue;
         request_end(r, KVASIR_CANCELLED_BY_CALLER);
-        add_event(engine, r);
+        if (!r->group) add_event(engine, r);
         retire(engine, r);
     }
 }
@@ -164,6 +175,19 @@ static void take_hidden(struct kvasir_engine *engine)
     }
 }
 
+static bool advance_beams(struct kvasir_engine *engine)
+{
+    const struct scheduler *s = &engine->scheduler;
+    bool failed = false;
+    for (uint32_t i = 0; i < s->batch_count; i++) {
+        struct group *group = s->batch[i]->group;
+        if (!group || !beams_settled(group)) continue;
+        engine->output_tokens += group->beams->live;
+        failed |= beams_advance(group, &engine->scheduler) != ST_OK;
+    }
+    return !failed;
+}
+
 /* Each request of the batch takes its rows of logits, if it has any, and gets its event. */
 static enum status take_batch(struct kvasir_engine *engine)
 {
@@ -183,10 +207,12 @@ static enum status take_batch(struct kvasir_engine *engine)
             take_followers(engine, r,
                            engine->rows[i] + (engine->entries[i].logits_count - 1) * (size_t)engine->vocabulary);
     }
-    for (uint32_t i = s->running_count; i-- > 0;) {
-        if (s->running[i]->finish == KVASIR_RUNNING) continue;
-        if (s->running[i]->finish == KVASIR_ERROR) status = ST_NOMEM;
-        retire(engine, s->running[i]);
+    if (!advance_beams(engine)) status = ST_NOMEM;
+    for (uint32_t i = s->running_count + s->waiting_count; i-- > 0;) { /* waiting ones: of groups of beams */
+        struct request *r = i < s->running_count ? s->running[i] : s->waiting[i - s->running_count];
+        if (r->finish == KVASIR_RUNNING) continue;
+        if (r->finish == KVASIR_ERROR) status = ST_NOMEM;
+        retire(engine, r);
     }
     return status;
 }
@@ -196,7 +222,10 @@ static enum status take_batch(struct kvasir_engine *engine)
 /* Lists for an event of every request; nobody borrows the old ones any more. */
 static enum status make_room(struct kvasir_engine *engine)
 {
-    uint32_t count = engine->scheduler.running_count + engine->scheduler.waiting_count;
+    const struct scheduler *s = &engine->scheduler;
+    uint32_t count = s->running_count + s->waiting_count;
+    for (uint32_t i = 0; i < s->running_count; i++) count += group_event_share(s->running[i]);
+    for (uint32_t i = 0; i < s->waiting_count; i++) count += group_event_share(s->waiting[i]);
     if (count <= engine->event_capacity) return ST_OK;
     uint32_t capacity = count < 8 ? 16 : 2 * count;
     struct kvasir_event *events = mem_resize(engine->events, capacity * sizeof *events);
