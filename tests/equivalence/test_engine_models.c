@@ -37,22 +37,28 @@ static void add_event(const struct kvasir_event *event, struct answer *answer)
     answer->finish = event->finish;
 }
 
-/* All requests at once. */
-static void run(struct kvasir_engine *engine, const struct kvasir_request *requests, uint32_t count,
-                struct answer *answers)
+/* Each request `gap` steps after the one before. */
+static void run_apart(struct kvasir_engine *engine, const struct kvasir_request *requests, uint32_t count, uint32_t gap,
+                      struct answer *answers)
 {
-    uint64_t ids[8];
+    uint64_t ids[8] = {0};
     memset(answers, 0, count * sizeof *answers);
-    for (uint32_t r = 0; r < count; r++)
-        assert_int_equal(kvasir_engine_submit(engine, &requests[r], &ids[r], NULL), KVASIR_OK);
-    while (kvasir_engine_busy(engine)) {
+    for (uint32_t step = 0, next = 0; next < count || kvasir_engine_busy(engine); step++) {
         const struct kvasir_event *events;
         size_t got;
+        for (; next < count && next * gap <= step; next++)
+            assert_int_equal(kvasir_engine_submit(engine, &requests[next], &ids[next], NULL), KVASIR_OK);
         assert_int_equal(kvasir_engine_step(engine, &events, &got, NULL), KVASIR_OK);
         for (size_t e = 0; e < got; e++)
             for (uint32_t r = 0; r < count; r++)
                 if (ids[r] == events[e].id) add_event(&events[e], &answers[r]);
     }
+}
+
+static void run(struct kvasir_engine *engine, const struct kvasir_request *requests, uint32_t count,
+                struct answer *answers)
+{
+    run_apart(engine, requests, count, 0, answers);
 }
 
 static const char *const PROMPTS[] = {
@@ -107,7 +113,7 @@ static void test_same_tokens(void **state)
     for (uint32_t i = 0; i < PROMPT_COUNT; i++) kvasir_free(ids[i]);
 }
 
-/* In a budget for one, requests are swapped out and in, a greedy and a seeded one among them, and say the same. */
+/* In a budget for one, requests make way for more urgent ones: they are swapped out and in, a greedy and a seeded one among them, and say the same. */
 static void test_swapped_is_resident(void **state)
 {
     (void)state;
@@ -126,7 +132,8 @@ static void test_swapped_is_resident(void **state)
     kvasir_engine_close(engine);
     options.kv_cache_bytes = stats.kv_bytes_per_request;
     engine = open_engine(options);
-    run(engine, requests, PROMPT_COUNT, answers);
+    for (uint32_t r = 0; r < PROMPT_COUNT; r++) requests[r].priority = -(int32_t)r;
+    run_apart(engine, requests, PROMPT_COUNT, 3, answers);
     kvasir_engine_stats(engine, &stats);
     assert_true(stats.kv_swaps_out > 0 && stats.kv_swap_copied_bytes > 0);
     for (uint32_t r = 0; r < PROMPT_COUNT; r++) {

@@ -172,7 +172,8 @@ static void test_no_room_now(void **state)
     const struct kvasir_event *events;
     size_t count;
     uint64_t ids[2];
-    struct kvasir_engine_options options = {.context = 140, .block_size = 16, .max_batched_tokens = 16};
+    struct kvasir_engine_options options = {
+        .context = 140, .block_size = 16, .max_batched_tokens = 16, .no_drafts = true};
     struct kvasir_engine *engine = open_engine(model, options);
     options.kv_cache_bytes = engine->plan.request_bytes + kv_bytes_needed(&engine->plan.kv, 100, 16);
     kvasir_engine_close(engine);
@@ -180,9 +181,11 @@ static void test_no_room_now(void **state)
     for (uint32_t r = 0; r < 2; r++) {
         make_request(3, prompt, &request);
         prompt[0] += r;
+        request.prompt_count = 60; /* short when they are admitted, and then they grow */
+        request.max_tokens = 75;
         assert_int_equal(kvasir_engine_submit(engine, &request, &ids[r], NULL), KVASIR_OK);
     }
-    for (int i = 0; i < 20; i++) assert_int_equal(kvasir_engine_step(engine, &events, &count, NULL), KVASIR_OK);
+    for (int i = 0; i < 50; i++) assert_int_equal(kvasir_engine_step(engine, &events, &count, NULL), KVASIR_OK);
     assert_int_equal(engine->scheduler.running_count, 2);
     prompt[0] += 2;
     assert_int_equal(kvasir_seq_open(engine, prompt, 100, 0, &seq, &error), KVASIR_FULL);
