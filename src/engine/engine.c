@@ -47,6 +47,7 @@ static enum status open_scheduler(struct kvasir_engine *engine, struct error *er
                                             .reserve = plan->kv_reserve,
                                             .one_layer_at_a_time = !cached,
                                             .block_tokens = plan->kv.block_tokens,
+                                            .tile_tokens = KERNEL_CLOSED_TOKENS,
                                             .draft_tokens = cached ? plan->draft_tokens : 0,
                                             .closed_tokens = closes(&plan->kv) ? KERNEL_CLOSED_TOKENS : 0};
     struct cost cost;

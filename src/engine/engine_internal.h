@@ -297,6 +297,8 @@ struct scheduler_limits {
     bool reserve;             /* every request holds room for the whole context: for comparison */
     bool one_layer_at_a_time; /* no cache: one request at a time, computed whole in every step */
     uint32_t block_tokens;
+    uint32_t
+        tile_tokens; /* attention handles so many tokens of aligned positions together, at little more than one's cost */
     uint32_t draft_tokens;  /* of one request in one step; 0 = none */
     uint32_t closed_tokens; /* K rows are quantised in groups of so many, which drafts must not fill; 0 = one by one */
 };

@@ -27,7 +27,7 @@
 #include <math.h>
 #include <string.h>
 
-#define PREFILL_SHARE 1.1 /* of the time that a step's answers take, for each prompt that waits */
+#define PREFILL_SHARE 1.2 /* of the time that a step's answers take, for each prompt that waits */
 #define WANTING_MAX 8u    /* of these prompts that count: with more, steps become no longer */
 #define FIRST_UNITS 64.0  /* of prompts beside answers, before anything was measured */
 #define PROMPT_WEIGHT 1.0 /* of what a tenant was served: a prompt's token, an answer's (the paper's) */
@@ -361,17 +361,18 @@ static void count_units(struct scheduler *s)
 static double prefill_units(const struct scheduler *s)
 {
     uint32_t wanting = 0, places = s->limits.sequences - s->running_count;
-    bool decodes = false;
+    uint32_t answers = 0;
     for (uint32_t i = 0; i < s->running_count; i++) {
         wanting += prefills(s->running[i]);
-        decodes |= s->running[i]->planned > 0;
+        answers += s->running[i]->planned > 0;
     }
     wanting += least(places, s->waiting_count);
-    if (!decodes && s->limits.step_s == 0) return INFINITY;
+    if (!answers && s->limits.step_s == 0) return INFINITY;
     if (s->cost.unit_s == 0) return FIRST_UNITS;
-    double answers_s = cost_seconds(&s->cost, s->units), share_s = PREFILL_SHARE * answers_s;
-    double spare_s = share_s * least(wanting, WANTING_MAX);
-    if (s->limits.step_s > 0) spare_s = s->limits.step_s - answers_s;
+    /* As measured: what a unit of a small chunk of a long prompt takes would make the answers seem longer, and chunks grow. */
+    double answers_s = cost_rows_seconds(&s->cost, answers);
+    double spare_s = PREFILL_SHARE * answers_s * least(wanting, WANTING_MAX);
+    if (s->limits.step_s > 0) spare_s = s->limits.step_s - cost_seconds(&s->cost, s->units);
     return spare_s > 0 ? spare_s / s->cost.unit_s : 0;
 }
 
@@ -381,13 +382,25 @@ struct allowance {
     uint32_t tokens, rows;
 };
 
+/* A chunk of at most `tokens` (at least 1) from `depth` on that ends with a tile, or is one of few equal parts of what is left of
+ * one. */
+static uint32_t even_chunk(const struct scheduler *s, uint32_t depth, uint32_t tokens)
+{
+    uint32_t tile = s->limits.tile_tokens, room = tile - depth % tile;
+    if (tokens >= room) return tokens - (depth + tokens) % tile;
+    uint32_t parts = (room + tokens - 1) / tokens;
+    return (room + parts - 1) / parts;
+}
+
 /* Tokens of a request that are within `share` (at most 1) of the allowance. */
 static uint32_t within(const struct scheduler *s, const struct request *r, const struct allowance *left, double share)
 {
     uint32_t depth = kv_seq_count(r->seq) + r->planned;
     double units = left->units * share - s->cost.logits_units; /* its last token will have logits */
     uint32_t tokens = least(cost_tokens(&s->cost, units, depth), (uint32_t)(left->tokens * share));
-    return request_fit_rows(r, depth, least(tokens, pending(r) - r->planned), (uint32_t)(left->rows * share));
+    uint32_t rest = pending(r) - r->planned;
+    if (tokens && tokens < rest && s->limits.tile_tokens) tokens = even_chunk(s, depth, tokens);
+    return request_fit_rows(r, depth, least(tokens, rest), (uint32_t)(left->rows * share));
 }
 
 static void spend(const struct scheduler *s, const struct request *r, uint32_t tokens, struct allowance *left)

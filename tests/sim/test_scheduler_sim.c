@@ -322,7 +322,8 @@ static void test_random_scenarios(void **state)
                                                   .aging_s = 0.5 + below(&sim, 10),
                                                   .context = CONTEXT,
                                                   .reserve = below(&sim, 6) == 0,
-                                                  .block_tokens = sim.config.block_tokens});
+                                                  .block_tokens = sim.config.block_tokens,
+                                                  .tile_tokens = below(&sim, 2) ? 32 : 0});
         random_jobs(&sim);
         run_all(&sim);
         close_sim(&sim);
