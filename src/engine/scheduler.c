@@ -352,8 +352,8 @@ static void count_units(struct scheduler *s)
     for (uint32_t i = 0; i < s->running_count; i++) {
         const struct request *r = s->running[i];
         if (!r->planned) continue;
-        s->units += cost_units(&s->cost, kv_seq_count(r->seq), r->planned);
-        s->units += s->cost.logits_units * request_logits_rows(r, kv_seq_count(r->seq), r->planned);
+        uint32_t done = kv_seq_count(r->seq), rows = request_logits_rows(r, done, r->planned) + r->drafts;
+        s->units += cost_units(&s->cost, done, r->planned + r->drafts) + s->cost.logits_units * rows;
     }
 }
 
