@@ -115,14 +115,6 @@ void beam_settle(struct request *r, struct sampler *sampler, const uint64_t *all
 
 /* ---- hypotheses ---------------------------------------------------------------------------------------------------- */
 
-static void *copy_of(const void *source, size_t bytes, bool *failed)
-{
-    void *copy = bytes ? mem_alloc(bytes) : NULL;
-    if (copy) memcpy(copy, source, bytes);
-    *failed |= bytes && !copy;
-    return copy;
-}
-
 static struct kvasir_token token_of(const struct request *r, const struct beam_candidate *candidate)
 {
     return (struct kvasir_token){
@@ -133,9 +125,7 @@ static void put_text(const struct request *r, const struct hypothesis *h, struct
 {
     struct detokenizer detokenizer = r->detokenizer; /* nothing was put into it */
     if (!detokenizer.tokenizer) return;
-    for (uint32_t i = 0; i < h->count; i++)
-        if (h->tokens[i].id < tokenizer_vocabulary_size(detokenizer.tokenizer)) /* rows beyond it are padding */
-            detokenizer_put(&detokenizer, h->tokens[i].id, out);
+    for (uint32_t i = 0; i < h->count; i++) put_token(&detokenizer, h->tokens[i].id, out);
     detokenizer_finish(&detokenizer, out);
 }
 
@@ -152,8 +142,8 @@ static enum status conclude(struct request *r, const struct beam_candidate *more
                            .count = count + appended};
     if (!group_accepts(group, &h)) return ST_OK;
     buffer_init(&h.text, 0);
-    h.tokens = copy_of(r->kept, h.count * sizeof *h.tokens, &failed);
-    h.tops = copy_of(r->kept_tops, h.count * row, &failed);
+    h.tokens = copy_of(r->kept, h.count, sizeof *h.tokens, &failed);
+    h.tops = copy_of(r->kept_tops, row ? h.count : 0, row, &failed);
     if (!failed && appended) h.tokens[count] = token_of(r, more);
     if (!failed && appended && row) memcpy(h.tops + (size_t)count * r->logprobs, r->top, row);
     if (!failed) put_text(r, &h, &h.text);

@@ -100,8 +100,8 @@ void kvasir_engine_close(struct kvasir_engine *engine)
     if (!engine) return;
     engine_forget_ended(engine);
     struct scheduler *scheduler = &engine->scheduler;
-    while (scheduler->running_count + scheduler->waiting_count) {
-        struct request *r = scheduler->running_count ? scheduler->running[0] : scheduler->waiting[0];
+    while (scheduler_count(scheduler)) {
+        struct request *r = scheduler_at(scheduler, 0);
         scheduler_remove(scheduler, r);
         request_close(r);
     }
@@ -172,8 +172,8 @@ static struct request *find(const struct kvasir_engine *engine, uint64_t id)
 {
     const struct scheduler *s = &engine->scheduler;
     struct request *found = NULL;
-    for (uint32_t i = 0; i < s->running_count + s->waiting_count; i++) {
-        struct request *r = i < s->running_count ? s->running[i] : s->waiting[i - s->running_count];
+    for (uint32_t i = 0; i < scheduler_count(s); i++) {
+        struct request *r = scheduler_at(s, i);
         if (r->id == id && (!found || r->index < found->index)) found = r;
     }
     return found;
@@ -182,15 +182,17 @@ static struct request *find(const struct kvasir_engine *engine, uint64_t id)
 int kvasir_engine_cancel(struct kvasir_engine *engine, uint64_t id)
 {
     const struct scheduler *s = &engine->scheduler;
-    if (!find(engine, id)) return KVASIR_NOT_FOUND;
-    for (uint32_t i = 0; i < s->running_count; i++) s->running[i]->cancelled |= s->running[i]->id == id;
-    for (uint32_t i = 0; i < s->waiting_count; i++) s->waiting[i]->cancelled |= s->waiting[i]->id == id;
-    return KVASIR_OK;
+    bool found = false;
+    for (uint32_t i = 0; i < scheduler_count(s); i++) {
+        struct request *r = scheduler_at(s, i);
+        if (r->id == id) r->cancelled = found = true;
+    }
+    return found ? KVASIR_OK : KVASIR_NOT_FOUND;
 }
 
 bool kvasir_engine_busy(const struct kvasir_engine *engine)
 {
-    return engine->scheduler.running_count + engine->scheduler.waiting_count > 0;
+    return scheduler_count(&engine->scheduler) > 0;
 }
 
 /* ---- asking ------------------------------------------------------------------------------------------------------ */

@@ -21,6 +21,11 @@ _Static_assert(sizeof(struct kvasir_error) == sizeof(struct error) && sizeof(enu
                    offsetof(struct kvasir_error, text) == offsetof(struct error, text),
                "struct kvasir_error is struct error");
 
+static inline uint32_t least(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
 static inline struct error *private_error(struct kvasir_error *error)
 {
     return (struct error *)(void *)error;
@@ -150,6 +155,10 @@ struct request {
  * of the engine it reads only what never changes. */
 MUST_CHECK enum status request_open(const struct kvasir_engine *engine, const struct kvasir_request *wanted,
                                     struct request **out, struct error *error);
+/* Memory of its own with `count` things of `size` bytes; NULL for none, or, with *failed set, where memory could not be had. */
+void *copy_of(const void *source, size_t count, size_t size, bool *failed);
+/* The token's bytes, as far as they are whole characters, are added. */
+void put_token(struct detokenizer *detokenizer, uint32_t id, struct buffer *out);
 void request_close(struct request *request);    /* its sequence is already closed */
 void request_close_all(struct request *leader); /* with the other answers; never enqueued */
 MUST_CHECK enum status request_make_room(struct request *request,
@@ -334,6 +343,15 @@ struct scheduler {
 MUST_CHECK enum status scheduler_init(struct scheduler *scheduler, struct kv_cache *kv, const struct cost *cost,
                                       const struct scheduler_limits *limits);
 void scheduler_release(struct scheduler *scheduler); /* all requests already removed */
+/* Every request there is, running ones first. */
+static inline uint32_t scheduler_count(const struct scheduler *scheduler)
+{
+    return scheduler->running_count + scheduler->waiting_count;
+}
+static inline struct request *scheduler_at(const struct scheduler *scheduler, uint32_t i)
+{
+    return i < scheduler->running_count ? scheduler->running[i] : scheduler->waiting[i - scheduler->running_count];
+}
 /* The request waits from now on. ST_NOMEM. */
 MUST_CHECK enum status scheduler_add(struct scheduler *scheduler, struct request *request);
 /* Closes its sequence and forgets it: it ended. */

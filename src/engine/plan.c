@@ -79,11 +79,6 @@ enum status engine_kv_formats(const char *text, const struct model_config *confi
 
 /* ---- sizes ------------------------------------------------------------------------------------------------------- */
 
-static uint32_t least(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
-
 /* *failed is set, never cleared, when there is no memory to find out. */
 static uint64_t need(const struct engine_plan *plan, uint32_t context, bool *failed)
 {

@@ -58,7 +58,7 @@ static uint64_t fresh_seed(const struct request *request)
     return random_next(&random);
 }
 
-static void *copy_of(const void *source, size_t count, size_t size, bool *failed)
+void *copy_of(const void *source, size_t count, size_t size, bool *failed)
 {
     if (!count) return NULL;
     void *copy = mem_alloc(count * size);
@@ -285,13 +285,17 @@ static void take_piece(struct request *r)
         stopper_put(&r->stopper, r->piece.data, r->piece.length, &r->text);
 }
 
+void put_token(struct detokenizer *detokenizer, uint32_t id, struct buffer *out)
+{
+    if (id < tokenizer_vocabulary_size(detokenizer->tokenizer)) /* rows beyond it are padding */
+        detokenizer_put(detokenizer, id, out);
+}
+
 static void take_text(struct request *r)
 {
     if (!r->detokenizer.tokenizer) return;
     r->piece.length = 0;
-    uint32_t id = r->tokens[r->count - 1];
-    if (id < tokenizer_vocabulary_size(r->detokenizer.tokenizer)) /* rows beyond it are padding */
-        detokenizer_put(&r->detokenizer, id, &r->piece);
+    put_token(&r->detokenizer, r->tokens[r->count - 1], &r->piece);
     if (r->piece.length) take_piece(r);
 }
 

@@ -34,11 +34,6 @@
 #define ANSWER_WEIGHT 2.0
 #define HEADROOM_BLOCKS 2u /* that a running request is counted to need beside its tokens */
 
-static uint32_t least(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
-
 /* ---- tenants ----------------------------------------------------------------------------------------------------- */
 
 static uint32_t find_tenant(const struct scheduler *s, uint64_t id)
@@ -136,8 +131,7 @@ void scheduler_release(struct scheduler *s)
 /* Room in `waiting` for all there are, so that a running one can always go back. */
 static enum status make_room(struct scheduler *s)
 {
-    uint32_t count = s->running_count + s->waiting_count;
-    if (count < s->waiting_capacity) return ST_OK;
+    if (scheduler_count(s) < s->waiting_capacity) return ST_OK;
     uint32_t capacity = s->waiting_capacity ? 2 * s->waiting_capacity : 16;
     struct request **waiting = mem_resize(s->waiting, capacity * sizeof(struct request *));
     if (!waiting) return ST_NOMEM;
@@ -165,11 +159,16 @@ static bool take_out(struct request **list, uint32_t *count, const struct reques
     return false;
 }
 
+static void close_seq(struct request *r)
+{
+    kv_seq_close(r->seq);
+    r->seq = NULL;
+}
+
 void scheduler_remove(struct scheduler *s, struct request *r)
 {
     if (!take_out(s->running, &s->running_count, r)) take_out(s->waiting, &s->waiting_count, r);
-    kv_seq_close(r->seq);
-    r->seq = NULL;
+    close_seq(r);
     s->tenants[r->tenant].requests--;
 }
 
@@ -192,8 +191,7 @@ static void leave_running(struct scheduler *s, struct request *r)
 
 void scheduler_park(struct scheduler *s, struct request *r)
 {
-    kv_seq_close(r->seq);
-    r->seq = NULL;
+    close_seq(r);
     if (r->running) leave_running(s, r);
 }
 
@@ -201,10 +199,10 @@ void scheduler_park(struct scheduler *s, struct request *r)
 
 static bool any_at(const struct scheduler *s, enum kv_residence residence)
 {
-    for (uint32_t i = 0; i < s->running_count; i++)
-        if (s->running[i]->seq && kv_seq_residence(s->running[i]->seq) == residence) return true;
-    for (uint32_t i = 0; i < s->waiting_count; i++)
-        if (s->waiting[i]->seq && kv_seq_residence(s->waiting[i]->seq) == residence) return true;
+    for (uint32_t i = 0; i < scheduler_count(s); i++) {
+        const struct kv_seq *seq = scheduler_at(s, i)->seq;
+        if (seq && kv_seq_residence(seq) == residence) return true;
+    }
     return false;
 }
 
@@ -225,10 +223,7 @@ static void preempt(struct scheduler *s, struct request *r)
 {
     bool on_its_way = kv_seq_residence(r->seq) == KV_SWAPPING_IN;
     bool swapped = (on_its_way || swap_is_cheaper(s, r)) && kv_seq_swap_out(r->seq) == ST_OK;
-    if (!swapped) {
-        kv_seq_close(r->seq);
-        r->seq = NULL;
-    }
+    if (!swapped) close_seq(r);
     leave_running(s, r);
     s->preemptions++;
     s->swapped += swapped;
@@ -304,6 +299,14 @@ static enum status plan_decodes(struct scheduler *s)
     return status;
 }
 
+/* Answers that go on in this step. */
+static uint32_t planned_count(const struct scheduler *s)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < s->running_count; i++) count += s->running[i]->planned > 0;
+    return count;
+}
+
 /* ---- drafts ------------------------------------------------------------------------------------------------------ */
 
 /* The most tokens that may be drafted for `r`: their rows are thrown away if they were wrong, so they must not fill a group that
@@ -322,10 +325,8 @@ static uint32_t draft_limit(const struct scheduler *s, const struct request *r)
 /* Drafts for the answers of this step, if they pay: with a prompt to compute beside them they do not. */
 static void plan_drafts(struct scheduler *s)
 {
-    uint32_t answers = 0;
-    double tokens;
-    for (uint32_t i = 0; i < s->running_count; i++) answers += s->running[i]->planned > 0;
-    tokens = answers;
+    const uint32_t answers = planned_count(s);
+    double tokens = answers;
     for (uint32_t i = 0; i < s->running_count && answers <= DRAFT_ROWS_MAX; i++) {
         struct request *r = s->running[i];
         uint32_t most = r->planned ? draft_limit(s, r) : 0, found, wanted;
@@ -360,12 +361,9 @@ static void count_units(struct scheduler *s)
 /* Work on prompts that fits into this step beside its answers. */
 static double prefill_units(const struct scheduler *s)
 {
-    uint32_t wanting = 0, places = s->limits.sequences - s->running_count;
-    uint32_t answers = 0;
-    for (uint32_t i = 0; i < s->running_count; i++) {
-        wanting += prefills(s->running[i]);
-        answers += s->running[i]->planned > 0;
-    }
+    const uint32_t answers = planned_count(s), places = s->limits.sequences - s->running_count;
+    uint32_t wanting = 0;
+    for (uint32_t i = 0; i < s->running_count; i++) wanting += prefills(s->running[i]);
     wanting += least(places, s->waiting_count);
     if (!answers && s->limits.step_s == 0) return INFINITY;
     if (s->cost.unit_s == 0) return FIRST_UNITS;
@@ -566,8 +564,7 @@ static enum status start(struct scheduler *s, struct request *r, struct allowanc
         enter_running(s, r);
         return ST_OK;
     }
-    kv_seq_close(r->seq);
-    r->seq = NULL;
+    close_seq(r);
     if (status == ST_FULL && !no_time) s->blocked = r->id, s->blocked_free = free;
     return status;
 }
@@ -617,13 +614,10 @@ static enum status reopen(struct scheduler *s)
 {
     for (uint32_t i = 0; i < s->running_count; i++) {
         struct request *r = s->running[i];
-        kv_seq_close(r->seq);
+        close_seq(r);
         enum status status = open_seq(s, r);
         if (status != ST_OK) {
-            r->seq = NULL;
-            r->running = false;
-            take_out(s->running, &s->running_count, r);
-            s->waiting[s->waiting_count++] = r;
+            leave_running(s, r);
             return status;
         }
     }

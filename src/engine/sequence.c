@@ -14,11 +14,6 @@ struct kvasir_seq {
     uint64_t bytes, blocks;
 };
 
-static uint32_t least(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
-
 /* ---- running tokens ---------------------------------------------------------------------------------------------- */
 
 static enum status check(const struct kvasir_engine *engine, const uint32_t *ids, size_t count, struct error *error)

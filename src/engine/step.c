@@ -40,11 +40,6 @@ static enum status run_batch(struct kvasir_engine *engine)
 
 /* ---- events ------------------------------------------------------------------------------------------------------ */
 
-static uint32_t least(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
-
 static void add_event(struct kvasir_engine *engine, struct request *r)
 {
     if (r->group && r->first_token_s > 0 && !r->prompt_new) return; /* the rest comes when all have ended */
@@ -96,8 +91,8 @@ static void retire(struct kvasir_engine *engine, struct request *r)
 static void end_cancelled(struct kvasir_engine *engine)
 {
     struct scheduler *s = &engine->scheduler;
-    for (uint32_t i = s->running_count + s->waiting_count; i-- > 0;) {
-        struct request *r = i < s->running_count ? s->running[i] : s->waiting[i - s->running_count];
+    for (uint32_t i = scheduler_count(s); i-- > 0;) {
+        struct request *r = scheduler_at(s, i);
         request_forget_news(r);
         if (!r->cancelled) continue;
         request_end(r, KVASIR_CANCELLED_BY_CALLER);
@@ -208,8 +203,8 @@ static enum status take_batch(struct kvasir_engine *engine)
                            engine->rows[i] + (engine->entries[i].logits_count - 1) * (size_t)engine->vocabulary);
     }
     if (!advance_beams(engine)) status = ST_NOMEM;
-    for (uint32_t i = s->running_count + s->waiting_count; i-- > 0;) { /* waiting ones: of groups of beams */
-        struct request *r = i < s->running_count ? s->running[i] : s->waiting[i - s->running_count];
+    for (uint32_t i = scheduler_count(s); i-- > 0;) { /* waiting ones: of groups of beams */
+        struct request *r = scheduler_at(s, i);
         if (r->finish == KVASIR_RUNNING) continue;
         if (r->finish == KVASIR_ERROR) status = ST_NOMEM;
         retire(engine, r);
@@ -223,9 +218,8 @@ static enum status take_batch(struct kvasir_engine *engine)
 static enum status make_room(struct kvasir_engine *engine)
 {
     const struct scheduler *s = &engine->scheduler;
-    uint32_t count = s->running_count + s->waiting_count;
-    for (uint32_t i = 0; i < s->running_count; i++) count += group_event_share(s->running[i]);
-    for (uint32_t i = 0; i < s->waiting_count; i++) count += group_event_share(s->waiting[i]);
+    uint32_t count = scheduler_count(s);
+    for (uint32_t i = 0; i < scheduler_count(s); i++) count += group_event_share(scheduler_at(s, i));
     if (count <= engine->event_capacity) return ST_OK;
     uint32_t capacity = count < 8 ? 16 : 2 * count;
     struct kvasir_event *events = mem_resize(engine->events, capacity * sizeof *events);

@@ -1,39 +1,12 @@
 /* test_engine_group.c - answers that are chosen among, through the engine: best_of against requests alone, beam search against
  * Hugging Face transformers' (data/tiny/beams.json) and itself in other company. */
-#include "engine_requests.h"
-#include "scratch.h"
-#include "tiny_gguf.h"
+#include "engine_byte_model.h"
 #include <jansson.h>
 #include <math.h>
 
 #define TOKENS 64u
 #define ANSWERS 6u
 #define BEAMS 8u
-
-static struct kvasir_model *bytes; /* every byte is a token: texts are easily checked */
-
-static int setup_both(void **state)
-{
-    struct scratch scratch;
-    struct buffer file;
-    struct kvasir_error error = {0};
-    buffer_init(&file, 0);
-    tiny_gguf_write(&file);
-    scratch_init(&scratch);
-    scratch_write(&scratch, "tiny.gguf", file.data, file.length);
-    buffer_release(&file);
-    if (kvasir_model_open(scratch_path(&scratch, "tiny.gguf"), &(struct kvasir_model_options){.threads = 2}, &bytes,
-                          &error) != KVASIR_OK)
-        fail_msg("%s", error.text);
-    scratch_release(&scratch);
-    return setup(state);
-}
-
-static int teardown_both(void **state)
-{
-    kvasir_model_close(bytes);
-    return teardown(state);
-}
 
 static const uint32_t prompt[] = {72, 101, 108, 108, 111, 32, 119, 111, 114, 108, 100, 33, 32, 65, 66, 67, 68, 69, 70};
 

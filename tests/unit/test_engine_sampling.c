@@ -1,37 +1,10 @@
 /* test_engine_sampling.c - what a request may say about the choice of its tokens, through the engine: min_tokens, allowed
  * ids, bad words, seeds; the same in any company and on several threads; and the log-probabilities of a prompt. */
-#include "engine_requests.h"
-#include "scratch.h"
-#include "tiny_gguf.h"
+#include "engine_byte_model.h"
 #include <math.h>
 
 #define EOS (TINY_GGUF_VOCABULARY - 1)
 #define TOKENS 200u
-
-static struct kvasir_model *bytes; /* every byte is a token: texts are easily made */
-
-static int setup_both(void **state)
-{
-    struct scratch scratch;
-    struct buffer file;
-    struct kvasir_error error = {0};
-    buffer_init(&file, 0);
-    tiny_gguf_write(&file);
-    scratch_init(&scratch);
-    scratch_write(&scratch, "tiny.gguf", file.data, file.length);
-    buffer_release(&file);
-    if (kvasir_model_open(scratch_path(&scratch, "tiny.gguf"), &(struct kvasir_model_options){.threads = 2}, &bytes,
-                          &error) != KVASIR_OK)
-        fail_msg("%s", error.text);
-    scratch_release(&scratch);
-    return setup(state);
-}
-
-static int teardown_both(void **state)
-{
-    kvasir_model_close(bytes);
-    return teardown(state);
-}
 
 struct result {
     uint32_t tokens[TOKENS], count;
