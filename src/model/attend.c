@@ -295,18 +295,13 @@ static void fold_tile(const struct model_run *run, uint32_t index, uint32_t head
     rows_finish(run, tile, head);
 }
 
-static uint32_t take_unit(struct model_run *run)
-{
-    return __atomic_fetch_add(&run->next_unit, 1, __ATOMIC_RELAXED);
-}
-
 static void place_task(struct model_run *run, uint32_t index, uint32_t workers)
 {
     (void)workers;
-    uint32_t unit = take_unit(run);
+    uint32_t unit = run_take_unit(run);
     for (uint32_t head = 0, first = 0; head < run->model->config.kv_heads; head++) {
         const struct attend_plan *plan = run->head_plans[head];
-        for (; unit - first < plan->place_count; unit = take_unit(run))
+        for (; unit - first < plan->place_count; unit = run_take_unit(run))
             attend_place(run, &plan->places[unit - first], head, &run->workers[index]);
         first += plan->place_count;
     }
@@ -315,10 +310,10 @@ static void place_task(struct model_run *run, uint32_t index, uint32_t workers)
 static void fold_task(struct model_run *run, uint32_t index, uint32_t workers)
 {
     (void)workers;
-    uint32_t unit = take_unit(run);
+    uint32_t unit = run_take_unit(run);
     for (uint32_t head = 0, first = 0; head < run->model->config.kv_heads; head++) {
         const struct attend_plan *plan = run->head_plans[head];
-        for (; unit - first < plan->folded_count; unit = take_unit(run))
+        for (; unit - first < plan->folded_count; unit = run_take_unit(run))
             fold_tile(run, plan->folded[unit - first], head, &run->workers[index]);
         first += plan->folded_count;
     }
@@ -333,9 +328,6 @@ void attend_layer(struct model_run *run)
         run->head_plans[head] = attend_plan(run, head);
         folds |= run->head_plans[head]->folded_count > 0;
     }
-    run->next_unit = 0;
     run_phase(run, place_task);
-    if (!folds) return;
-    run->next_unit = 0;
-    run_phase(run, fold_task);
+    if (folds) run_phase(run, fold_task);
 }

@@ -95,21 +95,26 @@ static void multiply_rows(const struct model_run *run, const struct product *pro
                                 output.out + (uint64_t)(run->tokens + i) * product->stride + begin, end - begin);
 }
 
-/* This worker's share of the rows of all products, which are counted one after the other in tiles of 16. */
-static void multiply(struct model_run *run, const struct kernel_input *input, uint32_t worker, uint32_t workers)
+/* Tiles [begin, end) of 16 rows of all products, which are counted one after the other. */
+static void multiply_tiles(const struct model_run *run, const struct kernel_input *input, uint32_t begin, uint32_t end)
 {
-    uint64_t tiles = 0, begin, end;
-    for (uint32_t i = 0; i < run->product_count; i++) tiles += (run->products[i].linear->weights.rows + 15) / 16;
-    pool_share(tiles, 1, worker, workers, &begin, &end);
     for (uint32_t i = 0; i < run->product_count && begin < end; i++) {
         uint32_t rows = run->products[i].linear->weights.rows, own = (rows + 15) / 16;
         if (begin < own) {
-            uint32_t last = (uint32_t)(end < own ? end : own) * 16;
-            multiply_rows(run, &run->products[i], input, (uint32_t)begin * 16, last < rows ? last : rows);
+            uint32_t last = (end < own ? end : own) * 16;
+            multiply_rows(run, &run->products[i], input, begin * 16, last < rows ? last : rows);
         }
         begin = begin > own ? begin - own : 0;
         end = end > own ? end - own : 0;
     }
+}
+
+static void multiply(struct model_run *run, const struct kernel_input *input, uint32_t worker, uint32_t workers)
+{
+    (void)worker;
+    uint32_t tiles = 0, begin, end;
+    for (uint32_t i = 0; i < run->product_count; i++) tiles += (run->products[i].linear->weights.rows + 15) / 16;
+    while (run_take_part(run, tiles, workers, &begin, &end)) multiply_tiles(run, input, begin, end);
 }
 
 /* ---- feed-forward ------------------------------------------------------------------------------------------------ */
@@ -148,23 +153,31 @@ void run_multiply_columns(const struct model_run *run, const struct linear *line
     multiply_rows(run, &product, input, 0, end - begin);
 }
 
-/* This worker's share of the columns of activation(gate) * up. */
-static void feed(struct model_run *run, const struct kernel_input *input, uint32_t index, uint32_t workers)
+/* Columns [begin, end) of activation(gate) * up. */
+static void feed_columns(struct model_run *run, const struct kernel_input *input, struct worker *worker, uint32_t begin,
+                         uint32_t end)
 {
-    struct worker *worker = &run->workers[index];
     const struct layer *layer = &run->model->layers[run->layer];
-    uint64_t begin, end;
-    uint64_t most = run->feed_floats / (run->tokens + run->precise_count) / FEED_COLUMNS * FEED_COLUMNS;
-    pool_share(run->model->config.feed_forward, FEED_COLUMNS, index, workers, &begin, &end);
-    for (uint64_t columns; begin < end; begin += columns) {
+    const uint32_t most =
+        (uint32_t)(run->feed_floats / (run->tokens + run->precise_count) / FEED_COLUMNS) * FEED_COLUMNS;
+    for (uint32_t columns; begin < end; begin += columns) {
         columns = end - begin < most ? end - begin : most;
-        run_multiply_columns(run, &layer->gate, input, (uint32_t)begin, (uint32_t)(begin + columns), worker->gate);
-        run_multiply_columns(run, &layer->up, input, (uint32_t)begin, (uint32_t)(begin + columns), worker->up);
+        run_multiply_columns(run, &layer->gate, input, begin, begin + columns, worker->gate);
+        run_multiply_columns(run, &layer->up, input, begin, begin + columns, worker->up);
         for (uint32_t token = 0, count, next = 0; token < run->tokens; token += count) {
             count = run->tokens - token < KERNEL_INPUT_BLOCK ? run->tokens - token : KERNEL_INPUT_BLOCK;
-            next = activate(run, worker, token, count, (uint32_t)begin, (uint32_t)columns, next);
+            next = activate(run, worker, token, count, begin, columns, next);
         }
     }
+}
+
+static void feed(struct model_run *run, const struct kernel_input *input, uint32_t index, uint32_t workers)
+{
+    const uint32_t columns = run->model->config.feed_forward, units = (columns + FEED_COLUMNS - 1) / FEED_COLUMNS;
+    uint32_t begin, end;
+    while (run_take_part(run, units, workers, &begin, &end))
+        feed_columns(run, input, &run->workers[index], begin * FEED_COLUMNS,
+                     end * FEED_COLUMNS < columns ? end * FEED_COLUMNS : columns);
 }
 
 /* ---- phases ------------------------------------------------------------------------------------------------------ */

@@ -50,24 +50,32 @@ static void multiply_precisely(struct model_run *run, const struct kernel_input 
     }
 }
 
-void logits_multiply(struct model_run *run, const struct kernel_input *input, uint32_t index, uint32_t workers)
+/* All logits in rows [begin, end) of the matrix, and the greatest of each tile. */
+static void multiply_once(struct model_run *run, const struct kernel_input *input, uint32_t begin, uint32_t end)
 {
     const struct linear *linear = &run->model->output;
     const uint32_t vocabulary = linear->weights.rows;
-    uint64_t begin, end;
-    run->workers[index].input = *input;
-    pool_share(vocabulary, 16, index, workers, &begin, &end);
-    if (run->precise_tokens == UINT32_MAX) {
-        multiply_precisely(run, input, &run->workers[index], (uint32_t)begin, (uint32_t)end);
-        return;
-    }
     struct kernel_output output = {
         .out = run->logits, .stride = vocabulary, .bias = linear->bias, .tokens = run->tokens};
-    run->model->kernel->matmul(&linear->weights, input, 0, run->tokens, (uint32_t)begin, (uint32_t)end, &output);
+    run->model->kernel->matmul(&linear->weights, input, 0, run->tokens, begin, end, &output);
     for (uint32_t t = 0; t < run->tokens; t++)
-        for (uint64_t row = begin; row < end; row += 16)
+        for (uint32_t row = begin; row < end; row += 16)
             run->tops[(uint64_t)t * tile_count(run) + row / 16] =
-                top_of(run->logits + (uint64_t)t * vocabulary + row, end - row < 16 ? (uint32_t)(end - row) : 16);
+                top_of(run->logits + (uint64_t)t * vocabulary + row, end - row < 16 ? end - row : 16);
+}
+
+void logits_multiply(struct model_run *run, const struct kernel_input *input, uint32_t index, uint32_t workers)
+{
+    const uint32_t vocabulary = run->model->output.weights.rows;
+    uint32_t begin, end;
+    run->workers[index].input = *input;
+    while (run_take_part(run, tile_count(run), workers, &begin, &end)) {
+        const uint32_t last = end * 16 < vocabulary ? end * 16 : vocabulary;
+        if (run->precise_tokens == UINT32_MAX)
+            multiply_precisely(run, input, &run->workers[index], begin * 16, last);
+        else
+            multiply_once(run, input, begin * 16, last);
+    }
 }
 
 static bool before(struct candidate a, struct candidate b)

@@ -116,11 +116,16 @@ struct model_run {
     struct product products[PRODUCTS_MAX];
     uint32_t product_count;
     void (*task)(struct model_run *, uint32_t, uint32_t);
-    /* Units that workers take as they come (atomic); alone on its cache line, since the others are read all the time. */
+    /* How many units of the phase were taken (atomic); alone on its cache line, since the others are read all the time. */
     _Alignas(64) uint32_t next_unit;
 };
 
 void run_phase(struct model_run *run, void (*task)(struct model_run *run, uint32_t worker, uint32_t workers));
+/* Of the units of a phase, which workers take as they come: the next one; or the next [*begin, *end) of `units`, large parts
+ * first and smaller ones towards the end (guided self-scheduling: Polychronopoulos and Kuck, IEEE Trans. Computers 1987), so
+ * that a worker that was held up has little left when the others are done. False: all are taken. */
+uint32_t run_take_unit(struct model_run *run);
+bool run_take_part(struct model_run *run, uint32_t units, uint32_t workers, uint32_t *begin, uint32_t *end);
 
 /* ---- forward.c ---- */
 /* Columns [begin, end) of a linear layer for all tokens: [tokens and residuals, end - begin] into `out`. */
