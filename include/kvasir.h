@@ -73,8 +73,9 @@ struct kvasir_model_info {
     const char *isa;                 /* of the kernels chosen; NULL when vocabulary_only */
     uint32_t context_length;         /* what the model was trained for (with its rope scaling); 0 = unknown */
     uint32_t vocabulary_size, threads;
-    bool has_tokenizer, has_chat_template, adds_bos;
-    uint32_t bos, eos; /* UINT32_MAX = none */
+    bool has_tokenizer, adds_bos;
+    const char *chat_template; /* its source, borrowed from the model; NULL = none, or one that cannot be used */
+    uint32_t bos, eos;         /* UINT32_MAX = none */
     double load_s;
 };
 void kvasir_model_info(const struct kvasir_model *model, struct kvasir_model_info *out);

@@ -176,6 +176,9 @@ const struct option_row OPTION_ROWS[] = {
     {.commands = FOR(SERVE), .name = "drain-seconds", .kind = OPTION_REAL, .argument = "X", .group = "Server",
      .fallback = "30", .low = 0, .high = 3600, .offset = AT(drain_s),
      .help = "how long a stopping server lets answers go on"},
+    {.commands = FOR(SERVE), .name = "tool-call-parser", .kind = OPTION_CHOICE, .argument = "FORMAT", .group = "Server",
+     .fallback = "auto", .choices = "auto|hermes|llama3_json|none", .offset = AT(tool_call_parser),
+     .help = "how the model writes calls of tools: auto (as its chat template says), hermes, llama3_json, none (tools are refused)"},
 
     /* ---- prompt ---- */
     {.commands = READS_TEXT, .letter = 'p', .name = "prompt", .kind = OPTION_TEXT, .argument = "TEXT",

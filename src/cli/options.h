@@ -153,7 +153,7 @@ struct options {
     int64_t sinks, window;
     const char *policy_out;
 
-    const char *host;
+    const char *host, *tool_call_parser;
     int64_t port;
     double drain_s;
 

@@ -40,7 +40,8 @@ static enum status service_open(struct service *service, struct error *error)
     const struct server_config config = {.host = options->host,
                                          .port = (uint16_t)options->port,
                                          .drain_s = options->drain_s,
-                                         .model_name = service->name};
+                                         .model_name = service->name,
+                                         .tool_call_parser = options->tool_call_parser};
     enum status status = server_open(&config, &service->server, error);
     if (status == ST_OK) status = cache_options_read(options, &service->cache, error);
     if (status == ST_OK) status = model_load(options, &service->model, error);

@@ -122,7 +122,7 @@ void session_close(struct session *session)
 
 bool session_has_template(const struct session *session)
 {
-    return session->template_source || session->info.has_chat_template;
+    return session->template_source || session->info.chat_template;
 }
 
 static uint64_t seed_random(void)

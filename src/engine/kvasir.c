@@ -139,7 +139,7 @@ void kvasir_model_info(const struct kvasir_model *model, struct kvasir_model_inf
         .context_length = context <= UINT32_MAX ? (uint32_t)context : UINT32_MAX,
         .threads = model->threads,
         .has_tokenizer = model->tokenizer != NULL,
-        .has_chat_template = model->chat_template != NULL,
+        .chat_template = model->chat_template ? text_or_null(model->format, "tokenizer.chat_template") : NULL,
         .adds_bos = model->tokenizer && tokenizer_adds_bos(model->tokenizer),
         .bos = model->bos,
         .eos = model->eos,

@@ -1,74 +1,7 @@
 /* chat.c - /v1/chat/completions: messages become a prompt by the model's chat template; the answer is the assistant's. */
-#include "server/server_internal.h"
-#include <stdlib.h>
-#include <string.h>
+#include "server/reply.h"
 
-/* ---- prompts ------------------------------------------------------------------------------------------------------- */
-
-/* Content as an array of {"type": "text", "text"} becomes their joined text, which is what templates know. */
-static bool flatten(json_t *message, size_t index, struct refusal *refusal)
-{
-    json_t *parts = json_object_get(message, "content");
-    if (!json_is_array(parts)) return true;
-    struct buffer text;
-    buffer_init(&text, 0);
-    size_t i;
-    json_t *part;
-    json_array_foreach(parts, i, part)
-    {
-        const char *type = json_string_value(json_object_get(part, "type"));
-        const json_t *content = json_object_get(part, "text");
-        if (!type || strcmp(type, "text") != 0 || !json_is_string(content)) {
-            buffer_release(&text);
-            return refuse(refusal, 400, "messages", "messages[%zu].content[%zu] must be {\"type\":\"text\",\"text\":…}",
-                          index, i);
-        }
-        buffer_append(&text, json_string_value(content), json_string_length(content));
-    }
-    bool done = !text.failed &&
-                json_object_set_new(message, "content", json_stringn(text.data ? text.data : "", text.length)) == 0;
-    buffer_release(&text);
-    return done || refuse(refusal, 503, "", "there is no memory for the messages now: try again later");
-}
-
-/* A copy in which every content is a text. */
-static json_t *read_messages(const json_t *messages, struct refusal *refusal)
-{
-    json_t *copy = json_deep_copy(messages), *message;
-    size_t i;
-    if (!copy) refuse(refusal, 503, "", "there is no memory for the messages now: try again later");
-    json_array_foreach(copy, i, message)
-    {
-        const char *role = json_string_value(json_object_get(message, "role"));
-        const json_t *content = json_object_get(message, "content");
-        bool right = role && (json_is_string(content) || json_is_array(content) || strcmp(role, "assistant") == 0);
-        if (!right) refuse(refusal, 400, "messages", "messages[%zu] must be an object with a role and a content", i);
-        if (!right || !flatten(message, i, refusal)) {
-            json_decref(copy);
-            return NULL;
-        }
-    }
-    return copy;
-}
-
-static bool prompts(const struct kvasir_model *model, const struct body *body, struct prompts *out,
-                    struct refusal *refusal)
-{
-    json_t *messages = read_messages(body->messages, refusal);
-    if (!messages) return false;
-    char *text = json_dumps(messages, JSON_COMPACT);
-    json_decref(messages);
-    if (!text) return refuse(refusal, 503, "", "there is no memory for the messages now: try again later");
-    struct kvasir_error error;
-    struct kvasir_chat chat = {.messages = text};
-    int status = kvasir_chat_tokenize(model, &chat, &out->items[0].ids, &out->items[0].count, &error);
-    free(text); /* jansson's */
-    if (status != KVASIR_OK) return refuse_library(refusal, "messages", &error);
-    out->count = 1;
-    return true;
-}
-
-/* ---- answers ------------------------------------------------------------------------------------------------------- */
+/* ---- log-probabilities ----------------------------------------------------------------------------------------------- */
 
 /* "token":…,"logprob":…,"bytes":[…] */
 static void token_inside(const struct kvasir_model *model, uint32_t id, float value, struct buffer *out)
@@ -115,11 +48,34 @@ static void logprobs_inside(const struct choice *choice, struct buffer *out)
     buffer_text(out, "],\"refusal\":null}");
 }
 
+/* ---- answers --------------------------------------------------------------------------------------------------------- */
+
+static void write_call(const struct choice *choice, uint32_t index, const struct tool_call *call, struct buffer *out)
+{
+    buffer_text(out, "\"id\":\"");
+    choice_call_id(choice, index, out);
+    buffer_text(out, "\",\"type\":\"function\",\"function\":{\"name\":");
+    json_out_text(out, call->name.data, call->name.length);
+    buffer_text(out, ",\"arguments\":");
+    /* In a stream they come in pieces of their own. */
+    json_out_text(out, call->arguments.data, choice->reply->body.stream ? 0 : call->arguments.length);
+    buffer_text(out, "}}");
+}
+
 static void whole(const struct choice *choice, struct buffer *out)
 {
+    uint32_t calls = choice->tools ? tool_parser_count(choice->tools) : 0;
     buffer_text(out, "\"message\":{\"role\":\"assistant\",\"content\":");
-    json_out_text(out, choice->text.data, choice->text.length);
-    buffer_text(out, ",\"refusal\":null}");
+    if (calls && !choice->text.length)
+        buffer_text(out, "null");
+    else
+        json_out_text(out, choice->text.data, choice->text.length);
+    buffer_text(out, calls ? ",\"refusal\":null,\"tool_calls\":[" : ",\"refusal\":null");
+    for (uint32_t i = 0; i < calls; i++) {
+        buffer_text(out, i ? ",{" : "{");
+        write_call(choice, i, tool_parser_call(choice->tools, i), out);
+    }
+    buffer_text(out, calls ? "]}" : "}");
     logprobs_inside(choice, out);
 }
 
@@ -134,14 +90,41 @@ static void delta(const struct choice *choice, struct buffer *out)
     logprobs_inside(choice, out);
 }
 
+/* A call's id and name first, then its arguments as they come. */
+static bool call_delta(struct choice *choice, struct buffer *out)
+{
+    for (uint32_t i = 0; i < tool_parser_count(choice->tools); i++) {
+        struct tool_call *call = tool_parser_call(choice->tools, i);
+        if (call->announced && call->sent == call->arguments.length) continue;
+        buffer_printf(out, "\"delta\":{\"tool_calls\":[{\"index\":%u,", i);
+        if (!call->announced) {
+            write_call(choice, i, call, out);
+            call->announced = true;
+        } else {
+            buffer_text(out, "\"function\":{\"arguments\":");
+            json_out_text(out, call->arguments.data + call->sent, call->arguments.length - call->sent);
+            buffer_text(out, "}}");
+            call->sent = call->arguments.length;
+        }
+        buffer_text(out, "]},\"logprobs\":null");
+        return true;
+    }
+    return false;
+}
+
+static const struct choice_format FORMAT = {.object = "chat.completion",
+                                            .chunk_object = "chat.completion.chunk",
+                                            .opening =
+                                                "\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null",
+                                            .closing = "\"delta\":{},\"logprobs\":null",
+                                            .whole = whole,
+                                            .delta = delta,
+                                            .call_delta = call_delta,
+                                            .logprob = logprob};
 const struct api CHAT = {.path = "/v1/chat/completions",
                          .bit = API_CHAT,
                          .id_prefix = "chatcmpl",
-                         .object = "chat.completion",
-                         .chunk_object = "chat.completion.chunk",
-                         .opening = "\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null",
-                         .closing = "\"delta\":{},\"logprobs\":null",
-                         .prompts = prompts,
-                         .whole = whole,
-                         .delta = delta,
-                         .logprob = logprob};
+                         .param = "messages",
+                         .prompts = prompts_render,
+                         .framing = &CHOICES,
+                         .format = &FORMAT};

@@ -1,59 +1,9 @@
 /* completions.c - /v1/completions: prompts are texts or token ids, one or several; the answer continues them. */
-#include "server/server_internal.h"
-#include <string.h>
+#include "server/reply.h"
 
-/* ---- prompts ------------------------------------------------------------------------------------------------------- */
-
-static bool text_prompt(const struct kvasir_model *model, const json_t *text, struct prompts *out,
-                        struct refusal *refusal)
+static bool prompts(const struct server *server, const struct body *body, struct prompts *out, struct refusal *refusal)
 {
-    struct kvasir_error error;
-    uint32_t **ids = &out->items[out->count].ids;
-    if (kvasir_tokenize(model, json_string_value(text), json_string_length(text),
-                        KVASIR_ADD_SPECIAL | KVASIR_PARSE_SPECIAL, ids, &out->items[out->count].count,
-                        &error) != KVASIR_OK)
-        return refuse_library(refusal, "prompt", &error);
-    out->count++;
-    return true;
-}
-
-static bool id_prompt(const json_t *array, struct prompts *out, struct refusal *refusal)
-{
-    size_t count = json_array_size(array);
-    uint32_t *ids = mem_alloc(count * sizeof *ids);
-    if (!ids) return refuse(refusal, 503, "", "there is no memory for the prompt now: try again later");
-    out->items[out->count].ids = ids;
-    out->items[out->count++].count = count;
-    for (size_t i = 0; i < count; i++) {
-        const json_t *item = json_array_get(array, i);
-        json_int_t id = json_integer_value(item);
-        if (!json_is_integer(item) || id < 0 || id > UINT32_MAX)
-            return refuse(refusal, 400, "prompt", "prompt: item %zu is no token id", i);
-        ids[i] = (uint32_t)id;
-    }
-    return true;
-}
-
-static bool prompts(const struct kvasir_model *model, const struct body *body, struct prompts *out,
-                    struct refusal *refusal)
-{
-    const json_t *prompt = body->prompt, *first = json_array_get(prompt, 0);
-    if (json_is_string(prompt)) return text_prompt(model, prompt, out, refusal);
-    if (!json_is_array(prompt) || !first)
-        return refuse(refusal, 400, "prompt", "prompt must be a string, an array of token ids, or an array of either");
-    if (json_is_integer(first)) return id_prompt(prompt, out, refusal);
-    size_t count = json_array_size(prompt);
-    if (count > PROMPTS_MAX)
-        return refuse(refusal, 400, "prompt", "%zu prompts: at most %u in one request", count, PROMPTS_MAX);
-    for (size_t i = 0; i < count; i++) {
-        const json_t *item = json_array_get(prompt, i);
-        if (json_is_string(item) ? !text_prompt(model, item, out, refusal)
-            : json_is_array(item)
-                ? !id_prompt(item, out, refusal)
-                : !refuse(refusal, 400, "prompt", "prompt %zu is neither a string nor an array of token ids", i))
-            return false;
-    }
-    return true;
+    return prompts_read(server->model, "prompt", body->prompt, PROMPTS_MAX, out, refusal);
 }
 
 /* ---- answers ------------------------------------------------------------------------------------------------------- */
@@ -107,13 +57,16 @@ static void inside(const struct choice *choice, struct buffer *out)
     buffer_text(out, "]}");
 }
 
+static const struct choice_format FORMAT = {.object = "text_completion",
+                                            .chunk_object = "text_completion",
+                                            .closing = "\"text\":\"\",\"logprobs\":null",
+                                            .whole = inside,
+                                            .delta = inside,
+                                            .logprob = logprob};
 const struct api COMPLETIONS = {.path = "/v1/completions",
                                 .bit = API_COMPLETIONS,
                                 .id_prefix = "cmpl",
-                                .object = "text_completion",
-                                .chunk_object = "text_completion",
-                                .closing = "\"text\":\"\",\"logprobs\":null",
+                                .param = "prompt",
                                 .prompts = prompts,
-                                .whole = inside,
-                                .delta = inside,
-                                .logprob = logprob};
+                                .framing = &CHOICES,
+                                .format = &FORMAT};

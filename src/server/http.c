@@ -6,7 +6,7 @@
  *
  * The address is taken when the server is opened, before a model is loaded, so that a port in use costs no waiting; but
  * it listens only once it can answer. */
-#include "server/server_internal.h"
+#include "server/reply.h"
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netdb.h>
@@ -214,7 +214,7 @@ static void on_drain(evutil_socket_t fd, short what, void *data)
     server->stopped = true;
     refuse(&refusal, 503, "", "the server has stopped before the answer was complete");
     for (struct reply *reply = server->replies, *after; reply; reply = after) {
-        after = reply_next(reply);
+        after = reply->after;
         reply_fail(reply, &refusal);
     }
     event_add(server->drain, &(struct timeval){.tv_sec = 1});
@@ -297,6 +297,14 @@ static void stop(struct server *server)
     if (server->base) event_base_free(server->base);
 }
 
+static void choose_tool_format(struct server *server)
+{
+    const char *name = server->config.tool_call_parser;
+    struct kvasir_model_info info;
+    kvasir_model_info(server->model, &info);
+    server->tools = strcmp(name, "auto") == 0 ? tool_format_of_template(info.chat_template) : tool_format_find(name);
+}
+
 enum status server_run(struct server *server, struct kvasir_model *model, struct kvasir_async *async,
                        void (*ready)(void *data), void *data, struct error *error)
 {
@@ -306,6 +314,7 @@ enum status server_run(struct server *server, struct kvasir_model *model, struct
     server->started = (int64_t)time(NULL);
     if (getrandom(&seed, sizeof seed, 0) != sizeof seed) seed = (uint64_t)(clock_seconds() * 1e9);
     random_seed(&server->random, seed);
+    choose_tool_format(server);
     enum status status = start(server, error);
     if (status == ST_OK) {
         ready(data);

@@ -15,7 +15,7 @@
  *
  * When more than HOLD_BYTES are unsent the reply's choices are held in the queue until all was sent. So at most that, and one
  * update, lies here: see SEGMENT_… in engine/async_internal.h for how large that is. */
-#include "server/server_internal.h"
+#include "server/reply.h"
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
 #include <event2/http_struct.h>
@@ -26,25 +26,6 @@
 
 #define HOLD_BYTES (16u << 10)
 #define INPUT_BYTES_MAX (64u << 10) /* that a client sends before it was answered */
-
-struct reply {
-    struct server *server;
-    const struct api *api;
-    struct reply *before, *after;         /* in server->replies */
-    struct evhttp_request *http;          /* NULL: there is no client any more */
-    struct evhttp_connection *connection; /* of it */
-    struct evbuffer_cb_entry *input;      /* on_input */
-    struct event *flood;                  /* on_flood */
-    bool stream, include_usage, wants_logprobs;
-    bool ended; /* all is handed to evhttp */
-    bool held;  /* in the queue: too much is unsent */
-    uint32_t alternatives;
-    char id[64];
-    int64_t created;
-    struct usage usage;
-    uint32_t unfinished, count;
-    struct choice choices[]; /* [count] */
-};
 
 /* ---- simple replies -------------------------------------------------------------------------------------------------- */
 
@@ -70,11 +51,6 @@ void reply_refuse(struct evhttp_request *http, const struct refusal *refusal)
 
 /* ---- life ------------------------------------------------------------------------------------------------------------ */
 
-struct reply *reply_next(struct reply *reply)
-{
-    return reply->after;
-}
-
 void reply_free(struct reply *reply)
 {
     struct server *server = reply->server;
@@ -88,7 +64,9 @@ void reply_free(struct reply *reply)
         buffer_release(&choice->logprobs.values);
         buffer_release(&choice->logprobs.tops);
         buffer_release(&choice->logprobs.offsets);
+        tool_parser_close(choice->tools);
     }
+    body_release(&reply->body);
     mem_free(reply);
     server_reply_gone(server);
 }
@@ -175,10 +153,10 @@ static void on_written(struct evhttp_connection *connection, void *data)
     if (reply->held && reply->http) hold_all(reply, false);
 }
 
-/* One event of the stream; releases `text`. */
+/* Events of the stream, if there are any; releases `text`. */
 static void send_text(struct reply *reply, struct buffer *text)
 {
-    struct evbuffer *chunk = evbuffer_new();
+    struct evbuffer *chunk = text->length ? evbuffer_new() : NULL;
     bool fits = chunk && !text->failed && evbuffer_add(chunk, text->data, text->length) == 0;
     if (fits) evhttp_send_reply_chunk_with_cb(reply->http, chunk, on_written, reply);
     if (chunk) evbuffer_free(chunk);
@@ -187,44 +165,11 @@ static void send_text(struct reply *reply, struct buffer *text)
     if (!reply->held && evbuffer_get_length(unsent) > HOLD_BYTES) hold_all(reply, true);
 }
 
-static void write_head(const struct reply *reply, const char *object, struct buffer *out)
-{
-    buffer_printf(out, "{\"id\":\"%s\",\"object\":\"%s\",\"created\":%lld,\"model\":", reply->id, object,
-                  (long long)reply->created);
-    json_out_text(out, reply->server->config.model_name, strlen(reply->server->config.model_name));
-    buffer_text(out, ",\"choices\":[");
-}
-
-/* A chunk with one choice: `inside`, or what the choice has unsent. */
-static void send_chunk(struct reply *reply, const struct choice *choice, const char *inside, enum kvasir_finish finish)
-{
-    struct buffer out;
-    buffer_init(&out, 0);
-    buffer_text(&out, "data: ");
-    write_head(reply, reply->api->chunk_object, &out);
-    buffer_printf(&out, "{\"index\":%u,", choice->index);
-    if (inside)
-        buffer_text(&out, inside);
-    else
-        reply->api->delta(choice, &out);
-    buffer_text(&out, ",\"finish_reason\":");
-    json_finish(finish, &out);
-    buffer_printf(&out, "}]%s}\n\n", reply->include_usage ? ",\"usage\":null" : "");
-    send_text(reply, &out);
-}
-
 static void send_last(struct reply *reply)
 {
     struct buffer out;
     buffer_init(&out, 0);
-    if (reply->include_usage) {
-        buffer_text(&out, "data: ");
-        write_head(reply, reply->api->chunk_object, &out);
-        buffer_text(&out, "],\"usage\":");
-        json_usage(&reply->usage, &out);
-        buffer_text(&out, "}\n\n");
-    }
-    buffer_text(&out, "data: [DONE]\n\n");
+    reply->api->framing->last(reply, &out);
     send_text(reply, &out);
     end(reply);
     evhttp_send_reply_end(reply->http);
@@ -234,17 +179,7 @@ static void send_whole(struct reply *reply)
 {
     struct buffer out;
     buffer_init(&out, 0);
-    write_head(reply, reply->api->object, &out);
-    for (uint32_t i = 0; i < reply->count; i++) {
-        buffer_printf(&out, "%s{\"index\":%u,", i ? "," : "", i);
-        reply->api->whole(&reply->choices[i], &out);
-        buffer_text(&out, ",\"finish_reason\":");
-        json_finish(reply->choices[i].finish, &out);
-        buffer_text(&out, "}");
-    }
-    buffer_text(&out, "],\"usage\":");
-    json_usage(&reply->usage, &out);
-    buffer_text(&out, "}");
+    reply->api->framing->whole(reply, &out);
     end(reply);
     reply_json(reply->http, 200, &out);
 }
@@ -254,44 +189,18 @@ void reply_fail(struct reply *reply, const struct refusal *refusal)
     cancel_all(reply);
     if (!reply->http || reply->ended) return;
     end(reply);
-    if (!reply->stream) {
+    if (!reply->body.stream) {
         reply_refuse(reply->http, refusal);
         return;
     }
     struct buffer out;
     buffer_init(&out, 0);
-    buffer_text(&out, "data: ");
-    json_error(refusal, &out);
-    buffer_text(&out, "\n\ndata: [DONE]\n\n");
+    reply->api->framing->fail(reply, refusal, &out);
     send_text(reply, &out);
     evhttp_send_reply_end(reply->http);
 }
 
 /* ---- updates ------------------------------------------------------------------------------------------------------------ */
-
-static void gather(struct choice *choice, const struct kvasir_event *event)
-{
-    struct reply *reply = choice->reply;
-    buffer_append(&choice->text, event->text, event->text_bytes);
-    for (size_t i = 0; i < event->token_count && reply->wants_logprobs; i++)
-        reply->api->logprob(reply->server->model, reply->alternatives, &event->tokens[i], choice);
-}
-
-/* What was gathered is sent. */
-static void flush(struct choice *choice)
-{
-    struct logprobs *logprobs = &choice->logprobs;
-    if (choice->text.length || logprobs->tokens.length) send_chunk(choice->reply, choice, NULL, KVASIR_RUNNING);
-    choice->text.length = logprobs->tokens.length = logprobs->values.length = 0;
-    logprobs->tops.length = logprobs->offsets.length = 0;
-}
-
-static bool gather_failed(const struct choice *choice)
-{
-    const struct logprobs *logprobs = &choice->logprobs;
-    return choice->text.failed || logprobs->tokens.failed || logprobs->values.failed || logprobs->tops.failed ||
-           logprobs->offsets.failed;
-}
 
 static void take_end(struct choice *choice, const struct kvasir_timings *timings)
 {
@@ -301,9 +210,20 @@ static void take_end(struct choice *choice, const struct kvasir_timings *timings
         reply->usage.cached += timings->cached_tokens;
     }
     reply->usage.output += timings->output_tokens;
-    if (reply->stream) send_chunk(reply, choice, reply->api->closing, choice->finish);
+}
+
+static void write_update(struct choice *choice)
+{
+    struct reply *reply = choice->reply;
+    if (reply->body.stream) {
+        struct buffer out;
+        buffer_init(&out, 0);
+        reply->api->framing->piece(choice, &out);
+        if (choice->finish != KVASIR_RUNNING) reply->api->framing->close(choice, &out);
+        send_text(reply, &out);
+    }
     if (reply->unfinished) return;
-    if (reply->stream)
+    if (reply->body.stream)
         send_last(reply);
     else
         send_whole(reply);
@@ -320,32 +240,34 @@ void reply_update(const struct kvasir_update *update)
         return;
     }
     if (reply->ended) return;
-    gather(choice, &update->event);
-    if (choice->finish == KVASIR_ERROR || choice->finish == KVASIR_CANCELLED_BY_CALLER || gather_failed(choice)) {
+    reply->api->framing->take(choice, &update->event);
+    if (choice->finish == KVASIR_ERROR || choice->finish == KVASIR_CANCELLED_BY_CALLER ||
+        reply->api->framing->failed(choice)) {
         struct refusal refusal;
         refuse(&refusal, 503, "", "there is no memory for the answer now: try again later");
         reply_fail(reply, &refusal);
         return;
     }
-    if (reply->stream) flush(choice);
     if (choice->finish != KVASIR_RUNNING) take_end(choice, &update->timings);
+    write_update(choice);
 }
 
 /* ---- beginning ---------------------------------------------------------------------------------------------------------- */
 
-static bool submit_all(struct reply *reply, struct body *body, const struct prompts *prompts, struct refusal *refusal)
+static bool submit_all(struct reply *reply, const struct prompts *prompts, struct refusal *refusal)
 {
+    struct kvasir_request *request = &reply->body.request;
     struct kvasir_error error;
     for (uint32_t i = 0; i < prompts->count; i++) {
-        struct choice *choice = &reply->choices[i * body->request.n];
-        body->request.prompt = prompts->items[i].ids;
-        body->request.prompt_count = prompts->items[i].count;
+        struct choice *choice = &reply->choices[i * request->n];
+        request->prompt = prompts->items[i].ids;
+        request->prompt_count = prompts->items[i].count;
         uint64_t id;
-        if (kvasir_queue_submit(reply->server->queue, &body->request, choice, &id, &error) != KVASIR_OK)
-            return refuse_library(refusal, reply->api->bit == API_CHAT ? "messages" : "prompt", &error);
-        for (uint32_t j = 0; j < body->request.n; j++) choice[j].id = id;
+        if (kvasir_queue_submit(reply->server->queue, request, choice, &id, &error) != KVASIR_OK)
+            return refuse_library(refusal, reply->api->param, &error);
+        for (uint32_t j = 0; j < request->n; j++) choice[j].id = id;
         choice->prompt_is_counted = true; /* once for its n answers */
-        reply->unfinished += body->request.n;
+        reply->unfinished += request->n;
     }
     return true;
 }
@@ -356,8 +278,10 @@ static void start_stream(struct reply *reply)
     evhttp_add_header(headers, "Content-Type", "text/event-stream; charset=utf-8");
     evhttp_add_header(headers, "Cache-Control", "no-cache");
     evhttp_send_reply_start(reply->http, 200, NULL);
-    for (uint32_t i = 0; i < reply->count && reply->api->opening; i++)
-        send_chunk(reply, &reply->choices[i], reply->api->opening, KVASIR_RUNNING);
+    struct buffer out;
+    buffer_init(&out, 0);
+    reply->api->framing->open(reply, &out);
+    send_text(reply, &out);
 }
 
 /* The client is watched from here on. False: there is no memory for that. */
@@ -381,17 +305,28 @@ static bool attach(struct reply *reply, struct evhttp_request *http)
     return true;
 }
 
-static struct reply *reply_new(struct server *server, const struct api *api, const struct body *body, uint32_t count)
+static bool open_parsers(struct reply *reply)
+{
+    const struct body *body = &reply->body;
+    for (uint32_t i = 0; i < reply->count && body->tools; i++) {
+        reply->choices[i].tools = tool_parser_open(reply->server->tools, body->tools, body->stream, body->one_call);
+        if (!reply->choices[i].tools) return false;
+    }
+    return true;
+}
+
+/* Owns the body from here on. NULL: there is no memory for it, and the body is released. */
+static struct reply *reply_new(struct server *server, const struct api *api, struct body *body, uint32_t count)
 {
     struct reply *reply = mem_zero(1, sizeof *reply + count * sizeof reply->choices[0]);
-    if (!reply) return NULL;
+    if (!reply) {
+        body_release(body);
+        return NULL;
+    }
     reply->server = server;
     reply->api = api;
     reply->count = count;
-    reply->stream = body->stream;
-    reply->include_usage = body->include_usage;
-    reply->wants_logprobs = body->logprobs;
-    reply->alternatives = body->alternatives;
+    reply->body = *body;
     reply->created = (int64_t)time(NULL);
     snprintf(reply->id, sizeof reply->id, "%s-%016llx%016llx", api->id_prefix,
              (unsigned long long)random_next(&server->random), (unsigned long long)random_next(&server->random));
@@ -405,45 +340,63 @@ static struct reply *reply_new(struct server *server, const struct api *api, con
     return reply;
 }
 
-static bool read_request(struct server *server, struct evhttp_request *http, const struct api *api, struct body *body,
-                         struct prompts *prompts, struct refusal *refusal)
+bool reply_read_body(const struct server *server, struct evhttp_request *http, unsigned api, struct body *body,
+                     struct refusal *refusal)
 {
     struct evbuffer *input = evhttp_request_get_input_buffer(http);
     const char *bytes = (const char *)evbuffer_pullup(input, -1);
-    if (!body_parse(bytes ? bytes : "", evbuffer_get_length(input), api->bit, body, refusal)) return false;
-    if (body->model && strcmp(body->model, server->config.model_name) != 0) {
-        refuse(refusal, 404, "model", "the model '%.100s' does not exist here: %s is served", body->model,
-               server->config.model_name);
-        refusal->code = "model_not_found";
-        return false;
-    }
-    if (!api->prompts(server->model, body, prompts, refusal)) return false;
+    if (!body_parse(bytes ? bytes : "", evbuffer_get_length(input), api, body, refusal)) return false;
+    if (!body->model || strcmp(body->model, server->config.model_name) == 0) return true;
+    refuse(refusal, 404, "model", "the model '%.100s' does not exist here: %s is served", body->model,
+           server->config.model_name);
+    refusal->code = "model_not_found";
+    return false;
+}
+
+static bool read_request(struct server *server, struct evhttp_request *http, const struct api *api, struct body *body,
+                         struct prompts *prompts, struct refusal *refusal)
+{
+    if (!reply_read_body(server, http, api->bit, body, refusal)) return false;
+    if (body->tools && !server->tools)
+        return refuse(refusal, 400, "tools", "tools are not supported with this model: %s",
+                      strcmp(server->config.tool_call_parser, "auto") == 0
+                          ? "its chat template teaches no format of calls that is known here"
+                          : "the server was started with --tool-call-parser none");
+    if (!api->prompts(server, body, prompts, refusal)) return false;
     if (prompts->count * body->request.n > ANSWERS_MAX)
         return refuse(refusal, 400, "n", "%u prompts with n = %u: at most %u answers in one request", prompts->count,
                       body->request.n, ANSWERS_MAX);
     return true;
 }
 
+static void begin(struct server *server, struct evhttp_request *http, const struct api *api, struct body *body,
+                  const struct prompts *prompts)
+{
+    struct refusal refusal;
+    struct reply *reply = reply_new(server, api, body, prompts->count * body->request.n);
+    if (!reply || !open_parsers(reply) || !attach(reply, http)) {
+        if (reply) reply->http = NULL, reply_free(reply);
+        refuse(&refusal, 503, "", "there is no memory for the request now: try again later");
+        reply_refuse(http, &refusal);
+    } else if (!submit_all(reply, prompts, &refusal)) {
+        reply->body.stream = false; /* not begun yet */
+        reply_fail(reply, &refusal);
+    } else {
+        body_forget_prompt(&reply->body);
+        if (reply->body.stream) start_stream(reply);
+    }
+}
+
 void reply_begin(struct server *server, struct evhttp_request *http, const struct api *api)
 {
     struct body body = {0};
-    struct prompts prompts = {.count = 0};
+    struct prompts prompts = {0};
     struct refusal refusal;
-    bool read = read_request(server, http, api, &body, &prompts, &refusal);
-    struct reply *reply = read ? reply_new(server, api, &body, prompts.count * body.request.n) : NULL;
-    if (read && (!reply || !attach(reply, http))) {
-        if (reply) reply->http = NULL, reply_free(reply);
-        reply = NULL;
-        refuse(&refusal, 503, "", "there is no memory for the request now: try again later");
-    }
-    if (!reply) {
+    if (read_request(server, http, api, &body, &prompts, &refusal)) {
+        begin(server, http, api, &body, &prompts);
+    } else {
         reply_refuse(http, &refusal);
-    } else if (!submit_all(reply, &body, &prompts, &refusal)) {
-        reply->stream = false; /* not begun yet */
-        reply_fail(reply, &refusal);
-    } else if (reply->stream) {
-        start_stream(reply);
+        body_release(&body);
     }
-    for (uint32_t i = 0; i < prompts.count; i++) kvasir_free(prompts.items[i].ids);
-    body_release(&body);
+    prompts_release(&prompts);
 }

@@ -23,6 +23,9 @@ struct server_config {
     uint16_t port;          /* 0 = any that is free: server_url tells */
     double drain_s;         /* how long a stopping server waits for the answers that are being given */
     const char *model_name; /* that clients read and ask for */
+    /* How the model writes calls of tools: "hermes", "llama3_json", "none": tools are refused, or "auto": as its chat template
+     * teaches it. */
+    const char *tool_call_parser;
 };
 /* Takes the address, and refuses no connection of it only once server_run is called. ST_IO: one line says why not. */
 MUST_CHECK enum status server_open(const struct server_config *config, struct server **out, struct error *error);

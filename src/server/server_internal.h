@@ -23,11 +23,20 @@ bool refuse_library(struct refusal *out, const char *param, const struct kvasir_
 
 enum { API_COMPLETIONS = 1, API_CHAT = 2 };
 
+#define ANSWERS_MAX 128u /* to all prompts of one request */
+
+/* Whether the model may call tools, must, or must call this one: body.tool_name. */
+enum tool_choice { TOOL_CHOICE_AUTO, TOOL_CHOICE_NONE, TOOL_CHOICE_REQUIRED, TOOL_CHOICE_NAMED };
+
 struct body {
-    json_t *json;                  /* owned; all that is borrowed below is its */
-    const char *model;             /* or NULL */
-    const json_t *prompt;          /* of completions: a text, ids, or an array of either */
-    const json_t *messages;        /* of a chat: an array */
+    json_t *json;           /* owned; all that is borrowed below is its */
+    const char *model;      /* or NULL */
+    const json_t *prompt;   /* of completions: a text, ids, or an array of either */
+    const json_t *messages; /* of a chat: an array */
+    const json_t *tools;    /* NULL: none, or none may be called */
+    enum tool_choice tool_choice;
+    const char *tool_name;
+    bool one_call;                 /* at most */
     bool stream, include_usage;    /* usage in the stream's last chunk */
     bool logprobs;                 /* wanted; request.logprobs is then at least 1 */
     uint32_t alternatives;         /* to be shown for each token */
@@ -35,56 +44,9 @@ struct body {
 };
 /* `api` is one of API_*. False: the refusal says which field is wrong. The caller releases `out` either way. */
 MUST_CHECK bool body_parse(const char *bytes, size_t count, unsigned api, struct body *out, struct refusal *refusal);
+/* Once it was submitted: lets go of the prompt and of what is long. */
+void body_forget_prompt(struct body *body);
 void body_release(struct body *body);
-
-/* ---- completions.c, chat.c: the two APIs -------------------------------------------------------------------------------- */
-
-#define PROMPTS_MAX 64u
-#define ANSWERS_MAX 128u /* to all prompts of one request */
-
-struct prompts {
-    struct {
-        uint32_t *ids; /* the library's */
-        size_t count;
-    } items[PROMPTS_MAX];
-    uint32_t count;
-};
-
-/* Log-probabilities so far unsent, as the inside of JSON arrays; those of completions are four arrays side by side. */
-struct logprobs {
-    struct buffer tokens, values, tops, offsets;
-};
-
-/* One answer to one prompt. */
-struct choice {
-    struct reply *reply;
-    uint32_t index;
-    uint64_t id;            /* in the engine's queue, the same for all answers to a prompt */
-    bool prompt_is_counted; /* in the usage, with this one */
-    struct buffer text;     /* unsent */
-    size_t offset;          /* of the next token in the text, of completions with logprobs */
-    struct logprobs logprobs;
-    enum kvasir_finish finish;
-    struct kvasir_timings timings;
-};
-
-/* An API is a row: what it reads and writes. */
-struct api {
-    const char *path;
-    unsigned bit;
-    const char *id_prefix, *object, *chunk_object;
-    const char *opening; /* inside of the first chunk's choice, or NULL */
-    const char *closing; /* inside of the last one's */
-    bool (*prompts)(const struct kvasir_model *model, const struct body *body, struct prompts *out,
-                    struct refusal *refusal);
-    /* Inside of a choice: the text and logprobs that are unsent, in a whole reply or in a chunk. */
-    void (*whole)(const struct choice *choice, struct buffer *out);
-    void (*delta)(const struct choice *choice, struct buffer *out);
-    /* Adds a token to the choice's log-probabilities. */
-    void (*logprob)(const struct kvasir_model *model, uint32_t alternatives, const struct kvasir_token *token,
-                    struct choice *choice);
-};
-extern const struct api COMPLETIONS, CHAT;
 
 /* ---- json.c: pieces of JSON that several replies have ---------------------------------------------------------------------- */
 
@@ -97,20 +59,10 @@ void json_usage(const struct usage *usage, struct buffer *out);
 void json_token_bytes(const struct kvasir_model *model, uint32_t id, struct buffer *out);
 void json_finish(enum kvasir_finish finish, struct buffer *out); /* "stop", "length", null while running */
 
-/* ---- reply.c: one request being answered ------------------------------------------------------------------------------------- */
-
-/* Reads the body, submits and begins the reply; whatever is wrong is answered. */
-void reply_begin(struct server *server, struct evhttp_request *http, const struct api *api);
-void reply_update(const struct kvasir_update *update);
-/* Ends it with an error, as well as that still can be told, and cancels what it waits for. */
-void reply_fail(struct reply *reply, const struct refusal *refusal);
-struct reply *reply_next(struct reply *reply); /* in server->replies */
-void reply_free(struct reply *reply);
-void reply_refuse(struct evhttp_request *http, const struct refusal *refusal);
-void reply_json(struct evhttp_request *http, int status, struct buffer *json); /* releases it */
-
 /* ---- http.c: the server -------------------------------------------------------------------------------------------------------- */
 
+struct tool_format;
+struct reply;
 struct server {
     struct server_config config;
     char url[300];
@@ -122,6 +74,7 @@ struct server {
     struct kvasir_model *model;
     struct kvasir_async *async;
     struct kvasir_queue *queue;
+    const struct tool_format *tools;     /* how the model writes calls; NULL: it knows none */
     struct reply *replies;               /* all that have a client to answer or an answer to wait for */
     struct random random;                /* of ids */
     int64_t started;                     /* seconds since 1970 */

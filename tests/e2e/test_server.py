@@ -143,11 +143,15 @@ def text_of(stream):
 class Case(unittest.TestCase):
     OPTIONS = ()
 
+    @staticmethod
+    def write_model(path):
+        tiny_text.write(path, CONTEXT)
+
     @classmethod
     def setUpClass(cls):
         cls.folder = tempfile.mkdtemp(prefix="kvasir-e2e-")
         cls.model = os.path.join(cls.folder, "tiny.gguf")
-        tiny_text.write(cls.model, CONTEXT)
+        cls.write_model(cls.model)
         cls.server = Server(cls.model, *cls.OPTIONS)
 
     @classmethod

@@ -1,0 +1,276 @@
+/* field.c - the kinds of fields: how each is read and described. Numbers have the ranges of their rows. */
+#include "server/field.h"
+#include "server/tools.h"
+#include <math.h>
+#include <openssl/sha.h>
+#include <string.h>
+
+#define STOPS_MAX 64u /* the engine's */
+#define STOP_IDS_MAX 1024u
+#define BIASES_MAX 4096u
+
+static void *at(struct body *body, const struct field *field)
+{
+    return (char *)body + field->offset;
+}
+
+/* ---- readers of values -------------------------------------------------------------------------------------------- */
+
+static bool read_real(const struct field *field, const json_t *value, struct body *body, struct refusal *refusal)
+{
+    double number = json_number_value(value);
+    if (!json_is_number(value) || !(number >= field->low && number <= field->high))
+        return refuse(refusal, 400, field->name, "%s must be a number from %g to %g", field->name, field->low,
+                      field->high);
+    *(float *)at(body, field) = (float)number;
+    return true;
+}
+
+/* A negative number, where that is allowed, means 0. */
+static bool read_whole(const struct field *field, const json_t *value, struct body *body, struct refusal *refusal)
+{
+    json_int_t number = json_integer_value(value);
+    if (!json_is_integer(value) || (double)number < field->low || (double)number > field->high)
+        return refuse(refusal, 400, field->name, "%s must be a whole number from %.0f to %.0f", field->name, field->low,
+                      field->high);
+    *(uint32_t *)at(body, field) = number < 0 ? 0 : (uint32_t)number;
+    return true;
+}
+
+static bool read_flag(const struct field *field, const json_t *value, struct body *body, struct refusal *refusal)
+{
+    if (!json_is_boolean(value)) return refuse(refusal, 400, field->name, "%s must be true or false", field->name);
+    *(bool *)at(body, field) = json_is_true(value);
+    return true;
+}
+
+static bool read_text(const struct field *field, const json_t *value, struct body *body, struct refusal *refusal)
+{
+    if (!json_is_string(value)) return refuse(refusal, 400, field->name, "%s must be a string", field->name);
+    *(const char **)at(body, field) = json_string_value(value);
+    return true;
+}
+
+/* Its form is the API's business. */
+static bool read_json(const struct field *field, const json_t *value, struct body *body, struct refusal *refusal)
+{
+    (void)refusal;
+    *(const json_t **)at(body, field) = value;
+    return true;
+}
+
+static bool no_memory(struct refusal *refusal)
+{
+    return refuse(refusal, 503, "", "there is no memory for the request now: try again later");
+}
+
+/* Lower is sooner. */
+static bool read_priority(const struct field *field, const json_t *value, struct body *body, struct refusal *refusal)
+{
+    json_int_t number = json_integer_value(value);
+    if (!json_is_integer(value) || number < INT32_MIN || number > INT32_MAX)
+        return refuse(refusal, 400, field->name, "priority must be a whole number of 32 bits");
+    body->request.priority = (int32_t)number;
+    return true;
+}
+
+static bool read_seed(const struct field *field, const json_t *value, struct body *body, struct refusal *refusal)
+{
+    if (!json_is_integer(value)) return refuse(refusal, 400, field->name, "seed must be a whole number of 64 bits");
+    body->request.sampling.seed = (uint64_t)json_integer_value(value);
+    body->request.sampling.has_seed = true;
+    return true;
+}
+
+/* A text, or an array of them. */
+static bool read_stop(const struct field *field, const json_t *value, struct body *body, struct refusal *refusal)
+{
+    size_t count = json_is_array(value) ? json_array_size(value) : 1;
+    if (count > STOPS_MAX) return refuse(refusal, 400, field->name, "stop has %zu texts: at most 64", count);
+    const char **texts = mem_zero(count, sizeof *texts);
+    if (!texts) return no_memory(refusal);
+    mem_free((void *)(uintptr_t)body->request.stop);
+    body->request.stop = texts;
+    body->request.stop_count = count;
+    for (size_t i = 0; i < count; i++) {
+        texts[i] = json_string_value(json_is_array(value) ? json_array_get(value, i) : value);
+        if (!texts[i] || !texts[i][0])
+            return refuse(refusal, 400, field->name, "stop must be a string or an array of strings, none empty");
+    }
+    return true;
+}
+
+static bool token_id(const json_t *value, uint32_t *out)
+{
+    json_int_t id = json_integer_value(value);
+    if (!json_is_integer(value) || id < 0 || id >= UINT32_MAX) return false;
+    *out = (uint32_t)id;
+    return true;
+}
+
+static bool read_stop_ids(const struct field *field, const json_t *value, struct body *body, struct refusal *refusal)
+{
+    size_t count = json_array_size(value);
+    if (!json_is_array(value) || count > STOP_IDS_MAX)
+        return refuse(refusal, 400, field->name, "%s must be an array of at most %u token ids", field->name,
+                      STOP_IDS_MAX);
+    uint32_t *ids = mem_zero(count, sizeof *ids);
+    if (!ids) return no_memory(refusal);
+    body->request.stop_ids = ids;
+    body->request.stop_id_count = count;
+    for (size_t i = 0; i < count; i++)
+        if (!token_id(json_array_get(value, i), &ids[i]))
+            return refuse(refusal, 400, field->name, "%s[%zu] is no token id", field->name, i);
+    return true;
+}
+
+/* The whole of `text` as a token id. */
+static bool key_id(const char *text, uint32_t *out)
+{
+    uint64_t id = 0;
+    for (const char *p = text; *p; p++) {
+        if (*p < '0' || *p > '9' || p - text > 9) return false;
+        id = id * 10 + (uint64_t)(*p - '0');
+    }
+    if (!*text || id >= UINT32_MAX) return false;
+    *out = (uint32_t)id;
+    return true;
+}
+
+/* {"token id": bias}; OpenAI says that -100 and 100 ban a token and choose it alone: as a logit's bias they do. */
+static bool read_bias(const struct field *field, const json_t *value, struct body *body, struct refusal *refusal)
+{
+    size_t count = json_object_size(value);
+    if (!json_is_object(value) || count > BIASES_MAX)
+        return refuse(refusal, 400, field->name, "logit_bias must be an object of at most %u token ids", BIASES_MAX);
+    struct kvasir_logit_bias *bias = mem_zero(count, sizeof *bias);
+    if (!bias) return no_memory(refusal);
+    body->request.sampling.bias = bias;
+    body->request.sampling.bias_count = count;
+    const char *key;
+    json_t *item;
+    json_object_foreach((json_t *)(uintptr_t)value, key, item)
+    {
+        double number = json_number_value(item);
+        if (!key_id(key, &bias->id)) return refuse(refusal, 400, field->name, "logit_bias: a key is no token id");
+        if (!json_is_number(item) || !(number >= field->low && number <= field->high))
+            return refuse(refusal, 400, field->name, "logit_bias of token %u must be a number from %g to %g", bias->id,
+                          field->low, field->high);
+        bias++->bias = (float)number;
+    }
+    return true;
+}
+
+/* Completions: how many alternatives. */
+static bool read_logprob_count(const struct field *field, const json_t *value, struct body *body,
+                               struct refusal *refusal)
+{
+    body->logprobs = true;
+    return read_whole(field, value, body, refusal);
+}
+
+static bool read_stream_options(const struct field *field, const json_t *value, struct body *body,
+                                struct refusal *refusal)
+{
+    const json_t *usage = json_object_get(value, "include_usage");
+    if (!json_is_object(value) || (usage && !json_is_boolean(usage) && !json_is_null(usage)))
+        return refuse(refusal, 400, field->name, "stream_options must be an object; include_usage is true or false");
+    body->include_usage = json_is_true(usage);
+    return true;
+}
+
+/* Only who knows the text can share prefixes with those who sent it: 64 bits of its SHA-256, and never the common salt. */
+static bool read_salt(const struct field *field, const json_t *value, struct body *body, struct refusal *refusal)
+{
+    size_t bytes = json_string_length(value);
+    if (!json_is_string(value) || !bytes || bytes > 1024)
+        return refuse(refusal, 400, field->name, "cache_salt must be a string of 1 to 1024 bytes");
+    unsigned char digest[SHA256_DIGEST_LENGTH];
+    SHA256((const unsigned char *)json_string_value(value), bytes, digest);
+    memcpy(&body->request.cache_salt, digest, sizeof body->request.cache_salt);
+    body->request.cache_salt |= 1;
+    body->request.tenant = body->request.cache_salt; /* who shares a cache shares a turn */
+    return true;
+}
+
+/* Nothing, or what happens anyway: false, the number `low`, something empty, {"type": "text"}, "none", "auto". */
+static bool read_unsupported(const struct field *field, const json_t *value, struct body *body, struct refusal *refusal)
+{
+    (void)body;
+    const char *text =
+        json_is_object(value) ? json_string_value(json_object_get(value, "type")) : json_string_value(value);
+    bool harmless =
+        json_is_false(value) || (json_is_number(value) && json_number_value(value) == field->low) ||
+        (json_is_array(value) && !json_array_size(value)) || (json_is_object(value) && !json_object_size(value)) ||
+        (text && (!*text || strcmp(text, "text") == 0 || strcmp(text, "none") == 0 || strcmp(text, "auto") == 0));
+    return harmless ||
+           refuse(refusal, 400, field->name, "%s is not supported by this version: leave it out", field->name);
+}
+
+/* ---- tools --------------------------------------------------------------------------------------------------------- */
+
+static bool read_tools(const struct field *field, const json_t *value, struct body *body, struct refusal *refusal)
+{
+    (void)field;
+    if (!tools_check(value, refusal)) return false;
+    body->tools = json_array_size(value) ? value : NULL;
+    return true;
+}
+
+/* "none", "auto", "required", or {"type": "function", "function": {"name"}}. */
+static bool read_tool_choice(const struct field *field, const json_t *value, struct body *body, struct refusal *refusal)
+{
+    static const char *const NAMES[] = {
+        [TOOL_CHOICE_AUTO] = "auto", [TOOL_CHOICE_NONE] = "none", [TOOL_CHOICE_REQUIRED] = "required"};
+    for (size_t i = 0; i < ARRAY_COUNT(NAMES) && json_is_string(value); i++) {
+        if (strcmp(json_string_value(value), NAMES[i]) != 0) continue;
+        body->tool_choice = (enum tool_choice)i;
+        return true;
+    }
+    body->tool_name = json_string_value(json_object_get(json_object_get(value, "function"), "name"));
+    body->tool_choice = TOOL_CHOICE_NAMED;
+    return body->tool_name || refuse(refusal, 400, field->name,
+                                     "tool_choice must be \"none\", \"auto\", \"required\" or "
+                                     "{\"type\":\"function\",\"function\":{\"name\":…}}");
+}
+
+static bool read_parallel_calls(const struct field *field, const json_t *value, struct body *body,
+                                struct refusal *refusal)
+{
+    if (!json_is_boolean(value)) return refuse(refusal, 400, field->name, "%s must be true or false", field->name);
+    body->one_call = json_is_false(value);
+    return true;
+}
+
+/* ---- the kinds ----------------------------------------------------------------------------------------------------- */
+
+#define TEXTS(most) "{\"type\":\"array\",\"items\":{\"type\":\"string\"},\"maxItems\":" most "}"
+#define IDS "\"type\":\"array\",\"items\":{\"type\":\"integer\",\"minimum\":0}"
+const struct field_kind FIELD_REAL = {read_real, "\"type\":\"number\"", true};
+const struct field_kind FIELD_WHOLE = {read_whole, "\"type\":\"integer\"", true};
+const struct field_kind FIELD_FLAG = {read_flag, "\"type\":\"boolean\"", false};
+const struct field_kind FIELD_TEXT = {read_text, "\"type\":\"string\"", false};
+const struct field_kind FIELD_JSON = {read_json, "", false};
+const struct field_kind FIELD_UNSUPPORTED = {read_unsupported, "\"description\":\"not supported: leave it out\"",
+                                             false};
+const struct field_kind FIELD_PRIORITY = {read_priority,
+                                          "\"type\":\"integer\",\"minimum\":-2147483648,\"maximum\":2147483647", false};
+const struct field_kind FIELD_SEED = {read_seed, "\"type\":\"integer\"", false};
+const struct field_kind FIELD_STOP = {read_stop, "\"anyOf\":[{\"type\":\"string\"}," TEXTS("64") "]", false};
+const struct field_kind FIELD_STOP_IDS = {read_stop_ids, IDS, false};
+const struct field_kind FIELD_BIAS = {read_bias, "\"type\":\"object\",\"additionalProperties\":{\"type\":\"number\"}",
+                                      false};
+const struct field_kind FIELD_LOGPROBS = {read_logprob_count, "\"type\":\"integer\"", true};
+const struct field_kind FIELD_STREAM_OPTIONS = {
+    read_stream_options, "\"type\":\"object\",\"properties\":{\"include_usage\":{\"type\":\"boolean\"}}", false};
+const struct field_kind FIELD_SALT = {read_salt, "\"type\":\"string\",\"minLength\":1", false};
+const struct field_kind FIELD_TOOLS = {
+    read_tools,
+    "\"type\":\"array\",\"maxItems\":128,\"items\":{\"type\":\"object\",\"required\":[\"type\",\"function\"],"
+    "\"properties\":{\"type\":{\"const\":\"function\"},\"function\":{\"type\":\"object\",\"required\":[\"name\"],"
+    "\"properties\":{\"name\":{\"type\":\"string\"},\"description\":{\"type\":\"string\"},"
+    "\"parameters\":{\"type\":\"object\"}}}}}",
+    false};
+const struct field_kind FIELD_TOOL_CHOICE = {
+    read_tool_choice, "\"anyOf\":[{\"enum\":[\"none\",\"auto\",\"required\"]},{\"type\":\"object\"}]", false};
+const struct field_kind FIELD_PARALLEL_CALLS = {read_parallel_calls, "\"type\":\"boolean\"", false};

@@ -1,0 +1,30 @@
+/* field.h - one field of a request's body: a row says its name, which APIs have it, and its kind; a kind says how it is read, and
+ * describes itself as a JSON schema, so that what is parsed and what is documented are one table. */
+#ifndef SERVER_FIELD_H
+#define SERVER_FIELD_H
+#include "server/server_internal.h"
+
+struct field {
+    unsigned apis; /* API_… | API_… */
+    const char *name;
+    const struct field_kind *kind;
+    size_t offset; /* in struct body */
+    double low, high;
+};
+struct field_kind {
+    bool (*read)(const struct field *field, const json_t *value, struct body *body, struct refusal *refusal);
+    const char *schema; /* inside of a JSON schema's braces */
+    bool ranged;        /* low and high bound the number */
+};
+/* clang-format off */
+extern const struct field_kind FIELD_REAL,  /* float */
+    FIELD_WHOLE,                            /* uint32_t; a negative number, where that is allowed, means 0 */
+    FIELD_FLAG,                             /* bool */
+    FIELD_TEXT,                             /* const char *, borrowed */
+    FIELD_JSON,                             /* const json_t *, borrowed: its form is the API's business */
+    FIELD_UNSUPPORTED,                      /* refused, unless it asks for what happens anyway */
+    FIELD_PRIORITY, FIELD_SEED, FIELD_STOP, FIELD_STOP_IDS, FIELD_BIAS, FIELD_LOGPROBS, FIELD_STREAM_OPTIONS, FIELD_SALT,
+    FIELD_TOOLS, FIELD_TOOL_CHOICE, FIELD_PARALLEL_CALLS;
+/* clang-format on */
+
+#endif

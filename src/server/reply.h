@@ -1,0 +1,121 @@
+/* reply.h - one request being answered, as the files that write answers see it: reply.c moves bytes and updates, and an API is
+ * a row (struct api) that says how its prompts are read, and in what frames its answers go out (struct framing). */
+#ifndef SERVER_REPLY_H
+#define SERVER_REPLY_H
+#include "server/server_internal.h"
+#include "server/tools.h"
+
+#define PROMPTS_MAX 64u  /* of one request for answers */
+#define INPUTS_MAX 2048u /* of one request for embeddings */
+
+struct prompts {
+    struct prompt {
+        uint32_t *ids; /* the library's */
+        size_t count;
+    } * items; /* owned */
+    uint32_t count;
+};
+void prompts_release(struct prompts *prompts);
+/* A text, token ids, or an array of either, at most `high`: the field `name`. */
+MUST_CHECK bool prompts_read(const struct kvasir_model *model, const char *name, const json_t *value, uint32_t high,
+                             struct prompts *out, struct refusal *refusal);
+/* Messages, by the model's chat template. */
+MUST_CHECK bool prompts_render(const struct server *server, const struct body *body, struct prompts *out,
+                               struct refusal *refusal);
+
+/* Log-probabilities so far unsent, as the inside of JSON arrays; those of completions are four arrays side by side. */
+struct logprobs {
+    struct buffer tokens, values, tops, offsets;
+};
+
+/* One answer to one prompt. */
+struct choice {
+    struct reply *reply;
+    uint32_t index;
+    uint64_t id;               /* in the engine's queue, the same for all answers to a prompt */
+    bool prompt_is_counted;    /* in the usage, with this one */
+    struct buffer text;        /* unsent */
+    struct tool_parser *tools; /* takes the calls out of the text, or NULL */
+    size_t offset;             /* of the next token in the text, of completions with logprobs */
+    struct logprobs logprobs;
+    enum kvasir_finish finish;
+    struct kvasir_timings timings;
+};
+
+struct reply {
+    struct server *server;
+    const struct api *api;
+    struct body body;                     /* without its prompt, which was submitted */
+    struct reply *before, *after;         /* in server->replies */
+    struct evhttp_request *http;          /* NULL: there is no client any more */
+    struct evhttp_connection *connection; /* of it */
+    struct evbuffer_cb_entry *input;      /* on_input */
+    struct event *flood;                  /* on_flood */
+    bool ended;                           /* all is handed to evhttp */
+    bool held;                            /* in the queue: too much is unsent */
+    char id[64];
+    int64_t created;
+    struct usage usage;
+    uint32_t unfinished, count;
+    struct choice choices[]; /* [count] */
+};
+
+/* How answers are written. What goes into a stream is whole server-sent events; appending nothing sends nothing. */
+struct framing {
+    void (*take)(struct choice *choice, const struct kvasir_event *event); /* keeps what is to be written */
+    bool (*failed)(const struct choice *choice);                           /* … for which there was no memory */
+    void (*whole)(const struct reply *reply, struct buffer *out);
+    void (*open)(struct reply *reply, struct buffer *out);    /* before the first token */
+    void (*piece)(struct choice *choice, struct buffer *out); /* what is unsent, which then is sent */
+    void (*close)(struct choice *choice, struct buffer *out); /* the end of one answer */
+    void (*last)(struct reply *reply, struct buffer *out);    /* … and of all */
+    void (*fail)(struct reply *reply, const struct refusal *refusal, struct buffer *out);
+};
+
+/* An API is a row: what it reads and writes. */
+struct api {
+    const char *path;
+    unsigned bit;
+    const char *id_prefix, *param; /* param: the field that prompts come from */
+    bool (*prompts)(const struct server *server, const struct body *body, struct prompts *out, struct refusal *refusal);
+    const struct framing *framing;
+    const struct choice_format *format; /* of CHOICES */
+};
+extern const struct api COMPLETIONS, CHAT;
+
+/* ---- choices.c: the frame of completions and chats: {"id", "object", "choices": […], "usage"} ------------------------------- */
+
+extern const struct framing CHOICES;
+struct choice_format {
+    const char *object, *chunk_object;
+    const char *opening; /* inside of the first chunk's choice, or NULL */
+    const char *closing; /* inside of the last one's */
+    /* Inside of a choice: the text and logprobs that are unsent, in a whole reply or in a chunk. */
+    void (*whole)(const struct choice *choice, struct buffer *out);
+    void (*delta)(const struct choice *choice, struct buffer *out);
+    /* Inside of a chunk's choice: the next piece of a tool call, which then is sent; false: there is none. NULL: never. */
+    bool (*call_delta)(struct choice *choice, struct buffer *out);
+    /* Adds a token to the choice's log-probabilities. */
+    void (*logprob)(const struct kvasir_model *model, uint32_t alternatives, const struct kvasir_token *token,
+                    struct choice *choice);
+};
+/* Adds text to an answer; `ended`: it was the last. Calls of tools go to choice->tools instead. */
+void choice_take_text(struct choice *choice, const char *text, size_t bytes, bool ended);
+/* "call_…", unique to the answer. */
+void choice_call_id(const struct choice *choice, uint32_t call, struct buffer *out);
+
+/* ---- reply.c ------------------------------------------------------------------------------------------------------------- */
+
+/* The request's body, for the model that is served. The caller releases `body` either way. */
+MUST_CHECK bool reply_read_body(const struct server *server, struct evhttp_request *http, unsigned api,
+                                struct body *body, struct refusal *refusal);
+/* Reads the body, submits and begins the reply; whatever is wrong is answered. */
+void reply_begin(struct server *server, struct evhttp_request *http, const struct api *api);
+void reply_update(const struct kvasir_update *update);
+/* Ends it with an error, as well as that still can be told, and cancels what it waits for. */
+void reply_fail(struct reply *reply, const struct refusal *refusal);
+void reply_free(struct reply *reply);
+void reply_refuse(struct evhttp_request *http, const struct refusal *refusal);
+void reply_json(struct evhttp_request *http, int status, struct buffer *json); /* releases it */
+
+#endif
