@@ -73,6 +73,7 @@ struct kvasir_model_info {
     const char *isa;                 /* of the kernels chosen; NULL when vocabulary_only */
     uint32_t context_length;         /* what the model was trained for (with its rope scaling); 0 = unknown */
     uint32_t vocabulary_size, threads;
+    uint32_t embedding_length; /* of hidden rows, and of embeddings; 0 when vocabulary_only */
     bool has_tokenizer, adds_bos;
     const char *chat_template; /* its source, borrowed from the model; NULL = none, or one that cannot be used */
     uint32_t bos, eos;         /* UINT32_MAX = none */
@@ -95,6 +96,9 @@ struct kvasir_chat {
     const char *messages, *tools, *values;
     const char *template_source;
     bool no_generation_prompt;
+    /* The text ends with the last message's content, less white space at its ends where the template takes that away: the answer
+     * goes on with it. There is no generation prompt. As with transformers. */
+    bool continue_final_message;
 };
 /* The text the template gives. `model` may be NULL when template_source is there. */
 int kvasir_render(const struct kvasir_model *model, const struct kvasir_chat *chat, char **text, size_t *bytes,
@@ -203,6 +207,7 @@ struct kvasir_request {
      * the tokens that spelled it are in the tokens); with "length" at max_tokens or when the context is full. */
     const char *const *stop; /* at most 64 texts of 1024 bytes; also found across token boundaries */
     size_t stop_count;
+    bool include_stop;        /* the stop text that was found ends the text */
     const uint32_t *stop_ids; /* at most 1024 more end tokens */
     size_t stop_id_count;
     bool ignore_eos;

@@ -1,6 +1,5 @@
 /* embed.c - one text, one embedding, as JSON. */
 #include "cli/cli.h"
-#include <string.h>
 
 /* The text's tokens: the library's, to be given to kvasir_free. */
 static enum status text_tokenize(const struct session *session, const struct buffer *text, uint32_t **ids,
@@ -35,10 +34,9 @@ static enum status embedding_print(const struct answer *answer, struct error *er
 /* With Ctrl-C there is no embedding, and nothing is printed. */
 static int embed(struct session *session, const uint32_t *ids, size_t count, struct error *error)
 {
-    bool mean = strcmp(session->options->pooling, "mean") == 0;
     const struct kvasir_request request = {.prompt = ids,
                                            .prompt_count = count,
-                                           .pooling = mean ? KVASIR_POOLING_MEAN : KVASIR_POOLING_LAST,
+                                           .pooling = options_pooling(session->options),
                                            .normalize = !session->options->no_normalize};
     struct answer answer;
     interrupt_watch(2);

@@ -131,8 +131,10 @@ const struct command COMMANDS[COMMAND_COUNT] = {
          "kvasir bench throughput qwen2 --arrival-rate 0.5,1,2 --prompt-tokens lognormal:200,0.8\tan open loop\n"},
     [COMMAND_SERVE] =
         {"serve", ARGUMENTS_MODEL, "[MODEL]", "serve a model over HTTP to OpenAI clients",
-         "Answers POST /v1/completions and /v1/chat/completions, whole or streamed, and GET /v1/models and /health, as "
-         "OpenAI's API does; the base URL is printed when it listens. Requests run together, and share what the KV "
+         "Answers POST /v1/chat/completions and /v1/completions, whole or streamed, /v1/embeddings, and GET /v1/models "
+         "and "
+         "/health, as OpenAI's API does, and /tokenize and /detokenize as vLLM does; the base URL is printed when it "
+         "listens. Requests run together, and share what the KV "
          "cache holds of their prompts. A client that goes away frees what it held.\n\n"
          "The first Ctrl-C, or SIGTERM, lets the answers that are being given end, for --drain-seconds at most; a "
          "second one ends at once, with exit status 130.",
@@ -176,9 +178,16 @@ const struct option_row OPTION_ROWS[] = {
     {.commands = FOR(SERVE), .name = "drain-seconds", .kind = OPTION_REAL, .argument = "X", .group = "Server",
      .fallback = "30", .low = 0, .high = 3600, .offset = AT(drain_s),
      .help = "how long a stopping server lets answers go on"},
+    {.commands = FOR(SERVE), .name = "stream-keep-alive", .kind = OPTION_REAL, .argument = "X", .group = "Server",
+     .fallback = "15", .low = 0.5, .high = 3600, .offset = AT(keep_alive_s),
+     .help = "a stream that was silent for X seconds (the prompt is long, or the request waits) gets a comment, so that nobody "
+             "takes it for dead"},
     {.commands = FOR(SERVE), .name = "tool-call-parser", .kind = OPTION_CHOICE, .argument = "FORMAT", .group = "Server",
      .fallback = "auto", .choices = "auto|hermes|llama3_json|none", .offset = AT(tool_call_parser),
      .help = "how the model writes calls of tools: auto (as its chat template says), hermes, llama3_json, none (tools are refused)"},
+    {.commands = FOR(SERVE), .name = "trust-request-chat-template", .kind = OPTION_FLAG, .group = "Server",
+     .offset = AT(trust_chat_template),
+     .help = "a request may bring its own chat_template"},
 
     /* ---- prompt ---- */
     {.commands = READS_TEXT, .letter = 'p', .name = "prompt", .kind = OPTION_TEXT, .argument = "TEXT",
@@ -228,7 +237,7 @@ const struct option_row OPTION_ROWS[] = {
      .help = "leave out all control tokens"},
 
     /* ---- embedding ---- */
-    {.commands = FOR(EMBED), .name = "pooling", .kind = OPTION_CHOICE, .argument = "KIND", .group = "Embedding",
+    {.commands = FOR(EMBED) | FOR(SERVE), .name = "pooling", .kind = OPTION_CHOICE, .argument = "KIND", .group = "Embedding",
      .fallback = "last", .choices = "last|mean", .offset = AT(pooling),
      .help = "last (the last token's hidden row) or mean (of all tokens' rows)"},
     {.commands = FOR(EMBED), .name = "no-normalize", .kind = OPTION_FLAG, .group = "Embedding",

@@ -539,6 +539,11 @@ void options_release(struct options *options)
     *options = (struct options){0};
 }
 
+enum kvasir_pooling options_pooling(const struct options *options)
+{
+    return strcmp(options->pooling, "mean") == 0 ? KVASIR_POOLING_MEAN : KVASIR_POOLING_LAST;
+}
+
 bool options_given(const struct options *options, const char *name)
 {
     for (size_t i = 0; i < OPTION_ROW_COUNT; i++)

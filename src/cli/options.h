@@ -154,8 +154,9 @@ struct options {
     const char *policy_out;
 
     const char *host, *tool_call_parser;
+    bool trust_chat_template;
     int64_t port;
-    double drain_s;
+    double drain_s, keep_alive_s;
 
     const char *output;
     bool quiet, manual, bash_completion;
@@ -168,6 +169,8 @@ MUST_CHECK enum status options_parse(int argc, char *const *argv, const char *(*
 void options_release(struct options *options);
 /* Was the option of this long name given (not defaulted) for this command? */
 bool options_given(const struct options *options, const char *name);
+
+enum kvasir_pooling options_pooling(const struct options *options);
 
 /* Appends the whole numbers in `text`, separated by commas or white space (brackets are allowed around them), each at
  * most `high`. `what` names them in the error. */

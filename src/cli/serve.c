@@ -40,8 +40,11 @@ static enum status service_open(struct service *service, struct error *error)
     const struct server_config config = {.host = options->host,
                                          .port = (uint16_t)options->port,
                                          .drain_s = options->drain_s,
+                                         .keep_alive_s = options->keep_alive_s,
                                          .model_name = service->name,
-                                         .tool_call_parser = options->tool_call_parser};
+                                         .tool_call_parser = options->tool_call_parser,
+                                         .trust_chat_template = options->trust_chat_template,
+                                         .pooling = options_pooling(options)};
     enum status status = server_open(&config, &service->server, error);
     if (status == ST_OK) status = cache_options_read(options, &service->cache, error);
     if (status == ST_OK) status = model_load(options, &service->model, error);

@@ -56,7 +56,8 @@ static enum status make_variables(const struct kvasir_model *model, const struct
     if (status != ST_OK) goto done;
     int failed = json_object_set(variables, "messages", messages);
     failed |= json_object_set(variables, "tools", tools ? tools : json_null());
-    failed |= json_object_set_new(variables, "add_generation_prompt", json_boolean(!chat->no_generation_prompt));
+    failed |= json_object_set_new(variables, "add_generation_prompt",
+                                  json_boolean(!chat->no_generation_prompt && !chat->continue_final_message));
     if (model && model->tokenizer) {
         failed |= set_spelling(variables, "bos_token", model->tokenizer, model->bos);
         failed |= set_spelling(variables, "eos_token", model->tokenizer, model->eos);
@@ -68,6 +69,43 @@ done:
     json_decref(tools);
     json_decref(values);
     return status;
+}
+
+/* ---- the last message goes on ------------------------------------------------------------------------------------ */
+
+static bool is_space(char c)
+{
+    return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+/* Where `part` last begins in `text`, or SIZE_MAX. */
+static size_t find_last(const struct buffer *text, const char *part, size_t bytes)
+{
+    for (size_t at = text->length >= bytes ? text->length - bytes + 1 : 0; at-- > 0;)
+        if (memcmp(text->data + at, part, bytes) == 0) return at;
+    return SIZE_MAX;
+}
+
+static enum status cut_after_final_message(const json_t *messages, struct template_rendering *out, struct error *error)
+{
+    const json_t *last = json_array_get(messages, json_array_size(messages) - 1);
+    const char *content = json_string_value(json_object_get(last, "content"));
+    size_t bytes = content ? json_string_length(json_object_get(last, "content")) : 0, stripped;
+    while (bytes && is_space(*content)) content++, bytes--;
+    for (stripped = bytes; stripped && is_space(content[stripped - 1]);) stripped--;
+    if (!stripped) return error_set(error, ST_INVALID, "messages: the last one has no text that could be continued");
+    size_t at = find_last(&out->text, content, stripped);
+    if (at == SIZE_MAX)
+        return error_set(error, ST_INVALID,
+                         "messages: the chat template does not show the last one as it is, so that "
+                         "it cannot be continued");
+    bool spaced = bytes <= out->text.length - at && memcmp(out->text.data + at, content, bytes) == 0;
+    size_t end = at + (spaced ? bytes : stripped);
+    out->text.length = end;
+    out->text.data[end] = '\0';
+    while (out->user_count && out->user[out->user_count - 1].begin >= end) out->user_count--;
+    if (out->user_count && out->user[out->user_count - 1].end > end) out->user[out->user_count - 1].end = end;
+    return ST_OK;
 }
 
 /* ---- rendering ------------------------------------------------------------------------------------------------------- */
@@ -87,6 +125,8 @@ static enum status render(const struct kvasir_model *model, const struct kvasir_
     if (status == ST_OK) status = make_variables(model, chat, &variables, error);
     if (status == ST_OK)
         status = template_render(own ? own : model->chat_template, variables, &TEMPLATE_LIMITS_DEFAULT, out, error);
+    if (status == ST_OK && chat->continue_final_message)
+        status = cut_after_final_message(json_object_get(variables, "messages"), out, error);
     json_decref(variables);
     template_release(own);
     return status;

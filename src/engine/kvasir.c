@@ -148,6 +148,7 @@ void kvasir_model_info(const struct kvasir_model *model, struct kvasir_model_inf
     if (model->model) {
         out->context_length = model_config(model->model)->context_length;
         out->vocabulary_size = model_config(model->model)->vocabulary;
+        out->embedding_length = model_config(model->model)->embedding;
     } else if (model->tokenizer) {
         out->vocabulary_size = tokenizer_vocabulary_size(model->tokenizer);
     }

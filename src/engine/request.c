@@ -133,6 +133,7 @@ static enum status open_answer(const struct kvasir_engine *engine, const struct 
     copy_all(r, wanted, &failed);
     status = failed ? error_set(error, ST_NOMEM, "not enough memory for a request")
                     : stopper_init(&r->stopper, wanted->stop, wanted->stop_count, error);
+    r->stopper.include = wanted->include_stop;
     if (status == ST_OK) status = constrain(r, wanted, error);
     if (status != ST_OK) {
         request_close(r);

@@ -87,6 +87,7 @@ void stopper_put(struct stopper *stopper, const char *text, size_t bytes, struct
         return;
     }
     if (!bytes) return;
+    if (stopper->stopped && stopper->include) longest = 0;
     size_t free_bytes = held->length - longest;
     buffer_append(out, held->data, free_bytes);
     memmove(held->data, held->data + free_bytes, longest);

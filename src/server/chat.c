@@ -112,6 +112,11 @@ static bool call_delta(struct choice *choice, struct buffer *out)
     return false;
 }
 
+static bool prompts(const struct server *server, struct body *body, struct prompts *out, struct refusal *refusal)
+{
+    return prompts_render(server, body, out, refusal);
+}
+
 static const struct choice_format FORMAT = {.object = "chat.completion",
                                             .chunk_object = "chat.completion.chunk",
                                             .opening =
@@ -125,6 +130,7 @@ const struct api CHAT = {.path = "/v1/chat/completions",
                          .bit = API_CHAT,
                          .id_prefix = "chatcmpl",
                          .param = "messages",
-                         .prompts = prompts_render,
+                         .answers_max = ANSWERS_MAX,
+                         .prompts = prompts,
                          .framing = &CHOICES,
                          .format = &FORMAT};

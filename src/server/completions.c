@@ -1,14 +1,16 @@
 /* completions.c - /v1/completions: prompts are texts or token ids, one or several; the answer continues them. */
 #include "server/reply.h"
+#include <math.h>
 
-static bool prompts(const struct server *server, const struct body *body, struct prompts *out, struct refusal *refusal)
+static bool prompts(const struct server *server, struct body *body, struct prompts *out, struct refusal *refusal)
 {
-    return prompts_read(server->model, "prompt", body->prompt, PROMPTS_MAX, out, refusal);
+    return prompts_read(server, body, "prompt", PROMPTS_MAX, out, refusal);
 }
 
 /* ---- answers ------------------------------------------------------------------------------------------------------- */
 
-/* {"tokens": […], "token_logprobs": […], "top_logprobs": [{token: logprob}, …], "text_offset": […]}, side by side. */
+/* {"tokens": […], "token_logprobs": […], "top_logprobs": [{token: logprob}, …], "text_offset": […]}, side by side. The
+ * first token of an echoed prompt has no log-probability (NAN): null. */
 static void logprob(const struct kvasir_model *model, uint32_t alternatives, const struct kvasir_token *token,
                     struct choice *choice)
 {
@@ -23,7 +25,7 @@ static void logprob(const struct kvasir_model *model, uint32_t alternatives, con
     json_out_real(&out->values, token->logprob);
     buffer_printf(&out->offsets, "%s%zu", comma, choice->offset);
     choice->offset += spelling.length;
-    buffer_printf(&out->tops, "%s{", comma);
+    buffer_printf(&out->tops, isnan(token->logprob) ? "%snull" : "%s{", comma);
     for (uint32_t i = 0; i < token->top_count && i < alternatives; i++) {
         spelling.length = 0;
         json_token_bytes(model, token->top[i].id, &spelling);
@@ -32,7 +34,7 @@ static void logprob(const struct kvasir_model *model, uint32_t alternatives, con
         buffer_text(&out->tops, ":");
         json_out_real(&out->tops, token->top[i].logprob);
     }
-    buffer_text(&out->tops, "}");
+    buffer_text(&out->tops, isnan(token->logprob) ? "" : "}");
     out->tokens.failed |= spelling.failed;
     buffer_release(&spelling);
 }
@@ -59,6 +61,7 @@ static void inside(const struct choice *choice, struct buffer *out)
 
 static const struct choice_format FORMAT = {.object = "text_completion",
                                             .chunk_object = "text_completion",
+                                            .prompt_inside = true,
                                             .closing = "\"text\":\"\",\"logprobs\":null",
                                             .whole = inside,
                                             .delta = inside,
@@ -67,6 +70,7 @@ const struct api COMPLETIONS = {.path = "/v1/completions",
                                 .bit = API_COMPLETIONS,
                                 .id_prefix = "cmpl",
                                 .param = "prompt",
+                                .answers_max = ANSWERS_MAX,
                                 .prompts = prompts,
                                 .framing = &CHOICES,
                                 .format = &FORMAT};

@@ -5,8 +5,6 @@
 #include <openssl/sha.h>
 #include <string.h>
 
-#define STOPS_MAX 64u /* the engine's */
-#define STOP_IDS_MAX 1024u
 #define BIASES_MAX 4096u
 
 static void *at(struct body *body, const struct field *field)
@@ -82,20 +80,21 @@ static bool read_seed(const struct field *field, const json_t *value, struct bod
     return true;
 }
 
-/* A text, or an array of them. */
-static bool read_stop(const struct field *field, const json_t *value, struct body *body, struct refusal *refusal)
+static bool read_texts(const struct field *field, const json_t *value, struct body *body, struct refusal *refusal)
 {
+    struct texts *out = at(body, field);
     size_t count = json_is_array(value) ? json_array_size(value) : 1;
-    if (count > STOPS_MAX) return refuse(refusal, 400, field->name, "stop has %zu texts: at most 64", count);
-    const char **texts = mem_zero(count, sizeof *texts);
-    if (!texts) return no_memory(refusal);
-    mem_free((void *)(uintptr_t)body->request.stop);
-    body->request.stop = texts;
-    body->request.stop_count = count;
+    if (count > (size_t)field->high)
+        return refuse(refusal, 400, field->name, "%s has %zu texts: at most %.0f", field->name, count, field->high);
+    out->items = mem_zero(count, sizeof *out->items);
+    if (!out->items) return no_memory(refusal);
+    out->count = count;
     for (size_t i = 0; i < count; i++) {
-        texts[i] = json_string_value(json_is_array(value) ? json_array_get(value, i) : value);
-        if (!texts[i] || !texts[i][0])
-            return refuse(refusal, 400, field->name, "stop must be a string or an array of strings, none empty");
+        const char *text = json_string_value(json_is_array(value) ? json_array_get(value, i) : value);
+        if (!text || !text[0])
+            return refuse(refusal, 400, field->name, "%s must be a string or an array of strings, none empty",
+                          field->name);
+        out->items[i] = text;
     }
     return true;
 }
@@ -108,18 +107,18 @@ static bool token_id(const json_t *value, uint32_t *out)
     return true;
 }
 
-static bool read_stop_ids(const struct field *field, const json_t *value, struct body *body, struct refusal *refusal)
+static bool read_ids(const struct field *field, const json_t *value, struct body *body, struct refusal *refusal)
 {
+    struct ids *out = at(body, field);
     size_t count = json_array_size(value);
-    if (!json_is_array(value) || count > STOP_IDS_MAX)
-        return refuse(refusal, 400, field->name, "%s must be an array of at most %u token ids", field->name,
-                      STOP_IDS_MAX);
-    uint32_t *ids = mem_zero(count, sizeof *ids);
-    if (!ids) return no_memory(refusal);
-    body->request.stop_ids = ids;
-    body->request.stop_id_count = count;
+    if (!json_is_array(value) || count < (size_t)field->low || count > (size_t)field->high)
+        return refuse(refusal, 400, field->name, "%s must be an array of %.0f to %.0f token ids", field->name,
+                      field->low, field->high);
+    out->items = mem_zero(count, sizeof *out->items);
+    if (!out->items) return no_memory(refusal);
+    out->count = count;
     for (size_t i = 0; i < count; i++)
-        if (!token_id(json_array_get(value, i), &ids[i]))
+        if (!token_id(json_array_get(value, i), &out->items[i]))
             return refuse(refusal, 400, field->name, "%s[%zu] is no token id", field->name, i);
     return true;
 }
@@ -169,14 +168,57 @@ static bool read_logprob_count(const struct field *field, const json_t *value, s
     return read_whole(field, value, body, refusal);
 }
 
+static bool read_prompt_logprobs(const struct field *field, const json_t *value, struct body *body,
+                                 struct refusal *refusal)
+{
+    body->prompt_logprobs = true;
+    return read_whole(field, value, body, refusal);
+}
+
+static bool read_length_penalty(const struct field *field, const json_t *value, struct body *body,
+                                struct refusal *refusal)
+{
+    body->request.has_length_penalty = true;
+    return read_real(field, value, body, refusal);
+}
+
 static bool read_stream_options(const struct field *field, const json_t *value, struct body *body,
                                 struct refusal *refusal)
 {
-    const json_t *usage = json_object_get(value, "include_usage");
-    if (!json_is_object(value) || (usage && !json_is_boolean(usage) && !json_is_null(usage)))
-        return refuse(refusal, 400, field->name, "stream_options must be an object; include_usage is true or false");
-    body->include_usage = json_is_true(usage);
+    const struct {
+        const char *name;
+        bool *out;
+    } flags[] = {{"include_usage", &body->include_usage}, {"continuous_usage_stats", &body->continuous_usage}};
+    for (size_t i = 0; i < ARRAY_COUNT(flags); i++) {
+        const json_t *flag = json_object_get(value, flags[i].name);
+        if (!json_is_object(value) || (flag && !json_is_boolean(flag) && !json_is_null(flag)))
+            return refuse(refusal, 400, field->name, "stream_options must be an object; %s is true or false",
+                          flags[i].name);
+        *flags[i].out = json_is_true(flag);
+    }
+    body->continuous_usage &= body->include_usage;
     return true;
+}
+
+static bool read_object(const struct field *field, const json_t *value, struct body *body, struct refusal *refusal)
+{
+    if (!json_is_object(value)) return refuse(refusal, 400, field->name, "%s must be an object", field->name);
+    return read_json(field, value, body, refusal);
+}
+
+static bool read_messages(const struct field *field, const json_t *value, struct body *body, struct refusal *refusal)
+{
+    if (!json_is_array(value))
+        return refuse(refusal, 400, field->name, "%s must be an array of {\"role\", \"content\"}", field->name);
+    return read_json(field, value, body, refusal);
+}
+
+static bool read_encoding(const struct field *field, const json_t *value, struct body *body, struct refusal *refusal)
+{
+    const char *text = json_is_string(value) ? json_string_value(value) : "";
+    body->base64 = strcmp(text, "base64") == 0;
+    return body->base64 || strcmp(text, "float") == 0 ||
+           refuse(refusal, 400, field->name, "%s must be \"float\" or \"base64\"", field->name);
 }
 
 /* Only who knows the text can share prefixes with those who sent it: 64 bits of its SHA-256, and never the common salt. */
@@ -244,8 +286,6 @@ static bool read_parallel_calls(const struct field *field, const json_t *value, 
 
 /* ---- the kinds ----------------------------------------------------------------------------------------------------- */
 
-#define TEXTS(most) "{\"type\":\"array\",\"items\":{\"type\":\"string\"},\"maxItems\":" most "}"
-#define IDS "\"type\":\"array\",\"items\":{\"type\":\"integer\",\"minimum\":0}"
 const struct field_kind FIELD_REAL = {read_real, "\"type\":\"number\"", true};
 const struct field_kind FIELD_WHOLE = {read_whole, "\"type\":\"integer\"", true};
 const struct field_kind FIELD_FLAG = {read_flag, "\"type\":\"boolean\"", false};
@@ -256,13 +296,37 @@ const struct field_kind FIELD_UNSUPPORTED = {read_unsupported, "\"description\":
 const struct field_kind FIELD_PRIORITY = {read_priority,
                                           "\"type\":\"integer\",\"minimum\":-2147483648,\"maximum\":2147483647", false};
 const struct field_kind FIELD_SEED = {read_seed, "\"type\":\"integer\"", false};
-const struct field_kind FIELD_STOP = {read_stop, "\"anyOf\":[{\"type\":\"string\"}," TEXTS("64") "]", false};
-const struct field_kind FIELD_STOP_IDS = {read_stop_ids, IDS, false};
+const struct field_kind FIELD_TEXTS = {read_texts,
+                                       "\"anyOf\":[{\"type\":\"string\",\"minLength\":1},"
+                                       "{\"type\":\"array\",\"items\":{\"type\":\"string\",\"minLength\":1}}]",
+                                       false};
+const struct field_kind FIELD_IDS = {read_ids, "\"type\":\"array\",\"items\":{\"type\":\"integer\",\"minimum\":0}",
+                                     false};
+const struct field_kind FIELD_OBJECT = {read_object, "\"type\":\"object\"", false};
+const struct field_kind FIELD_PROMPT = {
+    read_json,
+    "\"anyOf\":[{\"type\":\"string\"},{\"type\":\"array\",\"minItems\":1,\"items\":{\"type\":\"string\"}},"
+    "{\"type\":\"array\",\"minItems\":1,\"items\":{\"type\":\"integer\",\"minimum\":0}},{\"type\":\"array\","
+    "\"minItems\":1,"
+    "\"items\":{\"type\":\"array\",\"minItems\":1,\"items\":{\"type\":\"integer\",\"minimum\":0}}}]",
+    false};
+const struct field_kind FIELD_MESSAGES = {
+    read_messages,
+    "\"type\":\"array\",\"items\":{\"type\":\"object\",\"required\":[\"role\",\"content\"],\"properties\":{"
+    "\"role\":{\"enum\":[\"system\",\"developer\",\"user\",\"assistant\",\"tool\"]},\"content\":{\"type\":\"string\"}}"
+    "}",
+    false};
+const struct field_kind FIELD_ENCODING = {read_encoding, "\"enum\":[\"float\",\"base64\"]", false};
+const struct field_kind FIELD_PROMPT_LOGPROBS = {read_prompt_logprobs, "\"type\":\"integer\"", true};
+const struct field_kind FIELD_LENGTH_PENALTY = {read_length_penalty, "\"type\":\"number\"", true};
 const struct field_kind FIELD_BIAS = {read_bias, "\"type\":\"object\",\"additionalProperties\":{\"type\":\"number\"}",
                                       false};
 const struct field_kind FIELD_LOGPROBS = {read_logprob_count, "\"type\":\"integer\"", true};
 const struct field_kind FIELD_STREAM_OPTIONS = {
-    read_stream_options, "\"type\":\"object\",\"properties\":{\"include_usage\":{\"type\":\"boolean\"}}", false};
+    read_stream_options,
+    "\"type\":\"object\",\"properties\":{\"include_usage\":{\"type\":\"boolean\"},"
+    "\"continuous_usage_stats\":{\"type\":\"boolean\"}}",
+    false};
 const struct field_kind FIELD_SALT = {read_salt, "\"type\":\"string\",\"minLength\":1", false};
 const struct field_kind FIELD_TOOLS = {
     read_tools,

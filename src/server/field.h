@@ -17,14 +17,17 @@ struct field_kind {
     bool ranged;        /* low and high bound the number */
 };
 /* clang-format off */
-extern const struct field_kind FIELD_REAL,  /* float */
-    FIELD_WHOLE,                            /* uint32_t; a negative number, where that is allowed, means 0 */
-    FIELD_FLAG,                             /* bool */
-    FIELD_TEXT,                             /* const char *, borrowed */
-    FIELD_JSON,                             /* const json_t *, borrowed: its form is the API's business */
-    FIELD_UNSUPPORTED,                      /* refused, unless it asks for what happens anyway */
-    FIELD_PRIORITY, FIELD_SEED, FIELD_STOP, FIELD_STOP_IDS, FIELD_BIAS, FIELD_LOGPROBS, FIELD_STREAM_OPTIONS, FIELD_SALT,
-    FIELD_TOOLS, FIELD_TOOL_CHOICE, FIELD_PARALLEL_CALLS;
+extern const struct field_kind FIELD_REAL, /* float */
+    FIELD_WHOLE,                           /* uint32_t; a negative number, where that is allowed, means 0 */
+    FIELD_FLAG,                            /* bool */
+    FIELD_TEXT,                            /* const char *, borrowed */
+    FIELD_TEXTS,                           /* struct texts: a text or an array of them, `high` at most */
+    FIELD_IDS,                             /* struct ids, `low` to `high` of them */
+    FIELD_JSON,                            /* const json_t *, borrowed: its form is the API's business */
+    FIELD_OBJECT,                          /* const json_t *, borrowed */
+    FIELD_UNSUPPORTED,                     /* refused, unless it asks for what happens anyway */
+    FIELD_PRIORITY, FIELD_SEED, FIELD_BIAS, FIELD_LOGPROBS, FIELD_PROMPT_LOGPROBS, FIELD_LENGTH_PENALTY, FIELD_STREAM_OPTIONS,
+    FIELD_SALT, FIELD_ENCODING, FIELD_PROMPT, FIELD_MESSAGES, FIELD_TOOLS, FIELD_TOOL_CHOICE, FIELD_PARALLEL_CALLS;
 /* clang-format on */
 
 #endif

@@ -109,6 +109,15 @@ static void health(struct server *server, struct evhttp_request *http, const str
     reply_json(http, 200, &json);
 }
 
+static void version(struct server *server, struct evhttp_request *http, const struct api *api)
+{
+    (void)server, (void)api;
+    struct buffer json;
+    buffer_init(&json, 0);
+    buffer_printf(&json, "{\"version\":\"%s\"}", kvasir_version());
+    reply_json(http, 200, &json);
+}
+
 static void write_model(const struct server *server, struct buffer *out)
 {
     struct kvasir_engine_stats stats;
@@ -151,6 +160,10 @@ static const struct route ROUTES[] = {
     {"/v1/models", "GET", EVHTTP_REQ_GET, models, NULL},
     {NULL, "POST", EVHTTP_REQ_POST, reply_begin, &COMPLETIONS},
     {NULL, "POST", EVHTTP_REQ_POST, reply_begin, &CHAT},
+    {NULL, "POST", EVHTTP_REQ_POST, reply_begin, &EMBEDDINGS},
+    {"/tokenize", "POST", EVHTTP_REQ_POST, tokenize_answer, NULL},
+    {"/detokenize", "POST", EVHTTP_REQ_POST, detokenize_answer, NULL},
+    {"/version", "GET", EVHTTP_REQ_GET, version, NULL},
 };
 static const struct route MODEL_ROUTE = {"/v1/models/", "GET", EVHTTP_REQ_GET, one_model, NULL};
 
@@ -202,6 +215,15 @@ static void on_updates(evutil_socket_t fd, short what, void *data)
     struct server *server = data;
     struct kvasir_update update;
     for (int i = 0; i < UPDATES_MAX && kvasir_queue_take(server->queue, &update); i++) reply_update(&update);
+}
+
+/* A client, or a proxy before it, may take a silent connection for a dead one. */
+static void on_keep_alive(evutil_socket_t fd, short what, void *data)
+{
+    (void)fd, (void)what;
+    struct server *server = data;
+    double now_s = clock_seconds();
+    for (struct reply *reply = server->replies; reply; reply = reply->after) reply_keep_alive(reply, now_s);
 }
 
 /* The limit is over: what still runs is told so, and gets a second to be written out. */
@@ -265,7 +287,9 @@ static bool open_events(struct server *server)
     }
     server->drain = evtimer_new(server->base, on_drain, server);
     server->updates = event_new(server->base, kvasir_queue_fd(server->queue), EV_READ | EV_PERSIST, on_updates, server);
-    return server->drain && server->updates && event_add(server->updates, NULL) == 0;
+    server->keep_alive = event_new(server->base, -1, EV_PERSIST, on_keep_alive, server);
+    return server->drain && server->updates && event_add(server->updates, NULL) == 0 && server->keep_alive &&
+           event_add(server->keep_alive, &(struct timeval){.tv_usec = 500000}) == 0;
 }
 
 static enum status start(struct server *server, struct error *error)
@@ -294,6 +318,7 @@ static void stop(struct server *server)
         if (server->signals[i]) event_free(server->signals[i]);
     if (server->updates) event_free(server->updates);
     if (server->drain) event_free(server->drain);
+    if (server->keep_alive) event_free(server->keep_alive);
     if (server->base) event_base_free(server->base);
 }
 

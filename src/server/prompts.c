@@ -23,14 +23,15 @@ void prompts_release(struct prompts *prompts)
 
 /* ---- texts and token ids ------------------------------------------------------------------------------------------- */
 
-static bool add_text(const struct kvasir_model *model, const char *name, const json_t *text, struct prompts *out,
-                     struct refusal *refusal)
+static bool add_text(const struct kvasir_model *model, const char *name, const json_t *text, unsigned flags,
+                     struct prompts *out, struct refusal *refusal)
 {
     struct kvasir_error error;
     struct prompt *prompt = &out->items[out->count];
-    if (kvasir_tokenize(model, json_string_value(text), json_string_length(text),
-                        KVASIR_ADD_SPECIAL | KVASIR_PARSE_SPECIAL, &prompt->ids, &prompt->count, &error) != KVASIR_OK)
+    if (kvasir_tokenize(model, json_string_value(text), json_string_length(text), flags, &prompt->ids, &prompt->count,
+                        &error) != KVASIR_OK)
         return refuse_library(refusal, name, &error);
+    prompt->text = text;
     out->count++;
     return true;
 }
@@ -40,7 +41,7 @@ static bool add_ids(const char *name, const json_t *array, struct prompts *out, 
     size_t count = json_array_size(array);
     uint32_t *ids = mem_alloc(count * sizeof *ids);
     if (!ids) return no_memory(refusal);
-    out->items[out->count++] = (struct prompt){ids, count};
+    out->items[out->count++] = (struct prompt){.ids = ids, .count = count};
     for (size_t i = 0; i < count; i++) {
         const json_t *item = json_array_get(array, i);
         json_int_t id = json_integer_value(item);
@@ -51,9 +52,23 @@ static bool add_ids(const char *name, const json_t *array, struct prompts *out, 
     return true;
 }
 
-bool prompts_read(const struct kvasir_model *model, const char *name, const json_t *value, uint32_t high,
+void prompts_truncate(const struct body *body, struct prompts *prompts)
+{
+    for (uint32_t i = 0; i < prompts->count && body->truncate_prompt_tokens; i++) {
+        struct prompt *prompt = &prompts->items[i];
+        size_t most = body->truncate_prompt_tokens;
+        if (prompt->count <= most) continue;
+        memmove(prompt->ids, prompt->ids + prompt->count - most, most * sizeof *prompt->ids);
+        prompt->count = most;
+        prompt->text = NULL;
+    }
+}
+
+bool prompts_read(const struct server *server, const struct body *body, const char *name, uint32_t high,
                   struct prompts *out, struct refusal *refusal)
 {
+    const json_t *value = body->prompt;
+    unsigned flags = KVASIR_PARSE_SPECIAL | (body->add_special_tokens ? KVASIR_ADD_SPECIAL : 0);
     const json_t *first = json_array_get(value, 0);
     bool single = json_is_string(value) || json_is_integer(first);
     size_t count = single ? 1 : json_array_size(value);
@@ -64,7 +79,7 @@ bool prompts_read(const struct kvasir_model *model, const char *name, const json
     if (!make_room(out, count, refusal)) return false;
     for (size_t i = 0; i < count; i++) {
         const json_t *item = single ? value : json_array_get(value, i);
-        if (json_is_string(item) ? !add_text(model, name, item, out, refusal)
+        if (json_is_string(item) ? !add_text(server->model, name, item, flags, out, refusal)
             : json_is_array(item)
                 ? !add_ids(name, item, out, refusal)
                 : !refuse(refusal, 400, name, "%s: item %zu is neither a string nor an array of token ids", name, i))
@@ -152,22 +167,44 @@ static json_t *read_messages(const json_t *messages, struct refusal *refusal)
     return copy;
 }
 
+/* Values that the request may not set: they are its own fields. */
+static bool check_values(const json_t *values, struct refusal *refusal)
+{
+    static const char *const FIELDS[] = {"messages", "tools", "add_generation_prompt"};
+    for (size_t i = 0; i < ARRAY_COUNT(FIELDS); i++)
+        if (json_object_get(values, FIELDS[i]))
+            return refuse(refusal, 400, "chat_template_kwargs", "chat_template_kwargs: %s is a field of the request",
+                          FIELDS[i]);
+    return true;
+}
+
 bool prompts_render(const struct server *server, const struct body *body, struct prompts *out, struct refusal *refusal)
 {
-    if (!make_room(out, 1, refusal)) return false;
+    if (body->chat_template && !server->config.trust_chat_template)
+        return refuse(
+            refusal, 400, "chat_template",
+            "chat_template is not allowed here: the server was started without --trust-request-chat-template");
+    if (!check_values(body->template_values, refusal) || !make_room(out, 1, refusal)) return false;
     json_t *messages = read_messages(body->messages, refusal);
     if (!messages) return false;
     char *text = json_dumps(messages, JSON_COMPACT),
          *tools = body->tools ? json_dumps(body->tools, JSON_COMPACT) : NULL;
+    char *values = body->template_values ? json_dumps(body->template_values, JSON_COMPACT) : NULL;
     json_decref(messages);
     struct kvasir_error error;
-    struct kvasir_chat chat = {.messages = text, .tools = tools};
-    bool done = (text && (tools || !body->tools)) || no_memory(refusal);
+    const struct kvasir_chat chat = {.messages = text,
+                                     .tools = tools,
+                                     .values = values,
+                                     .template_source = body->chat_template,
+                                     .no_generation_prompt = !body->add_generation_prompt,
+                                     .continue_final_message = body->continue_final_message};
+    bool done = (text && (tools || !body->tools) && (values || !body->template_values)) || no_memory(refusal);
     if (done &&
         kvasir_chat_tokenize(server->model, &chat, &out->items[0].ids, &out->items[0].count, &error) != KVASIR_OK)
-        done = refuse_library(refusal, "messages", &error);
+        done = refuse_library(refusal, body->chat_template ? "chat_template" : "messages", &error);
     free(text); /* jansson's */
     free(tools);
+    free(values);
     if (done) out->count = 1;
     return done;
 }

@@ -64,6 +64,10 @@ void reply_free(struct reply *reply)
         buffer_release(&choice->logprobs.values);
         buffer_release(&choice->logprobs.tops);
         buffer_release(&choice->logprobs.offsets);
+        buffer_release(&choice->prompt_logprobs);
+        buffer_release(&choice->prompt_ids);
+        buffer_release(&choice->token_ids);
+        buffer_release(&choice->embedding);
         tool_parser_close(choice->tools);
     }
     body_release(&reply->body);
@@ -159,6 +163,7 @@ static void send_text(struct reply *reply, struct buffer *text)
     struct evbuffer *chunk = text->length ? evbuffer_new() : NULL;
     bool fits = chunk && !text->failed && evbuffer_add(chunk, text->data, text->length) == 0;
     if (fits) evhttp_send_reply_chunk_with_cb(reply->http, chunk, on_written, reply);
+    if (fits) reply->sent_s = clock_seconds();
     if (chunk) evbuffer_free(chunk);
     buffer_release(text);
     struct evbuffer *unsent = bufferevent_get_output(evhttp_connection_get_bufferevent(reply->connection));
@@ -209,7 +214,7 @@ static void take_end(struct choice *choice, const struct kvasir_timings *timings
         reply->usage.prompt += timings->prompt_tokens;
         reply->usage.cached += timings->cached_tokens;
     }
-    reply->usage.output += timings->output_tokens;
+    if (!reply->body.no_answer) reply->usage.output += timings->output_tokens;
 }
 
 static void write_update(struct choice *choice)
@@ -240,6 +245,7 @@ void reply_update(const struct kvasir_update *update)
         return;
     }
     if (reply->ended) return;
+    choice->output_tokens += update->event.token_count;
     reply->api->framing->take(choice, &update->event);
     if (choice->finish == KVASIR_ERROR || choice->finish == KVASIR_CANCELLED_BY_CALLER ||
         reply->api->framing->failed(choice)) {
@@ -250,6 +256,17 @@ void reply_update(const struct kvasir_update *update)
     }
     if (choice->finish != KVASIR_RUNNING) take_end(choice, &update->timings);
     write_update(choice);
+}
+
+void reply_keep_alive(struct reply *reply, double now_s)
+{
+    if (!reply->body.stream || reply->ended || reply->held || !reply->http ||
+        now_s - reply->sent_s < reply->server->config.keep_alive_s)
+        return;
+    struct buffer out;
+    buffer_init(&out, 0);
+    buffer_text(&out, ": keep-alive\n\n");
+    send_text(reply, &out);
 }
 
 /* ---- beginning ---------------------------------------------------------------------------------------------------------- */
@@ -267,6 +284,7 @@ static bool submit_all(struct reply *reply, const struct prompts *prompts, struc
             return refuse_library(refusal, reply->api->param, &error);
         for (uint32_t j = 0; j < request->n; j++) choice[j].id = id;
         choice->prompt_is_counted = true; /* once for its n answers */
+        choice->prompt_tokens = prompts->items[i].count;
         reply->unfinished += request->n;
     }
     return true;
@@ -274,6 +292,7 @@ static bool submit_all(struct reply *reply, const struct prompts *prompts, struc
 
 static void start_stream(struct reply *reply)
 {
+    reply->sent_s = clock_seconds();
     struct evkeyvalq *headers = evhttp_request_get_output_headers(reply->http);
     evhttp_add_header(headers, "Content-Type", "text/event-stream; charset=utf-8");
     evhttp_add_header(headers, "Cache-Control", "no-cache");
@@ -305,13 +324,10 @@ static bool attach(struct reply *reply, struct evhttp_request *http)
     return true;
 }
 
-static bool open_parsers(struct reply *reply)
+static bool start_all(struct reply *reply, const struct prompts *prompts)
 {
-    const struct body *body = &reply->body;
-    for (uint32_t i = 0; i < reply->count && body->tools; i++) {
-        reply->choices[i].tools = tool_parser_open(reply->server->tools, body->tools, body->stream, body->one_call);
-        if (!reply->choices[i].tools) return false;
-    }
+    for (uint32_t i = 0; i < reply->count && reply->api->framing->start; i++)
+        if (!reply->api->framing->start(&reply->choices[i], &prompts->items[i / reply->body.request.n])) return false;
     return true;
 }
 
@@ -353,20 +369,31 @@ bool reply_read_body(const struct server *server, struct evhttp_request *http, u
     return false;
 }
 
-static bool read_request(struct server *server, struct evhttp_request *http, const struct api *api, struct body *body,
-                         struct prompts *prompts, struct refusal *refusal)
+/* What the request says of prompts and words that only the model can read. */
+static bool prepare(const struct server *server, const struct api *api, struct body *body, struct prompts *prompts,
+                    struct kvasir_bad_word **bad_words, struct refusal *refusal)
 {
-    if (!reply_read_body(server, http, api->bit, body, refusal)) return false;
-    if (body->tools && !server->tools)
-        return refuse(refusal, 400, "tools", "tools are not supported with this model: %s",
-                      strcmp(server->config.tool_call_parser, "auto") == 0
-                          ? "its chat template teaches no format of calls that is known here"
-                          : "the server was started with --tool-call-parser none");
+    struct kvasir_error error;
+    struct kvasir_sampling *sampling = &body->request.sampling;
     if (!api->prompts(server, body, prompts, refusal)) return false;
-    if (prompts->count * body->request.n > ANSWERS_MAX)
+    prompts_truncate(body, prompts);
+    if (prompts->count * body->request.n > api->answers_max)
         return refuse(refusal, 400, "n", "%u prompts with n = %u: at most %u answers in one request", prompts->count,
-                      body->request.n, ANSWERS_MAX);
+                      body->request.n, api->answers_max);
+    if (body->bad_words.count && kvasir_tokenize_bad_words(server->model, body->bad_words.items, body->bad_words.count,
+                                                           bad_words, &sampling->bad_word_count, &error) != KVASIR_OK)
+        return refuse_library(refusal, "bad_words", &error);
+    sampling->bad_words = *bad_words;
     return true;
+}
+
+static bool check_tools(const struct server *server, const struct body *body, struct refusal *refusal)
+{
+    if (!body->tools || server->tools) return true;
+    return refuse(refusal, 400, "tools", "tools are not supported here: %s",
+                  strcmp(server->config.tool_call_parser, "auto") == 0
+                      ? "the model's chat template teaches no format of calls that is known"
+                      : "the server was started with --tool-call-parser none");
 }
 
 static void begin(struct server *server, struct evhttp_request *http, const struct api *api, struct body *body,
@@ -374,7 +401,7 @@ static void begin(struct server *server, struct evhttp_request *http, const stru
 {
     struct refusal refusal;
     struct reply *reply = reply_new(server, api, body, prompts->count * body->request.n);
-    if (!reply || !open_parsers(reply) || !attach(reply, http)) {
+    if (!reply || !start_all(reply, prompts) || !attach(reply, http)) {
         if (reply) reply->http = NULL, reply_free(reply);
         refuse(&refusal, 503, "", "there is no memory for the request now: try again later");
         reply_refuse(http, &refusal);
@@ -391,12 +418,15 @@ void reply_begin(struct server *server, struct evhttp_request *http, const struc
 {
     struct body body = {0};
     struct prompts prompts = {0};
+    struct kvasir_bad_word *bad_words = NULL;
     struct refusal refusal;
-    if (read_request(server, http, api, &body, &prompts, &refusal)) {
+    if (reply_read_body(server, http, api->bit, &body, &refusal) && check_tools(server, &body, &refusal) &&
+        prepare(server, api, &body, &prompts, &bad_words, &refusal)) {
         begin(server, http, api, &body, &prompts);
     } else {
         reply_refuse(http, &refusal);
         body_release(&body);
     }
     prompts_release(&prompts);
+    kvasir_free(bad_words);
 }

@@ -12,16 +12,19 @@ struct prompts {
     struct prompt {
         uint32_t *ids; /* the library's */
         size_t count;
-    } * items; /* owned */
+        const json_t *text; /* borrowed from the body; NULL: it was not given as one */
+    } * items;              /* owned */
     uint32_t count;
 };
 void prompts_release(struct prompts *prompts);
-/* A text, token ids, or an array of either, at most `high`: the field `name`. */
-MUST_CHECK bool prompts_read(const struct kvasir_model *model, const char *name, const json_t *value, uint32_t high,
+/* body->prompt, which came from the field `name`: a text, token ids, or an array of either, at most `high`. */
+MUST_CHECK bool prompts_read(const struct server *server, const struct body *body, const char *name, uint32_t high,
                              struct prompts *out, struct refusal *refusal);
-/* Messages, by the model's chat template. */
+/* body->messages, by the chat template. */
 MUST_CHECK bool prompts_render(const struct server *server, const struct body *body, struct prompts *out,
                                struct refusal *refusal);
+/* Each to its last body->truncate_prompt_tokens. */
+void prompts_truncate(const struct body *body, struct prompts *prompts);
 
 /* Log-probabilities so far unsent, as the inside of JSON arrays; those of completions are four arrays side by side. */
 struct logprobs {
@@ -38,8 +41,10 @@ struct choice {
     struct tool_parser *tools; /* takes the calls out of the text, or NULL */
     size_t offset;             /* of the next token in the text, of completions with logprobs */
     struct logprobs logprobs;
+    struct buffer prompt_logprobs, prompt_ids, token_ids; /* insides of JSON arrays; token_ids: unsent */
+    struct buffer embedding;                              /* floats */
+    uint64_t prompt_tokens, output_tokens;                /* so far */
     enum kvasir_finish finish;
-    struct kvasir_timings timings;
 };
 
 struct reply {
@@ -53,6 +58,7 @@ struct reply {
     struct event *flood;                  /* on_flood */
     bool ended;                           /* all is handed to evhttp */
     bool held;                            /* in the queue: too much is unsent */
+    double sent_s;                        /* when something was last written */
     char id[64];
     int64_t created;
     struct usage usage;
@@ -62,6 +68,8 @@ struct reply {
 
 /* How answers are written. What goes into a stream is whole server-sent events; appending nothing sends nothing. */
 struct framing {
+    bool (*start)(struct choice *choice,
+                  const struct prompt *prompt); /* before it is submitted; false: no memory. Or NULL */
     void (*take)(struct choice *choice, const struct kvasir_event *event); /* keeps what is to be written */
     bool (*failed)(const struct choice *choice);                           /* … for which there was no memory */
     void (*whole)(const struct reply *reply, struct buffer *out);
@@ -77,11 +85,12 @@ struct api {
     const char *path;
     unsigned bit;
     const char *id_prefix, *param; /* param: the field that prompts come from */
-    bool (*prompts)(const struct server *server, const struct body *body, struct prompts *out, struct refusal *refusal);
+    uint32_t answers_max;          /* to one request */
+    bool (*prompts)(const struct server *server, struct body *body, struct prompts *out, struct refusal *refusal);
     const struct framing *framing;
     const struct choice_format *format; /* of CHOICES */
 };
-extern const struct api COMPLETIONS, CHAT;
+extern const struct api COMPLETIONS, CHAT, EMBEDDINGS;
 
 /* ---- choices.c: the frame of completions and chats: {"id", "object", "choices": […], "usage"} ------------------------------- */
 
@@ -90,6 +99,7 @@ struct choice_format {
     const char *object, *chunk_object;
     const char *opening; /* inside of the first chunk's choice, or NULL */
     const char *closing; /* inside of the last one's */
+    bool prompt_inside;  /* what is told of the prompt stands in every choice, else once */
     /* Inside of a choice: the text and logprobs that are unsent, in a whole reply or in a chunk. */
     void (*whole)(const struct choice *choice, struct buffer *out);
     void (*delta)(const struct choice *choice, struct buffer *out);
@@ -112,10 +122,16 @@ MUST_CHECK bool reply_read_body(const struct server *server, struct evhttp_reque
 /* Reads the body, submits and begins the reply; whatever is wrong is answered. */
 void reply_begin(struct server *server, struct evhttp_request *http, const struct api *api);
 void reply_update(const struct kvasir_update *update);
+void reply_keep_alive(struct reply *reply, double now_s); /* a comment in a stream that was silent for long */
 /* Ends it with an error, as well as that still can be told, and cancels what it waits for. */
 void reply_fail(struct reply *reply, const struct refusal *refusal);
 void reply_free(struct reply *reply);
 void reply_refuse(struct evhttp_request *http, const struct refusal *refusal);
 void reply_json(struct evhttp_request *http, int status, struct buffer *json); /* releases it */
+
+/* ---- tokenize.c: routes that only need the tokenizer ------------------------------------------------------------------------ */
+
+void tokenize_answer(struct server *server, struct evhttp_request *http, const struct api *api);
+void detokenize_answer(struct server *server, struct evhttp_request *http, const struct api *api);
 
 #endif

@@ -1,7 +1,8 @@
 /* server.h - an HTTP server over the asynchronous engine, speaking OpenAI's API to any of its clients.
  *
- * Routes: GET /health, /v1/models, /v1/models/NAME; POST /v1/completions, /v1/chat/completions. Errors are
- * {"error": {"message", "type", "param", "code"}}; what a request asks for and the engine does not do is refused by name.
+ * Routes: POST /v1/chat/completions, /v1/completions, /v1/embeddings, /tokenize, /detokenize; GET /v1/models, /v1/models/NAME,
+ * /health, /version. Errors are {"error": {"message", "type", "param", "code"}}; what a request asks for and the engine does
+ * not do is refused by name.
  *
  * One thread runs one event loop: it reads, parses, tokenises and writes; the model runs on the engine's own. A client that
  * goes away is noticed at once, and its requests are cancelled. A client that reads slowly gets at most
@@ -22,10 +23,13 @@ struct server_config {
     const char *host;       /* a name or an address; borrowed, as all below, until server_close */
     uint16_t port;          /* 0 = any that is free: server_url tells */
     double drain_s;         /* how long a stopping server waits for the answers that are being given */
+    double keep_alive_s;    /* a stream that was silent for so long gets a comment */
     const char *model_name; /* that clients read and ask for */
     /* How the model writes calls of tools: "hermes", "llama3_json", "none": tools are refused, or "auto": as its chat template
      * teaches it. */
     const char *tool_call_parser;
+    bool trust_chat_template;    /* a request may bring its own template, which is run within stated bounds */
+    enum kvasir_pooling pooling; /* of embeddings */
 };
 /* Takes the address, and refuses no connection of it only once server_run is called. ST_IO: one line says why not. */
 MUST_CHECK enum status server_open(const struct server_config *config, struct server **out, struct error *error);

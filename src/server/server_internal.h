@@ -21,26 +21,52 @@ bool refuse_library(struct refusal *out, const char *param, const struct kvasir_
 
 /* ---- body.c: the JSON of a request to parameters; no sockets, no model ------------------------------------------------- */
 
-enum { API_COMPLETIONS = 1, API_CHAT = 2 };
+enum { API_COMPLETIONS = 1, API_CHAT = 2, API_EMBEDDINGS = 4, API_TOKENIZE = 8, API_DETOKENIZE = 16 };
 
 #define ANSWERS_MAX 128u /* to all prompts of one request */
 
 /* Whether the model may call tools, must, or must call this one: body.tool_name. */
 enum tool_choice { TOOL_CHOICE_AUTO, TOOL_CHOICE_NONE, TOOL_CHOICE_REQUIRED, TOOL_CHOICE_NAMED };
 
+struct texts {
+    const char **items; /* owned; the texts are not */
+    size_t count;
+};
+struct ids {
+    uint32_t *items; /* owned */
+    size_t count;
+};
+
 struct body {
     json_t *json;           /* owned; all that is borrowed below is its */
     const char *model;      /* or NULL */
-    const json_t *prompt;   /* of completions: a text, ids, or an array of either */
+    const json_t *prompt;   /* a text, ids, or an array of either */
     const json_t *messages; /* of a chat: an array */
-    const json_t *tools;    /* NULL: none, or none may be called */
+    /* How messages become a prompt: the request's own template, or NULL; more of its variables, an object, or NULL. */
+    const char *chat_template;
+    const json_t *template_values;
+    bool add_generation_prompt, continue_final_message;
+    bool add_special_tokens, return_token_texts; /* of /tokenize */
+    uint32_t truncate_prompt_tokens;             /* to the last so many; 0: no */
+    const json_t *tools;                         /* NULL: none, or none may be called */
     enum tool_choice tool_choice;
     const char *tool_name;
-    bool one_call;                 /* at most */
-    bool stream, include_usage;    /* usage in the stream's last chunk */
-    bool logprobs;                 /* wanted; request.logprobs is then at least 1 */
-    uint32_t alternatives;         /* to be shown for each token */
-    struct kvasir_request request; /* without prompt; its arrays are owned by the body */
+    bool one_call;                                /* at most */
+    bool stream, include_usage, continuous_usage; /* usage in the stream's last chunk, in every chunk */
+    bool logprobs;                                /* wanted; request.logprobs is then at least 1 */
+    uint32_t alternatives;                        /* to be shown for each token */
+    bool prompt_logprobs;                         /* wanted, with so many alternatives */
+    uint32_t prompt_alternatives;
+    bool echo, no_answer; /* the text begins with the prompt; and there ends */
+    bool token_ids;       /* are shown */
+    bool use_beam_search;
+    bool skip_special_tokens;
+    struct texts stop, bad_words;
+    struct ids stop_ids, allowed_ids;
+    bool base64;         /* embeddings are written so */
+    uint32_t dimensions; /* of embeddings; 0: all */
+    struct kvasir_request
+        request; /* without prompt and bad words; its bias is owned by the body, as are all arrays above */
 };
 /* `api` is one of API_*. False: the refusal says which field is wrong. The caller releases `out` either way. */
 MUST_CHECK bool body_parse(const char *bytes, size_t count, unsigned api, struct body *out, struct refusal *refusal);
@@ -70,7 +96,7 @@ struct server {
     struct event_base *base;
     struct evhttp *http;
     struct evhttp_bound_socket *listener; /* NULL while draining */
-    struct event *signals[2], *updates, *drain;
+    struct event *signals[2], *updates, *drain, *keep_alive;
     struct kvasir_model *model;
     struct kvasir_async *async;
     struct kvasir_queue *queue;

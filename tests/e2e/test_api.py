@@ -5,13 +5,19 @@
 
 The model says what a test wants (script_model.py), but for a few tests of what a real one does with tools.
 """
+import base64
 import json
+import math
 import os
+import struct
+import subprocess
+import time
 import unittest
 
 import script_model
-from test_server import KVASIR, WAIT_S, Case, Server, cache_folder, events, main, openai, read_all
+from test_server import A, KVASIR, WAIT_S, Case, Server, cache_folder, events, main, openai, read_all
 
+DATA = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "data")
 CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Zürich", "days": [1, 2]}}\n</tool_call>'
 ARGUMENTS = '{"city": "Zürich", "days": [1, 2]}'
 ANSWERS = {
@@ -110,6 +116,199 @@ class Tools(Scripted):
                               ("tool_choice", {"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "x"}}}),
                               ("parallel_tool_calls", {"tools": TOOLS, "parallel_tool_calls": 1})]:
             status, _, answer = self.chat("4", **fields)
+            self.assertEqual((status, answer["error"]["param"]), (400, param), fields)
+
+
+class Fields(Case):
+    """Of the tiny model, whose tokens are bytes, all as probable as any other."""
+
+    def complete(self, prompt="hello", **fields):
+        status, _, answer = self.server.ask("/v1/completions", {"prompt": prompt, "max_tokens": 4, "temperature": 0, **fields})
+        self.assertEqual(status, 200, answer)
+        return answer
+
+    def refused(self, param, path="/v1/completions", **fields):
+        status, _, answer = self.server.ask(path, fields)
+        self.assertEqual((status, answer["error"]["param"]), (400, param))
+
+    def test_echo(self):
+        for prompt in ("hello", [104, 101, 108, 108, 111]):
+            self.assertEqual(self.complete(prompt, echo=True, logit_bias=A)["choices"][0]["text"], "helloaaaa")
+            answer = self.complete(prompt, echo=True, logit_bias=A, logprobs=2)
+            told = answer["choices"][0]["logprobs"]
+            self.assertEqual((told["tokens"], told["text_offset"]), (list("helloaaaa"), list(range(9))))
+            self.assertEqual((told["token_logprobs"][0], told["top_logprobs"][0]), (None, None))
+            for value in told["token_logprobs"][1:]:
+                self.assertAlmostEqual(value, -math.log(256), 4)
+            self.assertEqual([len(top) for top in told["top_logprobs"][1:]], [2] * 8)
+            stream = self.stream(prompt=prompt, echo=True, logit_bias=A, logprobs=2, temperature=0, max_tokens=4)
+            self.assertEqual([x for event in stream for x in (event["choices"][0]["logprobs"] or {"tokens": []})["tokens"]], told["tokens"])
+            self.assertEqual("".join(event["choices"][0]["text"] for event in stream), "helloaaaa")
+        answer = self.complete(echo=True, max_tokens=0, logprobs=0)  # the prompt's log-probabilities alone
+        self.assertEqual((answer["choices"][0]["text"], answer["usage"]["completion_tokens"]), ("hello", 0))
+        self.assertEqual(len(answer["choices"][0]["logprobs"]["token_logprobs"]), 5)
+        answer = self.complete(["ab", "c"], echo=True, logit_bias=A, n=2)
+        self.assertEqual([choice["text"] for choice in answer["choices"]], ["abaaaa", "abaaaa", "caaaa", "caaaa"])
+
+    def stream(self, path="/v1/completions", **fields):
+        return events(read_all(self.server.send({"stream": True, **fields}, path)))
+
+    def test_prompt_logprobs(self):
+        for count, entries in ((0, 1), (3, 3)):
+            told = self.complete(prompt_logprobs=count)["choices"][0]["prompt_logprobs"]
+            self.assertEqual((told[0], len(told)), (None, 5))
+            for place, byte in enumerate(b"ello", 1):
+                own = told[place][str(byte)]
+                self.assertEqual((own["decoded_token"], own["rank"]), (chr(byte), None))  # not among the likeliest
+                self.assertAlmostEqual(own["logprob"], -math.log(256), 4)
+                self.assertGreaterEqual(len(told[place]), entries)
+        _, _, answer = self.server.ask("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "prompt_logprobs": 1, "max_tokens": 1})
+        self.assertEqual(len(answer["prompt_logprobs"]), len("user: x\nassistant: "))
+        self.refused("prompt_logprobs", prompt="a", prompt_logprobs=1, stream=True)
+
+    def test_token_ids(self):
+        choice = self.complete(return_token_ids=True, logit_bias=A)["choices"][0]
+        self.assertEqual((choice["token_ids"], choice["prompt_token_ids"]), ([97] * 4, list(b"hello")))
+        _, _, answer = self.server.ask("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "return_token_ids": True,
+                                                                "max_tokens": 2, "logit_bias": A})
+        self.assertEqual((answer["choices"][0]["token_ids"], bytes(answer["prompt_token_ids"])), ([97, 97], b"user: x\nassistant: "))
+        stream = self.stream(prompt="hello", return_token_ids=True, max_tokens=4, logit_bias=A)
+        choices = [event["choices"][0] for event in stream]
+        self.assertEqual(choices[0]["prompt_token_ids"], list(b"hello"))
+        self.assertFalse(any("prompt_token_ids" in choice for choice in choices[1:]))
+        self.assertEqual([x for choice in choices for x in choice.get("token_ids", [])], [97] * 4)
+        self.assertNotIn("token_ids", self.complete()["choices"][0])
+
+    def test_what_may_be_chosen(self):
+        self.assertEqual(self.complete(allowed_token_ids=[120])["choices"][0]["text"], "xxxx")
+        both = {"97": 100, "98": 99}
+        self.assertEqual(self.complete(bad_words=["aa"], logit_bias=both)["choices"][0]["text"], "abab")
+        self.assertEqual(self.complete(bad_words="a", logit_bias=both)["choices"][0]["text"], "bbbb")
+
+    def test_stop_texts_in_the_answer(self):
+        for include, text in ((False, ""), (True, "aa")):
+            choice = self.complete(stop="aa", include_stop_str_in_output=include, logit_bias=A)["choices"][0]
+            self.assertEqual((choice["text"], choice["finish_reason"]), (text, "stop"))
+
+    def test_search(self):
+        answer = self.complete(n=2, best_of=5, temperature=1, seed=1)
+        alone = [self.complete(temperature=1, seed=1 + i)["choices"][0]["text"] for i in range(5)]
+        self.assertEqual(len(answer["choices"]), 2)
+        self.assertTrue({choice["text"] for choice in answer["choices"]} <= set(alone))
+        answer = self.server.ask("/v1/completions", {"prompt": "x", "n": 3, "use_beam_search": True, "max_tokens": 4, "length_penalty": 0,
+                                                     "early_stopping": True, "logprobs": 0})[2]
+        self.assertEqual(len({choice["text"] for choice in answer["choices"]}), 3)
+        stream = self.stream(prompt="x", n=3, use_beam_search=True, max_tokens=4)
+        texts = ["".join(event["choices"][0]["text"] for event in stream if event["choices"][0]["index"] == i) for i in range(3)]
+        self.assertEqual(texts, [choice["text"] for choice in answer["choices"]])
+
+    def test_truncated_prompts(self):
+        answer = self.complete(truncate_prompt_tokens=2, return_token_ids=True, echo=True, logit_bias=A)
+        self.assertEqual((answer["usage"]["prompt_tokens"], answer["choices"][0]["prompt_token_ids"]), (2, list(b"lo")))
+        self.assertEqual(answer["choices"][0]["text"], "loaaaa")
+        self.assertEqual(self.complete(truncate_prompt_tokens=-1)["usage"]["prompt_tokens"], 5)
+
+    def test_usage_in_every_chunk(self):
+        stream = self.stream(prompt="hello", max_tokens=50, logit_bias=A, stream_options={"include_usage": True, "continuous_usage_stats": True})
+        counts = [event["usage"]["completion_tokens"] for event in stream]
+        self.assertEqual((counts, counts[-1]), (sorted(counts), 50))
+        self.assertEqual({event["usage"]["prompt_tokens"] for event in stream}, {5})
+
+    def rendered(self, server=None, **fields):
+        status, _, answer = (server or self.server).ask("/tokenize", {"messages": [{"role": "user", "content": "hi"}], **fields})
+        self.assertEqual(status, 200, answer)
+        return bytes(answer["tokens"]).decode()
+
+    def test_tokenize(self):
+        status, _, answer = self.server.ask("/tokenize", {"model": "tiny", "prompt": "h\u00e9", "return_token_strs": True})
+        self.assertEqual((status, answer["count"], answer["tokens"]), (200, 3, [104, 195, 169]))
+        self.assertEqual((answer["max_model_len"], answer["token_strs"]), (65536, ["h", "\ufffd", "\ufffd"]))
+        self.assertIsNone(self.server.ask("/tokenize", {"prompt": "x"})[2]["token_strs"])
+        self.assertEqual(self.server.ask("/tokenize", {"prompt": "", "add_special_tokens": False})[2]["tokens"], [])
+        self.assertEqual(self.rendered(), "user: hi\nassistant: ")
+        self.assertEqual(self.server.ask("/detokenize", {"tokens": [104, 195, 169]})[2], {"prompt": "h\u00e9"})
+        self.assertEqual(self.server.ask("/detokenize", {"tokens": []})[2], {"prompt": ""})
+        self.refused("tokens", "/detokenize", tokens=[256])
+        self.refused("tokens", "/detokenize", tokens=["x"])
+        self.refused("tokens", "/detokenize")
+        self.refused("prompt", "/tokenize", prompt=[1])
+        self.refused("prompt", "/tokenize")
+        self.assertEqual(set(self.server.ask("/version")[2]), {"version"})
+
+    def test_templates(self):
+        mine = "{{ name }}: {% for m in messages %}{{ m.content }}|{% endfor %}{% if add_generation_prompt %}go{% endif %}"
+        self.refused("chat_template", "/tokenize", messages=[], chat_template=mine)
+        server = self.own("--trust-request-chat-template")
+        values = {"name": "N"}
+        self.assertEqual(self.rendered(server, chat_template=mine, chat_template_kwargs=values), "N: hi|go")
+        self.assertEqual(self.rendered(server, chat_template=mine, chat_template_kwargs=values, add_generation_prompt=False), "N: hi|")
+        self.assertEqual(self.rendered(server, chat_template=mine, continue_final_message=True, add_generation_prompt=False), ": hi")
+        messages = [{"role": "user", "content": "x| y"}, {"role": "assistant", "content": " x| "}]
+        for template, expected in ((mine, ": x| y| x| "), ("{% for m in messages %}<{{ m.content | trim }}>{% endfor %}", "<x| y><x|")):
+            self.assertEqual(self.rendered(server, messages=messages, chat_template=template, continue_final_message=True), expected)
+        for fields, param in (({"chat_template": "{% oops"}, "chat_template"), ({"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs"),
+                              ({"chat_template": "no", "continue_final_message": True}, "chat_template"),
+                              ({"chat_template": "{% for i in range(100000000) %}{% endfor %}"}, "chat_template")):
+            status, _, answer = server.ask("/v1/chat/completions", {"messages": messages, **fields})
+            self.assertEqual((status, answer["error"]["param"]), (400, param), answer)
+
+    def test_keep_alive(self):
+        """A stream that has nothing to say says so."""
+        server = self.own("--stream-keep-alive", "0.5", "--max-num-seqs", "1")
+        busy = server.send({"prompt": "x", "max_tokens": 60000, "stream": True, "logit_bias": A})
+        self.assertIn(b"200 OK", busy.recv(1000))
+        waiting = server.send({"prompt": "y", "max_tokens": 2, "stream": True, "logit_bias": A})
+        time.sleep(1.5)
+        busy.close()
+        data = read_all(waiting)
+        self.assertTrue(data.startswith(b": keep-alive\n\n"), data[:100])
+        self.assertEqual("".join(event["choices"][0]["text"] for event in events(data.replace(b": keep-alive\n\n", b""))), "aa")
+
+
+class Embeddings(Case):
+    @staticmethod
+    def write_model(path):
+        os.symlink(os.path.join(DATA, "tiny", "llama"), path)
+
+    def embed(self, text, **fields):
+        status, _, answer = self.server.ask("/v1/embeddings", {"input": text, **fields})
+        self.assertEqual(status, 200, answer)
+        self.assertEqual([item["index"] for item in answer["data"]], list(range(len(answer["data"]))))
+        return [item["embedding"] for item in answer["data"]], answer
+
+    def test_ids(self):
+        (one,), answer = self.embed([5, 6, 7])
+        self.assertEqual((answer["object"], answer["data"][0]["object"], answer["usage"]),
+                         ("list", "embedding", {"prompt_tokens": 3, "total_tokens": 3}))
+        command = subprocess.run([KVASIR, "embed", self.model, "--prompt-ids", "5,6,7"], capture_output=True, check=True, timeout=WAIT_S)
+        self.assertEqual(one, json.loads(command.stdout)["embedding"])
+        many, answer = self.embed([[5, 6, 7], [8], [5, 6, 7]])
+        self.assertEqual((many[0], many[2], answer["usage"]["prompt_tokens"]), (one, one, 7))
+        self.assertNotEqual(many[1], one)
+        (packed,), _ = self.embed([5, 6, 7], encoding_format="base64")
+        self.assertEqual(list(struct.unpack(f"<{len(one)}f", base64.b64decode(packed))), [struct.unpack("f", struct.pack("f", x))[0] for x in one])
+        (short,), _ = self.embed([5, 6, 7], dimensions=4)
+        length = math.sqrt(sum(x * x for x in one[:4]))
+        for x, y in zip(short, one):
+            self.assertAlmostEqual(x, y / length, 5)
+        self.assertEqual(len(short), 4)
+
+    def test_pooling(self):
+        server = self.own("--pooling", "mean")
+        mean = server.ask("/v1/embeddings", {"input": [5, 6, 7]})[2]["data"][0]["embedding"]
+        self.assertNotEqual(mean, self.embed([5, 6, 7])[0][0])
+        self.assertAlmostEqual(sum(x * x for x in mean), 1, 4)
+
+    def test_many(self):
+        """As many as clients send at once."""
+        many, answer = self.embed([[i % 50 + 1] for i in range(2048)])
+        self.assertEqual((len(many), answer["usage"]["total_tokens"]), (2048, 2048))
+
+    def test_bad_fields(self):
+        for param, fields in [("input", {}), ("input", {"input": []}), ("input", {"input": [[]]}), ("input", {"input": [1.5]}),
+                              ("input", {"input": [[1]] * 2049}), ("input", {"input": [99999]}), ("dimensions", {"input": [1], "dimensions": 0}),
+                              ("dimensions", {"input": [1], "dimensions": 100000}), ("encoding_format", {"input": [1], "encoding_format": "hex"})]:
+            status, _, answer = self.server.ask("/v1/embeddings", fields)
             self.assertEqual((status, answer["error"]["param"]), (400, param), fields)
 
 

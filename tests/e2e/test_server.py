@@ -211,8 +211,10 @@ class Http(Case):
                     ("stop_token_ids", 1), ("stop_token_ids", [-1]), ("stop_token_ids", ["1"]),
                     ("logit_bias", []), ("logit_bias", {"x": 1}), ("logit_bias", {"1": 101}), ("logit_bias", {"": 1}),
                     ("ignore_eos", 1), ("stream", "yes"), ("stream_options", {}), ("stream_options", 3), ("cache_salt", ""),
-                    ("cache_salt", 3), ("cache_salt", "x" * 1025), ("n", 129), ("n", 0), ("n", "1"), ("priority", "x"), ("min_tokens", -1), ("best_of", 2), ("echo", True), ("suffix", "x"),
-                    ("guided_json", {"a": 1})]]]:
+                    ("cache_salt", 3), ("cache_salt", "x" * 1025), ("n", 129), ("n", 0), ("n", "1"), ("priority", "x"), ("min_tokens", -1), ("best_of", 129), ("best_of", 0), ("echo", 1), ("suffix", "x"),
+                    ("guided_json", {"a": 1}), ("bad_words", [""]), ("bad_words", 1), ("allowed_token_ids", []), ("allowed_token_ids", 5),
+                    ("prompt_logprobs", -1), ("truncate_prompt_tokens", "x"), ("length_penalty", 101), ("early_stopping", 1),
+                    ("skip_special_tokens", 0), ("include_stop_str_in_output", "x"), ("return_token_ids", 1)]]]:
             status, _, answer = self.server.ask(f"/v1/{path}", body)
             told = (path, str(body)[:80], answer)
             self.assertEqual(status, 400, told)

@@ -57,7 +57,10 @@ static void test_every_field(void **state)
         "\"typical_p\":0.75,\"repetition_penalty\":1.5,\"frequency_penalty\":-2,\"presence_penalty\":2,\"seed\":-1,"
         "\"logit_bias\":{\"12\":-100,\"4294967294\":1},\"stop\":[\"x\",\"y\"],\"stop_token_ids\":[3,4],"
         "\"ignore_eos\":true,\"logprobs\":0,\"stream\":true,\"stream_options\":{\"include_usage\":true},\"n\":3,"
-        "\"priority\":-2147483648,\"min_tokens\":2,\"best_of\":1,\"echo\":false}",
+        "\"priority\":-2147483648,\"min_tokens\":2,\"best_of\":4,\"echo\":false,\"bad_words\":[\"no\"],\"allowed_token_"
+        "ids\":[9],\"length_penalty\":0.5,"
+        "\"include_stop_str_in_output\":true,\"skip_special_tokens\":false,\"return_token_ids\":true,"
+        "\"truncate_prompt_tokens\":100}",
         API_COMPLETIONS);
     const struct kvasir_request *r = &body.request;
     assert_string_equal(body.model, "m");
@@ -70,6 +73,10 @@ static void test_every_field(void **state)
     assert_true(r->max_tokens == 7 && r->min_tokens == 2 && r->n == 3 && r->priority == INT32_MIN && r->ignore_eos);
     assert_true(r->stop_count == 2 && r->stop_id_count == 2 && r->stop_ids[1] == 4);
     assert_string_equal(r->stop[1], "y");
+    assert_true(r->best_of == 4 && r->has_length_penalty && r->length_penalty == 0.5f && r->include_stop);
+    assert_true(r->show_control && body.token_ids && body.truncate_prompt_tokens == 100);
+    assert_true(r->sampling.allowed_id_count == 1 && r->sampling.allowed_ids[0] == 9);
+    assert_true(body.bad_words.count == 1 && strcmp(body.bad_words.items[0], "no") == 0);
     assert_true(body.logprobs && body.alternatives == 0 && r->logprobs == 1 && body.stream && body.include_usage);
     body_release(&body);
     body = parsed("{\"messages\":[],\"max_tokens\":9,\"max_completion_tokens\":5,\"logprobs\":true,\"top_logprobs\":20,"
@@ -77,6 +84,27 @@ static void test_every_field(void **state)
                   API_CHAT);
     assert_true(body.request.max_tokens == 5 && body.request.logprobs == 20 && body.alternatives == 20);
     assert_string_equal(body.request.stop[0], "z");
+    body_release(&body);
+}
+
+/* What is told of one field by another. */
+static void test_together(void **state)
+{
+    (void)state;
+    struct body body = parsed("{\"prompt\":\"a\",\"max_tokens\":0,\"echo\":true,\"logprobs\":5}", API_COMPLETIONS);
+    assert_true(body.no_answer && body.request.max_tokens == 1 && body.request.prompt_logprobs == 5);
+    body_release(&body);
+    body = parsed("{\"prompt\":\"a\",\"use_beam_search\":true,\"n\":2,\"best_of\":4}", API_COMPLETIONS);
+    assert_true(body.request.beam_width == 4 && !body.request.best_of && body.request.sampling.temperature == 0);
+    body_release(&body);
+    body = parsed("{\"prompt\":\"a\",\"prompt_logprobs\":0,\"best_of\":1}", API_COMPLETIONS);
+    assert_true(body.prompt_logprobs && body.request.prompt_logprobs == 1 && !body.request.best_of);
+    body_release(&body);
+    body = parsed("{\"input\":[\"a\",\"b\"],\"encoding_format\":\"base64\",\"dimensions\":8}", API_EMBEDDINGS);
+    assert_true(json_array_size(body.prompt) == 2 && body.base64 && body.dimensions == 8);
+    body_release(&body);
+    body = parsed("{\"messages\":[],\"add_generation_prompt\":false,\"return_token_strs\":true}", API_TOKENIZE);
+    assert_true(!body.add_generation_prompt && body.return_token_texts && body.add_special_tokens);
     body_release(&body);
 }
 
@@ -92,6 +120,17 @@ static void test_refused(void **state)
     refused("{\"prompt\":\"a\",\"logit_bias\":{\"-1\":1}}", API_COMPLETIONS, "logit_bias");
     refused("{\"prompt\":\"a\",\"n\":129}", API_COMPLETIONS, "n");
     refused("{\"prompt\":\"a\",\"priority\":2147483648}", API_COMPLETIONS, "priority");
+    refused("{\"prompt\":\"a\",\"max_tokens\":0}", API_COMPLETIONS, "max_tokens");
+    refused("{\"prompt\":\"a\",\"n\":3,\"best_of\":2}", API_COMPLETIONS, "best_of");
+    refused("{\"prompt\":\"a\",\"n\":2,\"echo\":true,\"logprobs\":1}", API_COMPLETIONS, "echo");
+    refused("{\"prompt\":\"a\",\"stream\":true,\"prompt_logprobs\":1}", API_COMPLETIONS, "prompt_logprobs");
+    refused("{\"messages\":[],\"continue_final_message\":true,\"add_generation_prompt\":true}", API_CHAT,
+            "continue_final_message");
+    refused("{\"prompt\":\"a\",\"messages\":[]}", API_TOKENIZE, "prompt");
+    refused("{}", API_TOKENIZE, "prompt");
+    refused("{\"tokens\":\"a\"}", API_DETOKENIZE, "tokens");
+    refused("{}", API_EMBEDDINGS, "input");
+    refused("{\"input\":\"a\",\"encoding_format\":\"hex\"}", API_EMBEDDINGS, "encoding_format");
     refused("{\"messages\":[],\"logprobs\":2}", API_CHAT, "logprobs");
     refused("{\"messages\":[],\"tool_choice\":\"required\"}", API_CHAT, "tool_choice");
     refused("{\"messages\":[],\"response_format\":{\"type\":\"json_schema\"}}", API_CHAT, "response_format");
@@ -113,10 +152,8 @@ static void test_salts(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_every_field),
-        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_salts),
+        cmocka_unit_test(test_defaults), cmocka_unit_test(test_every_field), cmocka_unit_test(test_together),
+        cmocka_unit_test(test_refused),  cmocka_unit_test(test_salts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -125,6 +125,25 @@ static void test_holds_no_more_than_needed(void **state)
     buffer_release(&out);
 }
 
+static void test_the_stop_text_may_pass(void **state)
+{
+    (void)state;
+    const char *stops[] = {"ab", "xab", "q"};
+    for (size_t step = 1; step < 6; step++) {
+        struct stopper stopper;
+        struct buffer out;
+        buffer_init(&out, 0);
+        assert_int_equal(stopper_init(&stopper, stops, 3, NULL), ST_OK);
+        stopper.include = true;
+        for (size_t at = 0; at < 12; at += step)
+            stopper_put(&stopper, &"one xa xab ab"[at], step < 12 - at ? step : 12 - at, &out);
+        stopper_finish(&stopper, &out);
+        assert_string_equal(out.data, "one xa xab");
+        stopper_release(&stopper);
+        buffer_release(&out);
+    }
+}
+
 static void test_limits(void **state)
 {
     (void)state;
@@ -155,6 +174,7 @@ int main(void)
         cmocka_unit_test(test_examples),
         cmocka_unit_test(test_random),
         cmocka_unit_test(test_holds_no_more_than_needed),
+        cmocka_unit_test(test_the_stop_text_may_pass),
         cmocka_unit_test(test_limits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
