@@ -401,16 +401,19 @@ size_t kvasir_engine_pins(const struct kvasir_engine *engine, struct kvasir_pin 
 
 /* ---- looking into the KV cache ------------------------------------------------------------------------------------- */
 
-/* Every block as it is now, as JSON (the caller's, kvasir_free):
+/* The blocks as they are now, as JSON (the caller's, kvasir_free):
  *   {"block_size", "bytes_budget",
  *    "groups": [{"kind","window","sinks","block_bytes","bytes_per_token"}, …],     heads that keep the same tokens
  *    "requests": [{"id","owner"}, …],                                               that run: their blocks' owner
- *    "blocks": [{"group","index","tier","state","published","pinned","moving","protected","references","tokens","position",
- *                "owner","age","key"}, …]}
- * tier: "memory", "swap". state: "held" (by `references` sequences and pins, the oldest is `owner`), "cached" (found by the
- * next prompt that begins so, evicted when room is needed; age: blocks let go since). tokens: with rows, from `position` on.
- * key: the first 16 hexadecimal digits of the key that events have, null unless published. */
-int kvasir_engine_kv_snapshot(const struct kvasir_engine *engine, char **json, size_t *bytes,
+ *    "blocks_in_use",
+ *    "blocks": [[group, index, state, references, tokens, position, owner, age, key], …]}   by group and index, then the swap tier
+ * state: the sum of 1 (in the swap tier; 0: in memory), 2 (cached: found by the next prompt that begins so, evicted when
+ * room is needed; 0: held by `references` sequences and pins, the oldest is `owner`), 4 (pinned by name), 8 (moving between
+ * tiers), 16 (protected: a second sequence has used it). tokens: with rows, from `position` on. age: of a cached block, blocks let
+ * go since. key: the first 16 hexadecimal digits of the key that events have, null while the prefix index does not have it.
+ * With more than `blocks_max` in use (0: no limit) there are those that are held or swapped, and of the others the youngest: a
+ * block is about 50 bytes, so the limit bounds size and time. */
+int kvasir_engine_kv_snapshot(const struct kvasir_engine *engine, size_t blocks_max, char **json, size_t *bytes,
                               struct kvasir_error *error);
 
 /* From now on `event` gets a line of JSON for every block that the prefix index gains or loses:

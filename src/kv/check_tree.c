@@ -22,6 +22,9 @@ static enum status check_links(const struct kv_cache *cache, uint32_t n, struct 
     bool root = node->parent == NODE_NONE;
     if (!root && (node->parent >= nodes || !prefix_node(cache, node->parent)->token_count))
         BROKEN("6: node %u: its parent %u is none", n, node->parent);
+    bool first = root || prefix_node(cache, node->parent)->parent == NODE_NONE;
+    if (node->position != (first ? 0 : prefix_node(cache, node->parent)->position + cache->block_tokens))
+        BROKEN("6: node %u: its tokens do not begin at %u", n, node->position);
     bool partial = !root && node->token_count < cache->block_tokens;
     if (node->token_count > cache->block_tokens || (root && node->token_count != SALT_TOKENS) ||
         (partial && (seen || node->refs)))

@@ -124,6 +124,7 @@ struct kv_node {
     uint32_t refs;        /* sequences whose full blocks end here */
     uint32_t rows_count;  /* groups that have its rows */
     uint32_t token_count; /* block_tokens, or fewer: a partial block, a leaf; a root: SALT_TOKENS */
+    uint32_t position;    /* of its first token; a root: 0 */
     uint32_t data[];      /* [group_count] blocks, then [block_tokens] tokens */
 };
 #define SALT_TOKENS 2u

@@ -185,6 +185,7 @@ void prefix_insert(struct kv_cache *cache, uint32_t spare, uint32_t parent, cons
     memcpy(prefix_tokens(cache, node), tokens, count * sizeof *tokens);
     if (parent == NODE_NONE) return;
     struct kv_node *above = prefix_node(cache, parent);
+    if (above->parent != NODE_NONE) node->position = above->position + cache->block_tokens;
     node->next_sibling = above->first_child;
     if (above->first_child != NODE_NONE) prefix_node(cache, above->first_child)->previous_sibling = spare;
     above->first_child = spare;

@@ -22,15 +22,6 @@ static uint64_t key_number(const struct kv_key *key)
     return number;
 }
 
-/* Where the node's tokens begin. */
-static uint32_t node_position(const struct kv_cache *cache, uint32_t node)
-{
-    uint32_t depth = 0;
-    for (uint32_t n = prefix_node(cache, node)->parent; prefix_node(cache, n)->parent != NODE_NONE; depth++)
-        n = prefix_node(cache, n)->parent;
-    return depth * cache->block_tokens;
-}
-
 static void add_block(const struct kv_cache *cache, uint32_t g, uint32_t b, struct snapshot *snapshot)
 {
     const struct kv_block *block = &cache->groups[g].blocks[b];
@@ -49,7 +40,7 @@ static void add_block(const struct kv_cache *cache, uint32_t g, uint32_t b, stru
     info->published = true;
     info->tokens = node->token_count;
     info->key = key_number(&node->key);
-    if (cached) info->position = node_position(cache, block->node);
+    if (cached) info->position = node->position;
 }
 
 /* Of a block that is in use; NULL: beyond the capacity. */

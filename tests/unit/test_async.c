@@ -195,7 +195,7 @@ struct look {
 static void look(void *data, struct kvasir_engine *engine)
 {
     struct look *look = data;
-    look->status = kvasir_engine_kv_snapshot(engine, &look->json, &look->bytes, NULL);
+    look->status = kvasir_engine_kv_snapshot(engine, 0, &look->json, &look->bytes, NULL);
 }
 
 /* ---- readers -------------------------------------------------------------------------------------------------------- */
@@ -424,8 +424,8 @@ static void test_call(void **state)
     kvasir_async_call(async, look, &busy);
     assert_int_equal(idle.status, KVASIR_OK);
     assert_int_equal(busy.status, KVASIR_OK);
-    assert_null(strstr(idle.json, "\"held\""));
-    assert_non_null(strstr(busy.json, "\"held\""));
+    assert_null(strstr(idle.json, "\"owner\""));
+    assert_non_null(strstr(busy.json, "\"owner\""));
     kvasir_free(idle.json);
     kvasir_free(busy.json);
     kvasir_queue_close(queue);

@@ -279,11 +279,15 @@ static void test_save_and_load(void **state)
 
 /* ---- looking in -------------------------------------------------------------------------------------------------------- */
 
-static json_t *snapshot_of(const struct kvasir_engine *engine)
+/* Columns of a snapshot's blocks, and bits of the one for the state. */
+enum { GROUP, INDEX, STATE, REFERENCES, TOKENS, POSITION, OWNER, AGE, KEY, COLUMNS };
+enum { CACHED = 2, PINNED = 4, PROTECTED = 16 };
+
+static json_t *snapshot_of(const struct kvasir_engine *engine, size_t blocks_max)
 {
     char *text;
     size_t bytes;
-    assert_int_equal(kvasir_engine_kv_snapshot(engine, &text, &bytes, NULL), KVASIR_OK);
+    assert_int_equal(kvasir_engine_kv_snapshot(engine, blocks_max, &text, &bytes, NULL), KVASIR_OK);
     json_t *json = json_loadb(text, bytes, 0, NULL);
     assert_non_null(json);
     kvasir_free(text);
@@ -294,6 +298,42 @@ static json_int_t whole(json_t *object, const char *key)
 {
     assert_true(json_is_integer(json_object_get(object, key)));
     return json_integer_value(json_object_get(object, key));
+}
+
+static json_int_t column(json_t *block, size_t index)
+{
+    assert_true(json_array_size(block) == COLUMNS && json_is_integer(json_array_get(block, index)));
+    return json_integer_value(json_array_get(block, index));
+}
+
+static json_int_t column_state(json_t *block)
+{
+    return column(block, STATE);
+}
+
+/* With a limit: held blocks stay, and of the cached ones the youngest. */
+static void check_limit(const struct kvasir_engine *engine, json_t *all)
+{
+    size_t total = json_array_size(json_object_get(all, "blocks")), held = 0, i;
+    json_t *block;
+    json_array_foreach(json_object_get(all, "blocks"), i, block) held += !(column_state(block) & CACHED);
+    for (size_t most = held; most <= total + 1; most++) {
+        json_t *few = snapshot_of(engine, most), *blocks = json_object_get(few, "blocks");
+        size_t wanted = most ? most : total, kept = 0;
+        json_int_t oldest = -1;
+        assert_int_equal(whole(few, "blocks_in_use"), total);
+        assert_int_equal(json_array_size(blocks), wanted < total ? wanted : total);
+        json_array_foreach(blocks, i, block)
+        {
+            kept += !(column_state(block) & CACHED);
+            if (column(block, AGE) > oldest) oldest = column(block, AGE);
+        }
+        assert_int_equal(kept, held);
+        json_array_foreach(json_object_get(all, "blocks"), i, block) kept +=
+            column(block, AGE) <= oldest && (column_state(block) & CACHED);
+        if (oldest > 0) assert_int_equal(kept, json_array_size(blocks));
+        json_decref(few);
+    }
 }
 
 static void test_snapshot(void **state)
@@ -311,7 +351,7 @@ static void test_snapshot(void **state)
     assert_int_equal(kvasir_engine_submit(engine, &request, &id, NULL), KVASIR_OK);
     assert_int_equal(kvasir_engine_step(engine, &events, &count, NULL), KVASIR_OK);
     kvasir_engine_stats(engine, &stats);
-    json_t *json = snapshot_of(engine), *block, *groups = json_object_get(json, "groups");
+    json_t *json = snapshot_of(engine, 0), *block, *groups = json_object_get(json, "groups");
     json_t *running = json_array_get(json_object_get(json, "requests"), 0);
     assert_int_equal(whole(json, "block_size"), 32);
     assert_int_equal(json_array_size(groups), 2);
@@ -319,20 +359,51 @@ static void test_snapshot(void **state)
     json_int_t used = 0, cached = 0;
     json_array_foreach(json_object_get(json, "blocks"), i, block)
     {
-        json_int_t bytes = whole(json_array_get(groups, (size_t)whole(block, "group")), "block_bytes");
-        bool held = strcmp(json_string_value(json_object_get(block, "state")), "held") == 0;
-        bool published = json_is_true(json_object_get(block, "published"));
+        json_int_t bytes = whole(json_array_get(groups, (size_t)column(block, GROUP)), "block_bytes");
+        json_t *key = json_array_get(block, KEY);
+        bool held = !(column_state(block) & CACHED);
         *(held ? &used : &cached) += bytes;
-        assert_string_equal(json_string_value(json_object_get(block, "tier")), "memory");
-        assert_int_equal(whole(block, "owner"), held ? whole(running, "owner") : 0);
-        assert_int_equal(whole(block, "references"), held);
-        assert_true(published == json_is_string(json_object_get(block, "key")));
-        assert_true(held || published);
+        assert_int_equal(column_state(block) & ~CACHED, 0);
+        assert_int_equal(column(block, OWNER), held ? whole(running, "owner") : 0);
+        assert_int_equal(column(block, REFERENCES), held);
+        assert_int_equal(column(block, POSITION) % 32, 0);
+        assert_true(held || json_is_string(key));
+        assert_true(json_is_null(key) || json_string_length(key) == 16);
     }
     assert_int_equal(used, stats.kv_bytes_used);
     assert_int_equal(cached, stats.kv_bytes_cached);
     assert_true(used > 0 && cached > 0);
+    check_limit(engine, json);
     json_decref(json);
+    kvasir_engine_close(engine);
+}
+
+/* How many blocks' states have all bits of `bits`. */
+static uint32_t blocks_with(const struct kvasir_engine *engine, json_int_t bits)
+{
+    json_t *json = snapshot_of(engine, 0), *block;
+    uint32_t count = 0;
+    size_t i;
+    json_array_foreach(json_object_get(json, "blocks"), i, block) count += (column_state(block) & bits) == bits;
+    json_decref(json);
+    return count;
+}
+
+static void test_snapshot_states(void **state)
+{
+    (void)state;
+    struct kvasir_engine *engine = open_engine(model, (struct kvasir_engine_options){0});
+    uint32_t prompt[128];
+    struct kvasir_request request;
+    cached_tokens(engine, 4, 0);
+    assert_int_equal(blocks_with(engine, PINNED), 0);
+    assert_int_equal(blocks_with(engine, PROTECTED), 0);
+    cached_tokens(engine, 4, 0);
+    assert_true(blocks_with(engine, PROTECTED | CACHED) > 0);
+    make_request(4, prompt, &request);
+    assert_int_equal(kvasir_engine_pin(engine, "system", prompt, 64, 0, NULL), KVASIR_OK);
+    assert_true(blocks_with(engine, PINNED) >= 2);
+    assert_int_equal(blocks_with(engine, PINNED | CACHED), 0);
     kvasir_engine_close(engine);
 }
 
@@ -512,6 +583,7 @@ int main(void)
         cmocka_unit_test(test_refused_policies),
         cmocka_unit_test(test_save_and_load),
         cmocka_unit_test(test_snapshot),
+        cmocka_unit_test(test_snapshot_states),
         cmocka_unit_test(test_events),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
