@@ -165,8 +165,8 @@ int kvasir_tokenize_bad_words(const struct kvasir_model *model, const char *cons
 
 /* Zero-initialised means greedy (ties: the lower id). Filters see what the one before left, renormalised; one random number a
  * token, from a stream of the request's own: it does not depend on what else the engine serves. Ranges: temperature 0…100, the
- * p's 0…1, repetition 0…100, frequency and presence -100…100. The order is: what is allowed (allowed_ids, bad_words, end tokens
- * before min_tokens), bias, penalties, then (unless greedy) temperature, top-k, typical-p, top-p, min-p, draw. Settings
+ * p's 0…1, repetition 0…100, frequency and presence -100…100. The order is: what is allowed (a structure, allowed_ids, bad_words,
+ * end tokens before min_tokens), bias, penalties, then (unless greedy) temperature, top-k, typical-p, top-p, min-p, draw. Settings
  * under which no token could begin an answer are refused; where bad words leave none later, the answer ends with "stop". */
 struct kvasir_sampling {
     float temperature; /* 0 = greedy */
@@ -195,6 +195,16 @@ enum kvasir_pooling {
     KVASIR_POOLING_MEAN, /* the mean of all tokens' rows, which all have to run: such a request shares no cached prefix */
 };
 
+/* What the text of an answer has to be, as its `structure_text` says; docs/structured-output.md has what of it is supported. */
+enum kvasir_structure {
+    KVASIR_ANY_TEXT,
+    KVASIR_JSON_SCHEMA, /* JSON that satisfies this JSON Schema (draft 2020-12) */
+    KVASIR_JSON_OBJECT, /* any JSON object; there is no text */
+    KVASIR_REGEX,       /* all of it matches this regular expression of ECMA-262 */
+    KVASIR_CHOICE,      /* one of these texts, a JSON array of strings */
+    KVASIR_GRAMMAR,     /* a text of this grammar, in llama.cpp's GBNF; its rule `root` */
+};
+
 struct kvasir_request {
     const uint32_t *prompt; /* all arrays are copied by submit */
     size_t prompt_count;    /* at least 1, less than the engine's context */
@@ -211,6 +221,15 @@ struct kvasir_request {
     const uint32_t *stop_ids; /* at most 1024 more end tokens */
     size_t stop_id_count;
     bool ignore_eos;
+    /* Tokens that would leave the structure are not chosen, nor control tokens; end tokens (and stop_ids) are where it is
+     * complete, and the answer ends by itself where nothing but its end can follow, also before min_tokens and with ignore_eos. So
+     * with "stop" the text satisfies it, unless a stop text cut it off; where no token is left that could go on, or by the
+     * context's end, or max_tokens, it is "length". White space in JSON is bounded. Refused by submit in at most about a tenth of a
+     * second: KVASIR_INVALID what is broken, KVASIR_UNSUPPORTED by name and place what is not supported, KVASIR_LIMIT what is too
+     * large; KVASIR_FULL: the structures of waiting requests take too much memory. */
+    enum kvasir_structure structure;
+    const char *structure_text; /* at most 512 KiB */
+    size_t structure_bytes;
     uint32_t logprobs; /* alternatives reported for each token, 0…128 */
     /* The same for each token of the prompt but the first, 0 = none. Their rows all have to run: such a request shares no
      * cached prefix, and its prompt runs in chunks of at most 32 tokens. Of several answers, the first one's events have them. */
@@ -230,7 +249,7 @@ struct kvasir_request {
      * every token the beam_width likeliest continuations go on; as Hugging Face transformers' generate(num_beams) it is over when
      * beam_width hypotheses have ended and the likeliest beam, scored as if it ended now, is no better than the worst of them
      * (its early_stopping=False), or with early_stopping as soon as there are as many. Log-probabilities are the model's own;
-     * allowed_ids, bad_words and min_tokens forbid tokens; ties go to the likelier beam, then to the lower token, so the
+     * allowed_ids, bad_words, min_tokens and a structure forbid tokens; ties go to the likelier beam, then to the lower token, so the
      * answers depend on nothing else. Refused with it: temperature, bias, penalties, best_of, stop texts (stop_ids end a
      * hypothesis), no_kv_cache (KVASIR_UNSUPPORTED). Where fewer than n tokens could be chosen, the last answers are empty. */
     uint32_t beam_width;

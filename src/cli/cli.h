@@ -108,6 +108,13 @@ void cache_options_release(struct cache_options *options); /* also one that is a
 /* The model that the options name, its weights and a progress bar. */
 MUST_CHECK enum status model_load(const struct options *options, struct kvasir_model **out, struct error *error);
 
+/* structure.c: what an answer has to be; the text is the caller's to release, also after an error. */
+struct structure {
+    enum kvasir_structure kind;
+    struct buffer text;
+};
+MUST_CHECK enum status structure_read(const struct options *options, struct structure *out, struct error *error);
+
 struct session {
     const struct options *options;
     struct kvasir_model *model;
@@ -121,6 +128,7 @@ struct session {
     char *values;                      /* owned; template variables as JSON, or NULL */
     struct kvasir_bad_word *bad_words; /* [bad_word_count] of --bad-words; owned */
     size_t bad_word_count;
+    struct structure structure;
 };
 MUST_CHECK enum status session_open(struct session *session, const struct options *options, struct error *error);
 void session_close(struct session *session);

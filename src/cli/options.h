@@ -124,7 +124,9 @@ struct options {
     const char *messages_file, *tools_file, *ids;
 
     int64_t max_tokens, min_tokens, logprobs, prompt_logprobs;
-    struct text_list stop, bad_words;
+    struct text_list stop, bad_words, choices;
+    const char *json_schema, *json_schema_file, *grammar, *grammar_file, *regex;
+    bool json_object;
     struct id_list stop_ids, allowed_ids;
     bool ignore_eos, show_control;
 

@@ -97,6 +97,7 @@ enum status session_open(struct session *session, const struct options *options,
     enum status status = cache_options_read(options, &session->cache, error);
     if (status == ST_OK) status = source_values(options, &session->values, error);
     if (status == ST_OK) status = template_read(session, error);
+    if (status == ST_OK) status = structure_read(options, &session->structure, error);
     if (status == ST_OK) status = model_load(options, &session->model, error);
     if (status == ST_OK) kvasir_model_info(session->model, &session->info);
     if (status == ST_OK) status = bad_words_read(session, error);
@@ -116,6 +117,7 @@ void session_close(struct session *session)
     free(session->values); /* jansson's */
     mem_free(session->template_source);
     kvasir_free(session->bad_words);
+    buffer_release(&session->structure.text);
     cache_options_release(&session->cache);
     *session = (struct session){0};
 }
@@ -150,6 +152,9 @@ void request_prepare(const struct session *session, bool chatting, struct kvasir
         .stop_ids = options->stop_ids.items,
         .stop_id_count = options->stop_ids.count,
         .ignore_eos = options->ignore_eos,
+        .structure = session->structure.kind,
+        .structure_text = session->structure.text.data,
+        .structure_bytes = session->structure.text.length,
         .logprobs = (uint32_t)options->logprobs,
         .prompt_logprobs = chatting ? 0 : (uint32_t)options->prompt_logprobs, /* a chat's turns come from the cache */
         .show_control = options->show_control,

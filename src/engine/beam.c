@@ -207,7 +207,7 @@ static enum status conclude_some(struct group *group, const struct choice *choic
     enum status status = ST_OK;
     for (uint32_t rank = 0; rank < beams->live && status == ST_OK; rank++)
         if (!beams->candidates[beams->ranks[rank]->index].count)
-            status = conclude(beams->ranks[rank], NULL, KVASIR_STOP);
+            status = conclude(beams->ranks[rank], NULL, constraint_finish(&beams->ranks[rank]->constraint));
     for (uint32_t i = 0; i < count && i < beams->width && status == ST_OK; i++) {
         const struct beam_candidate *candidate = &choices[i].candidate;
         if (!candidate->ends && !last) continue;
@@ -246,6 +246,7 @@ static enum status copy_answer(struct request *r, const struct request *parent)
         memcpy(r->top, parent->top, r->logprobs * sizeof *r->top);
         r->row_tops = parent->row_tops;
     }
+    r->constraint.place = parent->constraint.place;
     r->score = parent->score;
     r->first_token_s = parent->first_token_s;
     r->last_token_s = parent->last_token_s;

@@ -55,9 +55,9 @@ static bool is_forbidden(const struct kvasir_logit_bias *bias)
 }
 
 /* Whether any token can ever be forbidden. */
-static bool constrains(const struct kvasir_sampling *s, size_t end_count, uint32_t min_tokens)
+static bool constrains(const struct kvasir_sampling *s, size_t end_count, uint32_t min_tokens, bool grammar)
 {
-    bool any = s->allowed_ids || s->bad_word_count || (end_count && min_tokens);
+    bool any = grammar || s->allowed_ids || s->bad_word_count || (end_count && min_tokens);
     for (size_t i = 0; i < s->bias_count && !any; i++) any = is_forbidden(&s->bias[i]);
     return any;
 }
@@ -95,7 +95,9 @@ static enum status take_memory(struct constraint *c, const struct kvasir_samplin
     c->bad_ids = mem_alloc(id_count * sizeof *c->bad_ids);
     c->ends = mem_alloc(end_count * sizeof *c->ends);
     c->cleared = mem_alloc((s->bad_word_count + end_count) * sizeof *c->cleared);
-    if (c->allowed && c->bad_words && c->bad_ids && c->ends && c->cleared) return ST_OK;
+    c->masked = c->grammar ? mem_alloc(c->words * sizeof *c->masked) : NULL;
+    if (c->grammar && !c->masked) c->failed = true;
+    if (!c->failed && c->allowed && c->bad_words && c->bad_ids && c->ends && c->cleared) return ST_OK;
     return error_set(error, ST_NOMEM, "not enough memory for a request");
 }
 
@@ -107,23 +109,27 @@ static bool is_empty(const uint64_t *set, uint32_t vocabulary)
 }
 
 enum status constraint_init(struct constraint *c, const struct kvasir_sampling *s, uint32_t vocabulary,
-                            const uint32_t *ends, size_t end_count, uint32_t min_tokens, struct error *error)
+                            const uint32_t *ends, size_t end_count, uint32_t min_tokens, struct grammar *grammar,
+                            struct error *error)
 {
-    *c = (struct constraint){.min_tokens = min_tokens};
+    *c = (struct constraint){.min_tokens = min_tokens, .grammar = grammar, .words = (vocabulary + 63) / 64};
     enum status status = check_allowed(s, vocabulary, error);
     if (status == ST_OK) status = check_bad_words(s, vocabulary, error);
-    if (status != ST_OK || !constrains(s, end_count, min_tokens)) return status;
-    status = take_memory(c, s, vocabulary, end_count, error);
+    if (status == ST_OK && !constrains(s, end_count, min_tokens, grammar)) return status;
+    if (status == ST_OK) status = take_memory(c, s, vocabulary, end_count, error);
     if (status == ST_OK) {
         fill(c->allowed, s, vocabulary);
         copy_bad_words(c, s);
         if (end_count) memcpy(c->ends, ends, end_count * sizeof *ends);
         c->end_count = end_count;
         /* Every later place forbids fewer ends; only longer bad words can still take the last token away. */
-        if (is_empty(constraint_allowed(c, NULL, 0), vocabulary))
-            status =
-                error_set(error, ST_INVALID, "no token can be chosen: allowed_ids, bad_words, logit_bias%s leave none",
-                          min_tokens ? " and min_tokens (no end token before)" : "");
+        bool empty = is_empty(constraint_allowed(c, NULL, 0), vocabulary);
+        if (c->failed)
+            status = error_set(error, ST_NOMEM, "not enough memory for a request");
+        else if (empty)
+            status = error_set(
+                error, ST_INVALID, "no token can be chosen: %sallowed_ids, bad_words, logit_bias%s leave none",
+                grammar ? "the structure and " : "", min_tokens ? " and min_tokens (no end token before)" : "");
     }
     if (status != ST_OK) constraint_release(c);
     return status;
@@ -131,6 +137,8 @@ enum status constraint_init(struct constraint *c, const struct kvasir_sampling *
 
 void constraint_release(struct constraint *c)
 {
+    grammar_close(c->grammar);
+    mem_free(c->masked);
     mem_free(c->allowed);
     mem_free(c->bad_words);
     mem_free(c->bad_ids);
@@ -148,6 +156,24 @@ static void clear(struct constraint *c, uint32_t id)
     c->cleared[c->cleared_count++] = id;
 }
 
+/* What is allowed here and goes on in the grammar, and the ends where it is satisfied. Whatever ends an answer is no part of
+ * its text, so it is never taken for text. */
+static const uint64_t *allowed_by_grammar(struct constraint *c, const uint32_t *answer, uint32_t count)
+{
+    memcpy(c->masked, c->allowed, c->words * sizeof *c->masked);
+    if (grammar_mask(c->grammar, &c->place, answer, count, c->masked, c->words, &c->next) != ST_OK) {
+        memset(c->masked, 0, c->words * sizeof *c->masked);
+        c->failed = true;
+        return c->masked;
+    }
+    for (size_t i = 0; i < c->end_count; i++) {
+        uint32_t id = c->ends[i];
+        take(c->masked, id);
+        if (c->next.may_end && c->allowed[id / 64] >> id % 64 & 1) put(c->masked, id);
+    }
+    return c->masked;
+}
+
 const uint64_t *constraint_allowed(struct constraint *c, const uint32_t *answer, uint32_t count)
 {
     while (c->cleared_count) put(c->allowed, c->cleared[--c->cleared_count]);
@@ -157,5 +183,18 @@ const uint64_t *constraint_allowed(struct constraint *c, const uint32_t *answer,
         const uint32_t *ids = c->bad_words[i].ids;
         if (begun <= count && memcmp(answer + count - begun, ids, begun * sizeof *ids) == 0) clear(c, ids[begun]);
     }
-    return c->allowed;
+    return c->grammar ? allowed_by_grammar(c, answer, count) : c->allowed;
+}
+
+bool constraint_is_complete(struct constraint *c, const uint32_t *answer, uint32_t count)
+{
+    if (!c->grammar) return false;
+    if (grammar_ends(c->grammar, &c->place, answer, count, &c->next) != ST_OK) c->failed = true;
+    return c->next.must_end || c->failed;
+}
+
+enum kvasir_finish constraint_finish(const struct constraint *c)
+{
+    if (c->failed) return KVASIR_ERROR;
+    return !c->grammar || c->next.may_end ? KVASIR_STOP : KVASIR_LENGTH;
 }

@@ -6,6 +6,7 @@
 #include "engine/sampler.h"
 #include "engine/stop.h"
 #include "format/format.h"
+#include "grammar/grammar.h"
 #include "text/text.h"
 
 /* ---- kvasir.c: what is open -------------------------------------------------------------------------------------- */
@@ -16,6 +17,10 @@ _Static_assert((int)KVASIR_OK == (int)ST_OK && (int)KVASIR_NOMEM == (int)ST_NOME
                    (int)KVASIR_FULL == (int)ST_FULL && (int)KVASIR_NOT_FOUND == (int)ST_NOT_FOUND &&
                    (int)KVASIR_LIMIT == (int)ST_LIMIT && (int)KVASIR_CANCELLED == (int)ST_CANCELLED,
                "enum kvasir_status is enum status");
+_Static_assert((int)KVASIR_ANY_TEXT == (int)GRAMMAR_NONE && (int)KVASIR_JSON_SCHEMA == (int)GRAMMAR_JSON_SCHEMA &&
+                   (int)KVASIR_JSON_OBJECT == (int)GRAMMAR_JSON_OBJECT && (int)KVASIR_REGEX == (int)GRAMMAR_REGEX &&
+                   (int)KVASIR_CHOICE == (int)GRAMMAR_CHOICE && (int)KVASIR_GRAMMAR == (int)GRAMMAR_GBNF,
+               "enum kvasir_structure is enum grammar_kind");
 _Static_assert(sizeof(struct kvasir_error) == sizeof(struct error) && sizeof(enum status) == sizeof(int) &&
                    offsetof(struct kvasir_error, status) == offsetof(struct error, status) &&
                    offsetof(struct kvasir_error, text) == offsetof(struct error, text),
@@ -34,6 +39,7 @@ static inline struct error *private_error(struct kvasir_error *error)
 struct kvasir_model {
     struct format *format;
     struct tokenizer *tokenizer;    /* NULL: tokenizer_error says why */
+    struct grammar_store *grammars; /* NULL without a tokenizer */
     struct template *chat_template; /* NULL: template_error says why */
     struct model *model;            /* NULL: vocabulary only */
     const struct kernel *kernel;

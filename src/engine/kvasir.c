@@ -31,6 +31,8 @@ uint32_t engine_threads(const struct kvasir_model *model)
 static enum status open_tokenizer(struct kvasir_model *model, struct error *error)
 {
     enum status status = tokenizer_open(model->format, &model->tokenizer, &model->tokenizer_error);
+    if (status == ST_OK && grammar_store_open(model->tokenizer, &model->grammars) != ST_OK)
+        return error_set(error, ST_NOMEM, "not enough memory for a model");
     if (status == ST_OK || status == ST_NOT_FOUND || status == ST_UNSUPPORTED) return ST_OK;
     return error_set(error, status, "%s", model->tokenizer_error.text);
 }
@@ -114,6 +116,7 @@ void kvasir_model_close(struct kvasir_model *model)
     if (!model) return;
     model_close(model->model);
     template_release(model->chat_template);
+    grammar_store_close(model->grammars);
     tokenizer_close(model->tokenizer);
     format_close(model->format);
     mem_free(model);

@@ -1,8 +1,8 @@
 /* request.c - one request: checked and copied when submitted, then fed one row of logits a token until it ends; with
  * prompt_logprobs also one for every prompt token, in order, each once.
  *
- * It ends with "stop" at an end token (unless ignore_eos), a stop token, a stop text, or where no token is allowed; with
- * "length" at max_tokens or when the context is full. The end or stop token itself is neither in the tokens nor in the text; tokens that spell a
+ * It ends with "stop" at an end token (unless ignore_eos), a stop token, a stop text, where its grammar is complete, or where no
+ * token is allowed; with "length" at max_tokens, when the context is full, or where no token would go on in its grammar. The end or stop token itself is neither in the tokens nor in the text; tokens that spell a
  * stop text are in the tokens. Text comes in whole characters, and what could become a stop text waits, so text may lag
  * behind tokens. This file knows nothing of batches. */
 #include "engine/engine_internal.h"
@@ -82,14 +82,32 @@ size_t request_list_ends(const struct kvasir_model *model, const struct kvasir_r
     return count;
 }
 
+static enum status open_grammar(const struct request *r, const struct kvasir_request *wanted, struct grammar **out,
+                                struct error *error)
+{
+    *out = NULL;
+    if (wanted->structure == KVASIR_ANY_TEXT || wanted->pooling) return ST_OK;
+    if (wanted->structure < KVASIR_ANY_TEXT || wanted->structure > KVASIR_GRAMMAR)
+        return error_set(error, ST_INVALID, "there is no structure %d", (int)wanted->structure);
+    if (!r->model->tokenizer)
+        return error_set(error, ST_UNSUPPORTED, "a structure needs a tokenizer: %s", r->model->tokenizer_error.text);
+    return grammar_open(r->model->grammars, (enum grammar_kind)wanted->structure,
+                        wanted->structure_text ? wanted->structure_text : "",
+                        wanted->structure_text ? wanted->structure_bytes : 0, out, error);
+}
+
 static enum status constrain(struct request *r, const struct kvasir_request *wanted, struct error *error)
 {
-    size_t count = wanted->min_tokens ? request_list_ends(r->model, wanted, NULL) : 0;
+    bool ends_matter = wanted->min_tokens || wanted->structure;
+    size_t count = ends_matter ? request_list_ends(r->model, wanted, NULL) : 0;
     uint32_t *ends = count ? mem_alloc(count * sizeof *ends) : NULL;
     if (count && !ends) return error_set(error, ST_NOMEM, "not enough memory for a request");
     if (count) request_list_ends(r->model, wanted, ends);
-    enum status status = constraint_init(&r->constraint, &wanted->sampling, model_config(r->model->model)->vocabulary,
-                                         ends, count, wanted->min_tokens, error);
+    struct grammar *grammar;
+    enum status status = open_grammar(r, wanted, &grammar, error);
+    if (status == ST_OK)
+        status = constraint_init(&r->constraint, &wanted->sampling, model_config(r->model->model)->vocabulary, ends,
+                                 count, wanted->min_tokens, grammar, error);
     mem_free(ends);
     return status;
 }
@@ -312,6 +330,8 @@ static void take_token(struct request *r, uint32_t id, uint32_t vocabulary, cons
     take_text(r);
     if (r->stopper.stopped)
         request_end(r, KVASIR_STOP);
+    else if (constraint_is_complete(&r->constraint, r->tokens + r->prompt_count, r->count - r->prompt_count))
+        request_end(r, constraint_finish(&r->constraint));
     else if (r->count >= r->count_max)
         request_end(r, KVASIR_LENGTH);
 }
@@ -330,7 +350,9 @@ static void sample(struct request *r, struct sampler *sampler, const float *logi
     uint32_t id =
         sampler_pick(sampler, &r->sampling, allowed, &r->random, logits, r->tokens, r->count, r->prompt_count);
     if (r->group && id != SAMPLER_NONE) group_score(r, id, logits, sampler->vocabulary);
-    if (id == SAMPLER_NONE || is_stop_id(r, id) || (!r->ignore_eos && model_token_ends(r->model, id)))
+    if (id == SAMPLER_NONE)
+        request_end(r, constraint_finish(&r->constraint));
+    else if (is_stop_id(r, id) || (!r->ignore_eos && model_token_ends(r->model, id)))
         request_end(r, KVASIR_STOP);
     else
         take_token(r, id, sampler->vocabulary, logits);

@@ -84,7 +84,7 @@ static void test_sets(void **state)
         make_case(&random, &c);
         for (uint32_t id = 0; id < c.vocabulary; id++) any += define(&c, NULL, 0, id);
         enum status status =
-            constraint_init(&constraint, &c.sampling, c.vocabulary, c.ends, c.end_count, c.min_tokens, NULL);
+            constraint_init(&constraint, &c.sampling, c.vocabulary, c.ends, c.end_count, c.min_tokens, NULL, NULL);
         assert_int_equal(status, any ? ST_OK : ST_INVALID);
         refused += !any;
         if (!any) continue;
@@ -113,7 +113,7 @@ static void refuse(struct kvasir_sampling sampling, const char *why)
     struct constraint constraint;
     struct error error = {0};
     const uint32_t end = 3;
-    assert_int_equal(constraint_init(&constraint, &sampling, 10, &end, 1, 2, &error), ST_INVALID);
+    assert_int_equal(constraint_init(&constraint, &sampling, 10, &end, 1, 2, NULL, &error), ST_INVALID);
     if (!strstr(error.text, why)) fail_msg("'%s' does not say '%s'", error.text, why);
     assert_null(constraint.allowed);
 }

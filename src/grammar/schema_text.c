@@ -1,0 +1,154 @@
+/* schema_text.c - strings of JSON Schema: lengths, patterns, formats. */
+#include "grammar/schema.h"
+#include <string.h>
+
+/* ---- one character --------------------------------------------------------------------------------------------------------------- */
+
+static struct fragment hex(struct schema *s, const char *first, const char *second, const char *third, const char *last)
+{
+    const char *const digits[] = {first, second, third, last};
+    struct fragment out = build_empty(s->builder);
+    for (size_t i = 0; i < ARRAY_COUNT(digits); i++) {
+        struct byte_set set = {{0}};
+        for (const char *p = digits[i]; *p; p++) byte_set_put(&set, (unsigned char)*p, (unsigned char)*p);
+        out = build_then(s->builder, out, build_byte_set(s->builder, &set));
+    }
+    return out;
+}
+
+#define HEX "0123456789abcdefABCDEF"
+
+/* After \u: no U+0000, which many programs refuse, and surrogates in pairs only. */
+static struct fragment unicode_escape(struct schema *s)
+{
+    struct builder *b = s->builder;
+    struct fragment out = hex(s, "123456789abcefABCEF", HEX, HEX, HEX);
+    out = build_either(b, out, hex(s, "dD", "01234567", HEX, HEX));
+    out = build_either(b, out, hex(s, "0", "123456789abcdefABCDEF", HEX, HEX));
+    out = build_either(b, out, hex(s, "0", "0", "123456789abcdefABCDEF", HEX));
+    out = build_either(b, out, hex(s, "0", "0", "0", "123456789abcdefABCDEF"));
+    struct fragment low = build_then(b, schema_text(s, "\\u"), hex(s, "dD", "cdefCDEF", HEX, HEX));
+    return build_either(b, out, build_then(b, hex(s, "dD", "89abAB", HEX, HEX), low));
+}
+
+/* A character as it is, or by any escape. */
+static struct fragment character(struct schema *s)
+{
+    struct code_set plain = {0};
+    struct byte_set letters = {{0}};
+    struct builder *b = s->builder;
+    code_set_put(b, &plain, 0x20, '"' - 1);
+    code_set_put(b, &plain, '"' + 1, '\\' - 1);
+    code_set_put(b, &plain, '\\' + 1, CODE_MAX);
+    for (const char *p = "\"\\/bfnrt"; *p; p++) byte_set_put(&letters, (unsigned char)*p, (unsigned char)*p);
+    struct fragment escape = build_then(b, schema_text(s, "u"), unicode_escape(s));
+    escape = build_either(b, build_byte_set(b, &letters), escape);
+    return build_either(b, build_characters(b, &plain, false), build_then(b, schema_text(s, "\\"), escape));
+}
+
+static struct fragment in_quotes(struct schema *s, struct fragment inside)
+{
+    return build_then(s->builder, schema_text(s, "\""), build_then(s->builder, inside, schema_text(s, "\"")));
+}
+
+/* ---- formats ------------------------------------------------------------------------------------------------------------------------ */
+
+#define DATE                                                                                                         \
+    "(?:[1-9][0-9]{3}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-(?:" \
+    "0[1-9]|1[0-9]|2[0-8]))|(?:[1-9][0-9](?:0[48]|[2468][048]|[13579][26])|(?:[2468][048]|[13579][26])00)-02-29)"
+#define TIME "(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\\.[0-9]{1,6})?(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
+#define CLOCK "T(?:[0-9]{1,6}H(?:[0-9]{1,6}M(?:[0-9]{1,6}S)?)?|[0-9]{1,6}M(?:[0-9]{1,6}S)?|[0-9]{1,6}S)"
+#define DAYS "(?:[0-9]{1,6}Y(?:[0-9]{1,6}M(?:[0-9]{1,6}D)?)?|[0-9]{1,6}M(?:[0-9]{1,6}D)?|[0-9]{1,6}D)"
+#define LABEL "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+#define HOST LABEL "(?:\\." LABEL "){0,2}"
+#define BYTE "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+#define IPV4 BYTE "(?:\\." BYTE "){3}"
+#define GROUP "[0-9a-fA-F]{1,4}"
+#define IPV6                                                                                                      \
+    "(?:" GROUP ":){7}" GROUP "|(?:" GROUP ":){1,7}:|(?:" GROUP ":){1,6}:" GROUP "|(?:" GROUP ":){1,5}(?::" GROUP \
+    "){1,2}|(?:" GROUP ":){1,4}(?::" GROUP "){1,3}|(?:" GROUP ":){1,3}(?::" GROUP "){1,4}|(?:" GROUP              \
+    ":){1,2}(?::" GROUP "){1,5}|" GROUP ":(?::" GROUP "){1,6}|:(?::" GROUP "){1,7}|::"
+#define ATOM "[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]{1,31}"
+#define URI_CHARACTER "(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})"
+
+static const struct {
+    const char *name, *pattern;
+} FORMATS[] = {
+    {"date", DATE},
+    {"time", TIME},
+    {"date-time", DATE "T" TIME},
+    {"duration", "P(?:[0-9]{1,6}W|" DAYS "(?:" CLOCK ")?|" CLOCK ")"},
+    {"uuid", "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"},
+    {"email", ATOM "(?:\\." ATOM ")?@" LABEL "(?:\\." LABEL "){1,2}"},
+    {"hostname", HOST},
+    {"ipv4", IPV4},
+    {"ipv6", IPV6},
+    {"uri", "[A-Za-z][A-Za-z0-9+.-]{0,31}://" HOST "(?::[1-9][0-9]{0,3})?(?:/" URI_CHARACTER
+            "*)*(?:\\?(?:" URI_CHARACTER "|[/?])*)?(?:#(?:" URI_CHARACTER "|[/?])*)?"},
+    {"json-pointer", "(?:/(?:[^~/]|~[01])*)*"},
+};
+
+/* They say what a string is for, not what it is like. */
+static const char *const ANNOTATIONS[] = {"password", "path",  "file-path", "directory-path", "binary",
+                                          "int32",    "int64", "float",     "double",         "markdown"};
+
+static struct fragment expression(struct schema *s, const char *text, size_t bytes, const char *keyword,
+                                  const struct path *path)
+{
+    bool failed = s->builder->status != ST_OK;
+    struct error reason;
+    struct error *error = s->builder->error;
+    s->builder->error = &reason;
+    struct fragment out = regex_build(s->builder, text, bytes, true);
+    s->builder->error = error;
+    if (failed || s->builder->status == ST_OK) return out;
+    enum status status = s->builder->status;
+    s->builder->status = ST_OK; /* to be failed anew, with the place */
+    return schema_fail(s, path, status, "%s: %s", keyword, reason.text);
+}
+
+static bool is_annotation(const char *format)
+{
+    for (size_t i = 0; i < ARRAY_COUNT(ANNOTATIONS); i++)
+        if (strcmp(ANNOTATIONS[i], format) == 0) return true;
+    return false;
+}
+
+static struct fragment formatted(struct schema *s, const char *format, const struct path *path)
+{
+    for (size_t i = 0; i < ARRAY_COUNT(FORMATS); i++)
+        if (strcmp(FORMATS[i].name, format) == 0) {
+            struct buffer text;
+            buffer_init(&text, 0);
+            buffer_printf(&text, "^(?:%s)$", FORMATS[i].pattern);
+            if (text.failed) return schema_fail(s, path, ST_NOMEM, "not enough memory for a grammar");
+            struct fragment out = expression(s, text.data, text.length, "format", path);
+            buffer_release(&text);
+            return in_quotes(s, out);
+        }
+    return schema_fail(s, path, ST_UNSUPPORTED, "the format '%.60s' is not supported", format);
+}
+
+/* ---- strings -------------------------------------------------------------------------------------------------------------------------- */
+
+struct fragment schema_string(struct schema *s, const json_t *json, const struct path *path)
+{
+    const json_t *pattern = json_object_get(json, "pattern"), *format = json_object_get(json, "format");
+    const char *format_name = json_string_value(format);
+    uint32_t least = schema_count(s, json, "minLength", 0, path);
+    uint32_t most = schema_count(s, json, "maxLength", REPEAT_ENDLESS, path);
+    bool bounded = least > 0 || most != REPEAT_ENDLESS;
+    if (format && !format_name) return schema_fail(s, path, ST_INVALID, "format must be a string");
+    if (pattern && !json_is_string(pattern)) return schema_fail(s, path, ST_INVALID, "pattern must be a string");
+    if (format_name && is_annotation(format_name)) format = NULL;
+    if ((pattern != NULL) + (format != NULL) + bounded > 1)
+        return schema_fail(s, path, ST_UNSUPPORTED,
+                           "only one of pattern, format and a length is supported: a pattern can "
+                           "hold the length, as in ^[a-z]{2,8}$");
+    if (pattern)
+        return in_quotes(s, expression(s, json_string_value(pattern), json_string_length(pattern), "pattern", path));
+    if (format) return formatted(s, format_name, path);
+    if (!bounded && json) return schema_free_string(s);
+    if (most < least) return build_nothing(s->builder);
+    return in_quotes(s, build_repeat(s->builder, character(s), least, most));
+}
