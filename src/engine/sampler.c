@@ -113,7 +113,9 @@ static void forbid_others(struct sampler *sampler, const uint64_t *allowed)
         uint64_t set = allowed[begin / 64];
         uint32_t own = sampler->vocabulary - begin < 64 ? sampler->vocabulary - begin : 64;
         if (set == UINT64_MAX) continue;
-        for (uint32_t i = 0; i < own; i++)
+        if (!set) /* most words, where a grammar leaves few tokens */
+            for (uint32_t i = 0; i < own; i++) sampler->logits[begin + i] = -INFINITY;
+        for (uint32_t i = 0; i < own && set; i++)
             if (!(set >> i & 1)) sampler->logits[begin + i] = -INFINITY;
     }
 }

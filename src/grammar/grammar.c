@@ -1,6 +1,5 @@
 /* grammar.c - the store of grammars, and a grammar as others see it: shared by reference, used by one thread at a time. */
 #include "grammar/machine.h"
-#include "grammar/vocabulary_trie.h"
 #include <pthread.h>
 #include <string.h>
 
@@ -155,7 +154,7 @@ static enum status open_locked(struct grammar_store *store, enum grammar_kind ki
 {
     enum status status = ST_OK;
     if (!store->has_vocabulary) {
-        if (vocabulary_trie_init(&store->vocabulary, store->tokenizer, SHORT_BYTES) != ST_OK)
+        if (vocabulary_trie_init(&store->vocabulary, store->tokenizer) != ST_OK)
             return error_set(error, ST_NOMEM, "not enough memory for a grammar");
         store->has_vocabulary = true;
     }

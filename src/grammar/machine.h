@@ -11,13 +11,13 @@
 #define GRAMMAR_MACHINE_H
 #include "grammar/automaton.h"
 #include "grammar/grammar.h"
+#include "grammar/vocabulary_trie.h"
 
 #define MEMORY_BYTES (6u << 20) /* remembered of one grammar, between two token sets */
 #define DEPTH_MAX 512u          /* calls inside calls */
 #define ITEMS_MAX 4096u         /* work of one transition */
 #define WALK_COST_MAX 500000u   /* work of one token set: some hundredths of a second */
 #define SET_COST 32u            /* of a set, beside that of what leads there and of its transitions' room */
-#define SHORT_BYTES 16u         /* tokens of more are walked on their own (mask.c) */
 
 struct entry {
     uint32_t node, count, below; /* below: a set */
@@ -30,11 +30,15 @@ struct transition {
 #define TRANSITION_UNKNOWN UINT32_MAX
 #define NOTHING UINT32_MAX
 struct set {
-    uint32_t first, count;     /* entries */
-    uint32_t transitions;      /* of class_count, or NOTHING */
-    uint32_t normal;           /* the set whose token set is the same but for long tokens, or NOTHING */
-    uint32_t mask, short_mask; /* in masks, or NOTHING: of all tokens; of the short ones. Of a normal set */
+    uint32_t first, count;         /* entries */
+    uint32_t transitions;          /* of class_count, or NOTHING */
+    uint32_t normals[TRIE_LEVELS]; /* the set whose token set of the level is the same, or NOTHING */
+    uint32_t masks[TRIE_LEVELS];   /* of a normal set: in masks, or NOTHING */
     uint16_t depth, stamp;
+};
+/* The tokens of one level: a set of bits, or a list if that is shorter. */
+struct mask {
+    uint32_t first, count; /* of a list: in listed; of a set: its number in bits, and NOTHING */
 };
 struct item {
     uint32_t node, below;
@@ -50,11 +54,15 @@ struct machine {
     struct set *sets;
     uint32_t *table; /* [table_size] set numbers by hash; 0 = free */
     struct transition *transitions;
-    uint64_t *masks; /* [mask_count, mask_words] */
+    struct mask *masks;
+    uint32_t *listed;
+    uint64_t *bits; /* [bits_count, mask_words] */
     uint32_t entry_count, entry_capacity, set_count, set_capacity, table_size;
-    uint32_t transition_count, transition_capacity, mask_count, mask_capacity, mask_words;
-    uint64_t *scratch; /* [mask_words] */
-    uint16_t walk;     /* stamp of the walk that goes on */
+    uint32_t transition_count, transition_capacity, mask_count, mask_capacity, listed_count, listed_capacity;
+    uint32_t bits_count, bits_capacity, mask_words;
+    uint32_t scratch_count;     /* tokens in scratch; 0: it is all zero */
+    uint64_t *scratch, *tokens; /* [mask_words] of one level; of all */
+    uint16_t walk;              /* stamp of the walk that goes on */
 
     /* Of the transition that is being made. */
     struct item *items;   /* [ITEMS_MAX] all so far; `next_item` is the first that is not done */
@@ -77,20 +85,14 @@ uint32_t machine_walk(struct machine *machine, uint32_t set, uint8_t byte_class,
 void machine_begin_walk(struct machine *machine);
 /* Whether the grammar is satisfied there, and whether nothing can follow. */
 struct grammar_next machine_ends(const struct machine *machine, uint32_t set);
-/* The set in which counts that no token of SHORT_BYTES can bring to their bounds are all the same; 0: no memory. */
-uint32_t machine_normal(struct machine *machine, uint32_t set);
-/* Room for one more mask, zeroed; NOTHING: no memory. */
+/* The set in which counts that no token of the level can bring to their bounds are all the same; 0: no memory. */
+uint32_t machine_normal(struct machine *machine, uint32_t set, uint32_t level);
+/* Remembers machine->scratch as a mask; NOTHING: no memory. */
 uint32_t machine_add_mask(struct machine *machine);
 
 /* mask.c: the tokens that may follow in this set; `first`: at the beginning of an answer. Borrowed until the next call; NULL: no
  * memory. */
-struct vocabulary_trie;
 const uint64_t *machine_tokens(struct machine *machine, const struct vocabulary_trie *vocabulary, uint32_t set,
                                bool first);
-
-static inline uint64_t *machine_mask(struct machine *machine, uint32_t mask)
-{
-    return machine->masks + (size_t)mask * machine->mask_words;
-}
 
 #endif

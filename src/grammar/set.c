@@ -52,12 +52,8 @@ static bool add_set(struct machine *m, const struct entry *entries, uint32_t cou
         !make_room(m, (void **)&m->sets, (uint64_t)m->set_count + 1, &m->set_capacity, sizeof *m->sets))
         return false;
     struct set *set = &m->sets[m->set_count];
-    *set = (struct set){.first = m->entry_count,
-                        .count = count,
-                        .transitions = NOTHING,
-                        .normal = NOTHING,
-                        .mask = NOTHING,
-                        .short_mask = NOTHING};
+    *set = (struct set){.first = m->entry_count, .count = count, .transitions = NOTHING};
+    for (uint32_t level = 0; level < TRIE_LEVELS; level++) set->normals[level] = set->masks[level] = NOTHING;
     for (uint32_t i = 0; i < count; i++) {
         uint16_t depth = m->sets[entries[i].below].depth;
         if (depth >= set->depth) set->depth = (uint16_t)(depth + 1);
@@ -330,52 +326,74 @@ struct grammar_next machine_ends(const struct machine *m, uint32_t set)
 
 /* ---- counts that do not matter yet ---------------------------------------------------------------------------------- */
 
-/* Within SHORT_BYTES more repetitions the count passes no bound: as any other such count between the same bounds. */
-static uint32_t normal_count(const struct repeat *r, uint32_t count)
+/* Within so many more repetitions the count passes no bound: as any other such count between the same bounds. */
+static uint32_t normal_count(const struct repeat *r, uint32_t count, uint32_t more)
 {
-    if (count + SHORT_BYTES < r->least) return 0;
-    if (count >= r->least && r->most != REPEAT_ENDLESS && count + SHORT_BYTES < r->most) return r->least;
+    if (count + more < r->least) return 0;
+    if (count >= r->least && r->most != REPEAT_ENDLESS && count + more < r->most) return r->least;
     return count;
 }
 
-uint32_t machine_normal(struct machine *m, uint32_t set)
+uint32_t machine_normal(struct machine *m, uint32_t set, uint32_t level)
 {
     if (set <= 1 || m->failed) return set;
-    if (m->sets[set].normal != NOTHING) return m->sets[set].normal;
+    if (m->sets[set].normals[level] != NOTHING) return m->sets[set].normals[level];
     uint32_t begin = m->result_count;
     for (uint32_t i = 0; i < m->sets[set].count && !m->failed; i++) {
         struct entry entry = m->entries[m->sets[set].first + i];
         const struct node *node = &m->automaton->nodes[entry.node];
-        if (node->kind == NODE_REPEAT) entry.count = normal_count(&m->automaton->repeats[node->other], entry.count);
-        entry.below = machine_normal(m, entry.below);
+        if (node->kind == NODE_REPEAT)
+            entry.count = normal_count(&m->automaton->repeats[node->other], entry.count, TRIE_BYTES[level]);
+        entry.below = machine_normal(m, entry.below, level);
         put_result(m, entry);
     }
     m->work = 0;
     uint32_t normal = settle(m, begin);
-    if (!m->failed) m->sets[set].normal = normal;
+    if (!m->failed) m->sets[set].normals[level] = normal;
     return normal;
 }
 
 /* ---- memory --------------------------------------------------------------------------------------------------------- */
 
+static bool add_list(struct machine *m)
+{
+    if (!make_room(m, (void **)&m->listed, (uint64_t)m->listed_count + m->scratch_count, &m->listed_capacity,
+                   sizeof *m->listed))
+        return false;
+    for (uint32_t word = 0; word < m->mask_words && m->scratch_count; word++)
+        for (uint64_t bits = m->scratch[word]; bits; bits &= bits - 1)
+            m->listed[m->listed_count++] = word * 64 + (uint32_t)__builtin_ctzll(bits);
+    m->masks[m->mask_count] = (struct mask){m->listed_count - m->scratch_count, m->scratch_count};
+    return true;
+}
+
+static bool add_bits(struct machine *m)
+{
+    size_t bytes = m->mask_words * sizeof *m->bits;
+    if (!make_room(m, (void **)&m->bits, (uint64_t)m->bits_count + 1, &m->bits_capacity, bytes)) return false;
+    memcpy(m->bits + (size_t)m->bits_count * m->mask_words, m->scratch, bytes);
+    m->masks[m->mask_count] = (struct mask){m->bits_count++, NOTHING};
+    return true;
+}
+
 uint32_t machine_add_mask(struct machine *m)
 {
-    if (!make_room(m, (void **)&m->masks, (uint64_t)m->mask_count + 1, &m->mask_capacity,
-                   m->mask_words * sizeof *m->masks))
+    if (!make_room(m, (void **)&m->masks, (uint64_t)m->mask_count + 1, &m->mask_capacity, sizeof *m->masks))
         return NOTHING;
-    memset(machine_mask(m, m->mask_count), 0, m->mask_words * sizeof *m->masks);
-    return m->mask_count++;
+    bool listed = m->scratch_count <= m->mask_words; /* then a list takes less room than the bits */
+    return (listed ? add_list(m) : add_bits(m)) ? m->mask_count++ : NOTHING;
 }
 
 uint64_t machine_bytes(const struct machine *m)
 {
     return m->entry_count * sizeof *m->entries + m->set_count * sizeof *m->sets + m->table_size * sizeof *m->table +
-           m->transition_count * sizeof *m->transitions + (uint64_t)m->mask_count * m->mask_words * sizeof *m->masks;
+           m->transition_count * sizeof *m->transitions + m->mask_count * sizeof *m->masks +
+           m->listed_count * sizeof *m->listed + (uint64_t)m->bits_count * m->mask_words * sizeof *m->bits;
 }
 
 uint64_t machine_fixed_bytes(const struct machine *m)
 {
-    return ITEMS_MAX * sizeof *m->items + SEEN_SIZE * sizeof *m->seen + m->mask_words * sizeof *m->scratch;
+    return ITEMS_MAX * sizeof *m->items + SEEN_SIZE * sizeof *m->seen + 2 * m->mask_words * sizeof *m->scratch;
 }
 
 static void forget(struct machine *m)
@@ -385,14 +403,19 @@ static void forget(struct machine *m)
     mem_free(m->table);
     mem_free(m->transitions);
     mem_free(m->masks);
+    mem_free(m->listed);
+    mem_free(m->bits);
     mem_free(m->result);
     m->entries = m->result = NULL;
     m->sets = NULL;
     m->table = NULL;
     m->transitions = NULL;
     m->masks = NULL;
+    m->listed = NULL;
+    m->bits = NULL;
     m->entry_count = m->entry_capacity = m->set_count = m->set_capacity = m->table_size = 0;
     m->transition_count = m->transition_capacity = m->mask_count = m->mask_capacity = m->result_capacity = 0;
+    m->listed_count = m->listed_capacity = m->bits_count = m->bits_capacity = 0;
 }
 
 enum status machine_reset(struct machine *m)
@@ -414,7 +437,8 @@ enum status machine_init(struct machine *m, const struct automaton *automaton, u
     *m = (struct machine){.automaton = automaton, .mask_words = mask_words};
     m->items = mem_alloc(ITEMS_MAX * sizeof *m->items);
     m->seen = mem_zero(SEEN_SIZE, sizeof *m->seen);
-    m->scratch = mem_alloc(mask_words * sizeof *m->scratch);
+    m->scratch = mem_zero(2 * (size_t)mask_words, sizeof *m->scratch);
+    m->tokens = m->scratch ? m->scratch + mask_words : NULL;
     if (m->items && m->seen && m->scratch && machine_reset(m) == ST_OK) return ST_OK;
     machine_release(m);
     return ST_NOMEM;

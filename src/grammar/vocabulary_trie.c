@@ -3,14 +3,25 @@
 #include <stdlib.h>
 #include <string.h>
 
+const uint32_t TRIE_BYTES[TRIE_LEVELS] = {16, 32, 64, TOKEN_BYTES_MAX};
+
 struct word {
+    uint64_t key; /* the first eight bytes, as a number: most words differ there */
     const unsigned char *bytes;
     uint32_t count, id;
 };
 
+static struct word make_word(const unsigned char *bytes, uint32_t count, uint32_t id)
+{
+    struct word word = {.bytes = bytes, .count = count, .id = id};
+    for (uint32_t i = 0; i < 8; i++) word.key = word.key << 8 | (i < count ? bytes[i] : 0);
+    return word;
+}
+
 static int compare_words(const void *left, const void *right)
 {
     const struct word *a = left, *b = right;
+    if (a->key != b->key) return a->key > b->key ? 1 : -1;
     int order = memcmp(a->bytes, b->bytes, a->count < b->count ? a->count : b->count);
     if (order) return order;
     return a->count != b->count ? (a->count > b->count) - (a->count < b->count) : (a->id > b->id) - (a->id < b->id);
@@ -99,32 +110,34 @@ static enum status make_trie(struct trie *trie, const struct word *words, uint32
     return ST_OK;
 }
 
-static enum status make_tries(struct vocabulary_trie *trie, uint32_t short_bytes)
+static enum status make_tries(struct vocabulary_trie *trie)
 {
-    struct word *words = mem_alloc((trie->token_count + 1) * sizeof *words);
+    struct word *words = mem_alloc(((size_t)trie->token_count + 1) * sizeof *words);
     if (!words) return ST_NOMEM;
     enum status status = ST_OK;
-    for (int longs = 0; longs < 2 && status == ST_OK; longs++) {
+    uint32_t least = 1;
+    for (uint32_t level = 0; level < TRIE_LEVELS && status == ST_OK; level++) {
         uint32_t count = 0;
         for (uint32_t id = 0; id < trie->token_count; id++) {
             uint32_t bytes = trie->begin[id + 1] - trie->begin[id];
-            if (bytes && (bytes > short_bytes) == (longs == 1))
-                words[count++] = (struct word){trie->bytes + trie->begin[id], bytes, id};
+            if (bytes >= least && bytes <= TRIE_BYTES[level])
+                words[count++] = make_word(trie->bytes + trie->begin[id], bytes, id);
         }
         qsort(words, count, sizeof *words, compare_words);
-        status = make_trie(longs ? &trie->longs : &trie->shorts, words, count);
+        status = make_trie(&trie->levels[level], words, count);
+        least = TRIE_BYTES[level] + 1;
     }
     mem_free(words);
     return status;
 }
 
-enum status vocabulary_trie_init(struct vocabulary_trie *trie, const struct tokenizer *tokenizer, uint32_t short_bytes)
+enum status vocabulary_trie_init(struct vocabulary_trie *trie, const struct tokenizer *tokenizer)
 {
     *trie = (struct vocabulary_trie){.token_count = tokenizer_vocabulary_size(tokenizer),
                                      .drops_space = drops_space(tokenizer)};
     trie->begin = mem_zero((size_t)trie->token_count + 1, sizeof *trie->begin);
     enum status status = trie->begin ? list_bytes(trie, tokenizer) : ST_NOMEM;
-    if (status == ST_OK) status = make_tries(trie, short_bytes);
+    if (status == ST_OK) status = make_tries(trie);
     if (status != ST_OK) vocabulary_trie_release(trie);
     return status;
 }
@@ -133,9 +146,9 @@ void vocabulary_trie_release(struct vocabulary_trie *trie)
 {
     mem_free(trie->begin);
     mem_free(trie->bytes);
-    mem_free(trie->shorts.nodes);
-    mem_free(trie->shorts.tokens);
-    mem_free(trie->longs.nodes);
-    mem_free(trie->longs.tokens);
+    for (uint32_t level = 0; level < TRIE_LEVELS; level++) {
+        mem_free(trie->levels[level].nodes);
+        mem_free(trie->levels[level].tokens);
+    }
     *trie = (struct vocabulary_trie){0};
 }

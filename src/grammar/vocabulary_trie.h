@@ -4,6 +4,8 @@
 #include "text/text.h"
 
 #define TOKEN_BYTES_MAX 255u /* longer ones are never allowed */
+#define TRIE_LEVELS 4u
+extern const uint32_t TRIE_BYTES[TRIE_LEVELS]; /* the most that a token of each level has */
 
 /* Nodes in the order of a walk that goes deep first. */
 struct trie_node {
@@ -18,13 +20,12 @@ struct trie {
 };
 struct vocabulary_trie {
     uint32_t token_count;
-    uint32_t *begin;           /* [token_count + 1] in bytes; none: a token that never may come */
-    unsigned char *bytes;      /* of all tokens */
-    struct trie shorts, longs; /* tokens of at most SHORT_BYTES bytes, and the rest */
-    bool drops_space;          /* the answer's text is without the space that its first token begins with */
+    uint32_t *begin;      /* [token_count + 1] in bytes; none: a token that never may come */
+    unsigned char *bytes; /* of all tokens */
+    struct trie levels[TRIE_LEVELS];
+    bool drops_space; /* the answer's text is without the space that its first token begins with */
 };
-MUST_CHECK enum status vocabulary_trie_init(struct vocabulary_trie *trie, const struct tokenizer *tokenizer,
-                                            uint32_t short_bytes);
+MUST_CHECK enum status vocabulary_trie_init(struct vocabulary_trie *trie, const struct tokenizer *tokenizer);
 void vocabulary_trie_release(struct vocabulary_trie *trie);
 
 #endif

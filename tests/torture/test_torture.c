@@ -50,6 +50,9 @@ static int steps(struct kvasir_engine *engine, const uint64_t ids[REQUESTS], str
 static int generate(struct kvasir_model *model, const uint32_t *ids, size_t count, struct journey *journey)
 {
     static const char *const stops[] = {"never said", "the end"};
+    static const char schema[] =
+        "{\"prefixItems\":[{\"enum\":[1,\"the\"]},{\"type\":\"integer\",\"minimum\":5},{\"type\":\"object\","
+        "\"properties\":{\"in\":{\"pattern\":\"^[a-z]{20}$\"}},\"required\":[\"in\"]}],\"minItems\":3}";
     const struct kvasir_logit_bias bias[] = {{3, -1}};
     struct kvasir_engine *engine;
     struct kvasir_model_info info;
@@ -64,6 +67,9 @@ static int generate(struct kvasir_model *model, const uint32_t *ids, size_t coun
                                                .max_tokens = TOKENS,
                                                .ignore_eos = true,
                                                .min_tokens = r,
+                                               .structure = r == 2 && info.has_tokenizer ? KVASIR_JSON_SCHEMA : 0,
+                                               .structure_text = schema,
+                                               .structure_bytes = strlen(schema),
                                                .logprobs = 2 * r,
                                                .prompt_logprobs = r == 1,
                                                .stop = stops,

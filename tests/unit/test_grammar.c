@@ -166,7 +166,7 @@ static void test_sets(void **state)
     random_seed(&random, 5);
     for (int v = 0; v < 2; v++) {
         struct vocabulary_trie vocabulary;
-        assert_int_equal(vocabulary_trie_init(&vocabulary, tokenizers[v], SHORT_BYTES), ST_OK);
+        assert_int_equal(vocabulary_trie_init(&vocabulary, tokenizers[v]), ST_OK);
         assert_int_equal(vocabulary.drops_space, v == 1);
         json_array_foreach(vectors, i, vector)
         {
