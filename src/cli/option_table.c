@@ -131,7 +131,8 @@ const struct command COMMANDS[COMMAND_COUNT] = {
          "kvasir bench throughput qwen2 --arrival-rate 0.5,1,2 --prompt-tokens lognormal:200,0.8\tan open loop\n"},
     [COMMAND_SERVE] =
         {"serve", ARGUMENTS_MODEL, "[MODEL]", "serve a model over HTTP to OpenAI clients",
-         "Answers POST /v1/chat/completions and /v1/completions, whole or streamed, /v1/embeddings, and GET /v1/models "
+         "Answers POST /v1/chat/completions, /v1/completions and /v1/responses, whole or streamed, /v1/embeddings, and "
+         "GET /v1/models "
          "and "
          "/health, as OpenAI's API does, and /tokenize and /detokenize as vLLM does; the base URL is printed when it "
          "listens. Requests run together, and share what the KV "

@@ -12,8 +12,9 @@
 /* ---- the table ---------------------------------------------------------------------------------------------------- */
 
 #define ANSWERS (API_COMPLETIONS | API_CHAT)
+#define SAMPLES (ANSWERS | API_RESPONSES)
 #define MESSAGES (API_CHAT | API_TOKENIZE)
-#define ALL (ANSWERS | API_EMBEDDINGS | API_TOKENIZE | API_DETOKENIZE)
+#define ALL (SAMPLES | API_EMBEDDINGS | API_TOKENIZE | API_DETOKENIZE)
 #define AT(member) offsetof(struct body, member)
 #define TOKENS_MAX 1073741824.0
 #define STOPS_MAX 64 /* the engine's, as the two below */
@@ -29,52 +30,64 @@ static const struct field FIELDS[] = {
     {API_EMBEDDINGS, "input", &FIELD_PROMPT, AT(prompt), 0, 0},
     {API_DETOKENIZE, "tokens", &FIELD_JSON, AT(prompt), 0, 0},
     {MESSAGES, "messages", &FIELD_MESSAGES, AT(messages), 0, 0},
+    {API_RESPONSES, "input", &FIELD_ITEMS, AT(prompt), 0, 0},
+    {API_RESPONSES, "instructions", &FIELD_TEXT, AT(instructions), 0, 0},
+    {API_RESPONSES, "max_output_tokens", &FIELD_WHOLE, AT(request.max_tokens), 1, TOKENS_MAX},
+    {API_RESPONSES, "tools", &FIELD_FLAT_TOOLS, 0, 0, 0},
+    {API_RESPONSES, "text", &FIELD_RESPONSE_TEXT, 0, 0, 0},
+    {API_RESPONSES, "include", &FIELD_INCLUDE, 0, 0, 0},
+    {API_RESPONSES, "metadata", &FIELD_OBJECT, AT(metadata), 0, 0},
+    {API_RESPONSES, "previous_response_id", &FIELD_UNSUPPORTED, 0, 0, 0},
+    {API_RESPONSES, "conversation", &FIELD_UNSUPPORTED, 0, 0, 0},
+    {API_RESPONSES, "background", &FIELD_UNSUPPORTED, 0, 0, 0},
+    {API_RESPONSES, "prompt", &FIELD_UNSUPPORTED, 0, 0, 0},
+    {API_RESPONSES, "truncation", &FIELD_UNSUPPORTED, 0, 0, 0},
     {MESSAGES, "chat_template", &FIELD_TEXT, AT(chat_template), 0, 0},
     {MESSAGES, "chat_template_kwargs", &FIELD_OBJECT, AT(template_values), 0, 0},
     {MESSAGES, "add_generation_prompt", &FIELD_FLAG, AT(add_generation_prompt), 0, 0},
     {MESSAGES, "continue_final_message", &FIELD_FLAG, AT(continue_final_message), 0, 0},
     {API_TOKENIZE, "add_special_tokens", &FIELD_FLAG, AT(add_special_tokens), 0, 0},
     {API_TOKENIZE, "return_token_strs", &FIELD_FLAG, AT(return_token_texts), 0, 0},
-    {ANSWERS | API_EMBEDDINGS, "truncate_prompt_tokens", &FIELD_WHOLE, AT(truncate_prompt_tokens), -1, TOKENS_MAX},
-    {ANSWERS, "stream", &FIELD_FLAG, AT(stream), 0, 0},
+    {SAMPLES | API_EMBEDDINGS, "truncate_prompt_tokens", &FIELD_WHOLE, AT(truncate_prompt_tokens), -1, TOKENS_MAX},
+    {SAMPLES, "stream", &FIELD_FLAG, AT(stream), 0, 0},
     {ANSWERS, "stream_options", &FIELD_STREAM_OPTIONS, 0, 0, 0},
     {API_COMPLETIONS, "max_tokens", &FIELD_WHOLE, AT(request.max_tokens), 0, TOKENS_MAX},
     {API_CHAT, "max_tokens", &FIELD_WHOLE, AT(request.max_tokens), 1, TOKENS_MAX},
     {API_CHAT, "max_completion_tokens", &FIELD_WHOLE, AT(request.max_tokens), 1, TOKENS_MAX},
-    {ANSWERS, "min_tokens", &FIELD_WHOLE, AT(request.min_tokens), 0, TOKENS_MAX},
-    {ANSWERS, "temperature", &FIELD_REAL, AT(request.sampling.temperature), 0, 100},
-    {ANSWERS, "top_p", &FIELD_REAL, AT(request.sampling.top_p), 0, 1},
-    {ANSWERS, "top_k", &FIELD_WHOLE, AT(request.sampling.top_k), -1, TOKENS_MAX},
-    {ANSWERS, "min_p", &FIELD_REAL, AT(request.sampling.min_p), 0, 1},
-    {ANSWERS, "typical_p", &FIELD_REAL, AT(request.sampling.typical_p), 0, 1},
-    {ANSWERS, "repetition_penalty", &FIELD_REAL, AT(request.sampling.repetition_penalty), 0, 100},
-    {ANSWERS, "frequency_penalty", &FIELD_REAL, AT(request.sampling.frequency_penalty), -2, 2},
-    {ANSWERS, "presence_penalty", &FIELD_REAL, AT(request.sampling.presence_penalty), -2, 2},
-    {ANSWERS, "seed", &FIELD_SEED, 0, 0, 0},
-    {ANSWERS, "logit_bias", &FIELD_BIAS, 0, -100, 100},
-    {ANSWERS, "allowed_token_ids", &FIELD_IDS, AT(allowed_ids), 1, VOCABULARY_MAX},
-    {ANSWERS, "bad_words", &FIELD_TEXTS, AT(bad_words), 0, BAD_WORDS_MAX},
-    {ANSWERS, "stop", &FIELD_TEXTS, AT(stop), 0, STOPS_MAX},
-    {ANSWERS, "stop_token_ids", &FIELD_IDS, AT(stop_ids), 0, STOP_IDS_MAX},
-    {ANSWERS, "include_stop_str_in_output", &FIELD_FLAG, AT(request.include_stop), 0, 0},
-    {ANSWERS, "ignore_eos", &FIELD_FLAG, AT(request.ignore_eos), 0, 0},
-    {ANSWERS, "skip_special_tokens", &FIELD_FLAG, AT(skip_special_tokens), 0, 0},
+    {SAMPLES, "min_tokens", &FIELD_WHOLE, AT(request.min_tokens), 0, TOKENS_MAX},
+    {SAMPLES, "temperature", &FIELD_REAL, AT(request.sampling.temperature), 0, 100},
+    {SAMPLES, "top_p", &FIELD_REAL, AT(request.sampling.top_p), 0, 1},
+    {SAMPLES, "top_k", &FIELD_WHOLE, AT(request.sampling.top_k), -1, TOKENS_MAX},
+    {SAMPLES, "min_p", &FIELD_REAL, AT(request.sampling.min_p), 0, 1},
+    {SAMPLES, "typical_p", &FIELD_REAL, AT(request.sampling.typical_p), 0, 1},
+    {SAMPLES, "repetition_penalty", &FIELD_REAL, AT(request.sampling.repetition_penalty), 0, 100},
+    {SAMPLES, "frequency_penalty", &FIELD_REAL, AT(request.sampling.frequency_penalty), -2, 2},
+    {SAMPLES, "presence_penalty", &FIELD_REAL, AT(request.sampling.presence_penalty), -2, 2},
+    {SAMPLES, "seed", &FIELD_SEED, 0, 0, 0},
+    {SAMPLES, "logit_bias", &FIELD_BIAS, 0, -100, 100},
+    {SAMPLES, "allowed_token_ids", &FIELD_IDS, AT(allowed_ids), 1, VOCABULARY_MAX},
+    {SAMPLES, "bad_words", &FIELD_TEXTS, AT(bad_words), 0, BAD_WORDS_MAX},
+    {SAMPLES, "stop", &FIELD_TEXTS, AT(stop), 0, STOPS_MAX},
+    {SAMPLES, "stop_token_ids", &FIELD_IDS, AT(stop_ids), 0, STOP_IDS_MAX},
+    {SAMPLES, "include_stop_str_in_output", &FIELD_FLAG, AT(request.include_stop), 0, 0},
+    {SAMPLES, "ignore_eos", &FIELD_FLAG, AT(request.ignore_eos), 0, 0},
+    {SAMPLES, "skip_special_tokens", &FIELD_FLAG, AT(skip_special_tokens), 0, 0},
     {API_COMPLETIONS, "echo", &FIELD_FLAG, AT(echo), 0, 0},
     {API_COMPLETIONS, "logprobs", &FIELD_LOGPROBS, AT(alternatives), 0, ALTERNATIVES_MAX},
     {API_CHAT, "logprobs", &FIELD_FLAG, AT(logprobs), 0, 0},
-    {API_CHAT, "top_logprobs", &FIELD_WHOLE, AT(alternatives), 0, ALTERNATIVES_MAX},
+    {API_CHAT | API_RESPONSES, "top_logprobs", &FIELD_WHOLE, AT(alternatives), 0, ALTERNATIVES_MAX},
     {ANSWERS, "prompt_logprobs", &FIELD_PROMPT_LOGPROBS, AT(prompt_alternatives), 0, ALTERNATIVES_MAX},
     {ANSWERS, "return_token_ids", &FIELD_FLAG, AT(token_ids), 0, 0},
-    {ANSWERS | API_EMBEDDINGS, "cache_salt", &FIELD_SALT, 0, 0, 0},
-    {ANSWERS | API_EMBEDDINGS, "priority", &FIELD_PRIORITY, 0, 0, 0},
+    {SAMPLES | API_EMBEDDINGS, "cache_salt", &FIELD_SALT, 0, 0, 0},
+    {SAMPLES | API_EMBEDDINGS, "priority", &FIELD_PRIORITY, 0, 0, 0},
     {ANSWERS, "n", &FIELD_WHOLE, AT(request.n), 1, ANSWERS_MAX},
     {ANSWERS, "best_of", &FIELD_WHOLE, AT(request.best_of), 1, ANSWERS_MAX},
     {ANSWERS, "use_beam_search", &FIELD_FLAG, AT(use_beam_search), 0, 0},
     {ANSWERS, "length_penalty", &FIELD_LENGTH_PENALTY, AT(request.length_penalty), -100, 100},
     {ANSWERS, "early_stopping", &FIELD_FLAG, AT(request.early_stopping), 0, 0},
     {API_CHAT | API_TOKENIZE, "tools", &FIELD_TOOLS, 0, 0, 0},
-    {API_CHAT, "tool_choice", &FIELD_TOOL_CHOICE, 0, 0, 0},
-    {API_CHAT, "parallel_tool_calls", &FIELD_PARALLEL_CALLS, 0, 0, 0},
+    {API_CHAT | API_RESPONSES, "tool_choice", &FIELD_TOOL_CHOICE, 0, 0, 0},
+    {API_CHAT | API_RESPONSES, "parallel_tool_calls", &FIELD_PARALLEL_CALLS, 0, 0, 0},
     {API_EMBEDDINGS, "encoding_format", &FIELD_ENCODING, 0, 0, 0},
     {API_EMBEDDINGS, "dimensions", &FIELD_WHOLE, AT(dimensions), 1, TOKENS_MAX},
     {API_COMPLETIONS, "suffix", &FIELD_UNSUPPORTED, 0, 0, 0},
@@ -120,6 +133,8 @@ static bool check_prompt(const struct body *body, unsigned api, struct refusal *
         return refuse(refusal, 400, "prompt", "either prompt or messages must be given");
     if (api == API_CHAT && !body->messages)
         return refuse(refusal, 400, "messages", "messages is missing: an array of {\"role\", \"content\"}");
+    if (api == API_RESPONSES && !json_is_string(body->prompt) && !json_is_array(body->prompt))
+        return refuse(refusal, 400, "input", "input must be a string or an array of items");
     if (api == API_DETOKENIZE && !json_is_array(body->prompt))
         return refuse(refusal, 400, "tokens", "tokens must be an array of token ids");
     const char *name = api == API_EMBEDDINGS ? "input" : "prompt";
@@ -153,6 +168,10 @@ static bool check_logprobs(struct body *body, unsigned api, struct refusal *refu
     bool one = request->n == 1 && !request->best_of && !request->beam_width;
     if (api == API_CHAT && body->alternatives && !body->logprobs)
         return refuse(refusal, 400, "top_logprobs", "top_logprobs needs logprobs: true");
+    if (api == API_RESPONSES && body->alternatives) body->logprobs = true;
+    if (api == API_RESPONSES && body->logprobs &&
+        body->tools) /* they are of messages only, and which tokens those are is not told */
+        return refuse(refusal, 400, "top_logprobs", "top_logprobs are not told where tools may be called");
     if (body->prompt_logprobs && body->stream)
         return refuse(refusal, 400, "prompt_logprobs", "prompt_logprobs are not told in a stream");
     if (body->echo && body->logprobs && !one)
@@ -180,8 +199,9 @@ static bool check(struct body *body, unsigned api, struct refusal *refusal)
     struct kvasir_request *request = &body->request;
     if (!body->stream && json_is_object(json_object_get(body->json, "stream_options")))
         return refuse(refusal, 400, "stream_options", "stream_options needs stream: true");
-    if (!check_prompt(body, api, refusal) || !check_tools(body, refusal) || !check_search(body, refusal) ||
-        !check_logprobs(body, api, refusal) || !check_length(body, api, refusal))
+    if (!check_prompt(body, api, refusal) || (api == API_RESPONSES && !response_input_convert(body, refusal)) ||
+        !check_tools(body, refusal) || !check_search(body, refusal) || !check_logprobs(body, api, refusal) ||
+        !check_length(body, api, refusal))
         return false;
     request->stop = body->stop.items;
     request->stop_count = body->stop.count;
@@ -227,6 +247,7 @@ void body_forget_prompt(struct body *body)
     static const char *const LONG[] = {"prompt", "messages", "input", "chat_template", "chat_template_kwargs"};
     release_arrays(body);
     for (size_t i = 0; i < ARRAY_COUNT(LONG); i++) json_object_del(body->json, LONG[i]);
+    json_object_del(body->converted, "messages");
     body->prompt = body->messages = body->template_values = NULL;
     body->chat_template = NULL;
 }
@@ -235,5 +256,6 @@ void body_release(struct body *body)
 {
     release_arrays(body);
     json_decref(body->json);
+    json_decref(body->converted);
     *body = (struct body){0};
 }

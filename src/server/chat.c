@@ -21,8 +21,8 @@ static void token_inside(const struct kvasir_model *model, uint32_t id, float va
     buffer_release(&spelling);
 }
 
-static void logprob(const struct kvasir_model *model, uint32_t alternatives, const struct kvasir_token *token,
-                    struct choice *choice)
+void chat_logprob(const struct kvasir_model *model, uint32_t alternatives, const struct kvasir_token *token,
+                  struct choice *choice)
 {
     struct buffer *out = &choice->logprobs.tokens;
     buffer_text(out, out->length ? ",{" : "{");
@@ -125,10 +125,10 @@ static const struct choice_format FORMAT = {.object = "chat.completion",
                                             .whole = whole,
                                             .delta = delta,
                                             .call_delta = call_delta,
-                                            .logprob = logprob};
+                                            .logprob = chat_logprob};
 const struct api CHAT = {.path = "/v1/chat/completions",
                          .bit = API_CHAT,
-                         .id_prefix = "chatcmpl",
+                         .id_prefix = "chatcmpl-",
                          .param = "messages",
                          .answers_max = ANSWERS_MAX,
                          .prompts = prompts,

@@ -6,7 +6,7 @@
 
 /* ---- what updates bring ------------------------------------------------------------------------------------------------- */
 
-void choice_take_text(struct choice *choice, const char *text, size_t bytes, bool ended)
+static void take_text(struct choice *choice, const char *text, size_t bytes, bool ended)
 {
     if (!choice->tools) {
         buffer_append(&choice->text, text, bytes);
@@ -18,8 +18,8 @@ void choice_take_text(struct choice *choice, const char *text, size_t bytes, boo
 
 void choice_call_id(const struct choice *choice, uint32_t call, struct buffer *out)
 {
-    const char *dash = strrchr(choice->reply->id, '-');
-    buffer_printf(out, "call_%.16s%04x%04x", dash ? dash + 1 : choice->reply->id, choice->index, call);
+    const struct reply *reply = choice->reply;
+    buffer_printf(out, "call_%.16s%04x%04x", reply->id + strlen(reply->api->id_prefix), choice->index, call);
 }
 
 /* What is echoed: the text as it was given, or that of the tokens. */
@@ -101,12 +101,12 @@ static void take_prompt(struct choice *choice, const struct kvasir_event *event)
     }
 }
 
-static void take(struct choice *choice, const struct kvasir_event *event)
+void choice_take(struct choice *choice, const struct kvasir_event *event)
 {
     const struct reply *reply = choice->reply;
     take_prompt(choice, event);
     if (reply->body.no_answer) return;
-    choice_take_text(choice, event->text, event->text_bytes, event->finish != KVASIR_RUNNING);
+    take_text(choice, event->text, event->text_bytes, event->finish != KVASIR_RUNNING);
     for (size_t i = 0; i < event->token_count && reply->body.logprobs; i++)
         reply->api->format->logprob(reply->server->model, reply->body.alternatives, &event->tokens[i], choice);
     for (size_t i = 0; i < event->token_count && reply->body.token_ids; i++)
@@ -267,7 +267,7 @@ static void fail(struct reply *reply, const struct refusal *refusal, struct buff
 
 /* ---- whole --------------------------------------------------------------------------------------------------------------- */
 
-static void whole(const struct reply *reply, struct buffer *out)
+static void whole(struct reply *reply, struct buffer *out)
 {
     const struct choice_format *format = reply->api->format;
     write_head(reply, format->object, out);
@@ -288,7 +288,7 @@ static void whole(const struct reply *reply, struct buffer *out)
 }
 
 const struct framing CHOICES = {.start = start,
-                                .take = take,
+                                .take = choice_take,
                                 .failed = failed,
                                 .whole = whole,
                                 .open = open_stream,

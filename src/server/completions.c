@@ -68,7 +68,7 @@ static const struct choice_format FORMAT = {.object = "text_completion",
                                             .logprob = logprob};
 const struct api COMPLETIONS = {.path = "/v1/completions",
                                 .bit = API_COMPLETIONS,
-                                .id_prefix = "cmpl",
+                                .id_prefix = "cmpl-",
                                 .param = "prompt",
                                 .answers_max = ANSWERS_MAX,
                                 .prompts = prompts,

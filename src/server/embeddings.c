@@ -66,7 +66,7 @@ static void write_numbers(const struct buffer *embedding, struct buffer *out)
     buffer_text(out, "]");
 }
 
-static void whole(const struct reply *reply, struct buffer *out)
+static void whole(struct reply *reply, struct buffer *out)
 {
     buffer_text(out, "{\"object\":\"list\",\"data\":[");
     for (uint32_t i = 0; i < reply->count; i++) {
@@ -83,7 +83,7 @@ static void whole(const struct reply *reply, struct buffer *out)
 static const struct framing FRAMING = {.take = take, .failed = failed, .whole = whole};
 const struct api EMBEDDINGS = {.path = "/v1/embeddings",
                                .bit = API_EMBEDDINGS,
-                               .id_prefix = "embd",
+                               .id_prefix = "embd-",
                                .param = "input",
                                .answers_max = INPUTS_MAX,
                                .prompts = prompts,

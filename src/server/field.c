@@ -235,7 +235,29 @@ static bool read_salt(const struct field *field, const json_t *value, struct bod
     return true;
 }
 
-/* Nothing, or what happens anyway: false, the number `low`, something empty, {"type": "text"}, "none", "auto". */
+/* The one thing that is not there without it: log-probabilities. */
+static bool read_include(const struct field *field, const json_t *value, struct body *body, struct refusal *refusal)
+{
+    for (size_t i = 0; i < json_array_size(value); i++) {
+        const char *name = json_string_value(json_array_get(value, i));
+        if (name && strcmp(name, "message.output_text.logprobs") == 0) body->logprobs = true;
+    }
+    return json_is_array(value) || refuse(refusal, 400, field->name, "%s must be an array of strings", field->name);
+}
+
+/* {"format": {"type": "text"}} */
+static bool read_response_text(const struct field *field, const json_t *value, struct body *body,
+                               struct refusal *refusal)
+{
+    (void)body;
+    const json_t *format = json_object_get(value, "format");
+    const char *type = json_string_value(json_object_get(format, "type"));
+    bool plain = !format || json_is_null(format) || (type && strcmp(type, "text") == 0);
+    if (!json_is_object(value)) return refuse(refusal, 400, field->name, "%s must be an object", field->name);
+    return plain || refuse(refusal, 400, field->name, "text.format is not supported by this version: leave it out");
+}
+
+/* Nothing, or what happens anyway: false, the number `low`, something empty, {"type": "text"}, "none", "disabled". */
 static bool read_unsupported(const struct field *field, const json_t *value, struct body *body, struct refusal *refusal)
 {
     (void)body;
@@ -244,7 +266,7 @@ static bool read_unsupported(const struct field *field, const json_t *value, str
     bool harmless =
         json_is_false(value) || (json_is_number(value) && json_number_value(value) == field->low) ||
         (json_is_array(value) && !json_array_size(value)) || (json_is_object(value) && !json_object_size(value)) ||
-        (text && (!*text || strcmp(text, "text") == 0 || strcmp(text, "none") == 0 || strcmp(text, "auto") == 0));
+        (text && (!*text || strcmp(text, "text") == 0 || strcmp(text, "none") == 0 || strcmp(text, "disabled") == 0));
     return harmless ||
            refuse(refusal, 400, field->name, "%s is not supported by this version: leave it out", field->name);
 }
@@ -259,6 +281,14 @@ static bool read_tools(const struct field *field, const json_t *value, struct bo
     return true;
 }
 
+/* Those of /v1/responses are checked when they are converted. */
+static bool read_flat_tools(const struct field *field, const json_t *value, struct body *body, struct refusal *refusal)
+{
+    if (!json_is_array(value)) return refuse(refusal, 400, field->name, "tools must be an array of functions");
+    body->tools = json_array_size(value) ? value : NULL;
+    return true;
+}
+
 /* "none", "auto", "required", or {"type": "function", "function": {"name"}}. */
 static bool read_tool_choice(const struct field *field, const json_t *value, struct body *body, struct refusal *refusal)
 {
@@ -269,7 +299,8 @@ static bool read_tool_choice(const struct field *field, const json_t *value, str
         body->tool_choice = (enum tool_choice)i;
         return true;
     }
-    body->tool_name = json_string_value(json_object_get(json_object_get(value, "function"), "name"));
+    const json_t *function = json_object_get(value, "function"); /* /v1/responses has the name without it */
+    body->tool_name = json_string_value(json_object_get(function ? function : value, "name"));
     body->tool_choice = TOOL_CHOICE_NAMED;
     return body->tool_name || refuse(refusal, 400, field->name,
                                      "tool_choice must be \"none\", \"auto\", \"required\" or "
@@ -316,6 +347,24 @@ const struct field_kind FIELD_MESSAGES = {
     "\"role\":{\"enum\":[\"system\",\"developer\",\"user\",\"assistant\",\"tool\"]},\"content\":{\"type\":\"string\"}}"
     "}",
     false};
+const struct field_kind FIELD_ITEMS = {read_json,
+                                       "\"anyOf\":[{\"type\":\"string\"},{\"type\":\"array\",\"items\":{\"type\":"
+                                       "\"object\",\"required\":[\"role\",\"content\"],"
+                                       "\"properties\":{\"role\":{\"enum\":[\"system\",\"developer\",\"user\","
+                                       "\"assistant\"]},\"content\":{\"type\":\"string\"}}}}]",
+                                       false};
+const struct field_kind FIELD_FLAT_TOOLS = {
+    read_flat_tools,
+    "\"type\":\"array\",\"maxItems\":128,\"items\":{\"type\":\"object\",\"required\":[\"type\",\"name\"],"
+    "\"properties\":{"
+    "\"type\":{\"const\":\"function\"},\"name\":{\"type\":\"string\"},\"description\":{\"type\":\"string\"},"
+    "\"parameters\":{\"type\":\"object\"}}}",
+    false};
+const struct field_kind FIELD_INCLUDE = {read_include, "\"type\":\"array\",\"items\":{\"type\":\"string\"}", false};
+const struct field_kind FIELD_RESPONSE_TEXT = {read_response_text,
+                                               "\"type\":\"object\",\"properties\":{\"format\":{\"type\":\"object\","
+                                               "\"properties\":{\"type\":{\"const\":\"text\"}}}}",
+                                               false};
 const struct field_kind FIELD_ENCODING = {read_encoding, "\"enum\":[\"float\",\"base64\"]", false};
 const struct field_kind FIELD_PROMPT_LOGPROBS = {read_prompt_logprobs, "\"type\":\"integer\"", true};
 const struct field_kind FIELD_LENGTH_PENALTY = {read_length_penalty, "\"type\":\"number\"", true};

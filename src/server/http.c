@@ -160,6 +160,7 @@ static const struct route ROUTES[] = {
     {"/v1/models", "GET", EVHTTP_REQ_GET, models, NULL},
     {NULL, "POST", EVHTTP_REQ_POST, reply_begin, &COMPLETIONS},
     {NULL, "POST", EVHTTP_REQ_POST, reply_begin, &CHAT},
+    {NULL, "POST", EVHTTP_REQ_POST, reply_begin, &RESPONSES},
     {NULL, "POST", EVHTTP_REQ_POST, reply_begin, &EMBEDDINGS},
     {"/tokenize", "POST", EVHTTP_REQ_POST, tokenize_answer, NULL},
     {"/detokenize", "POST", EVHTTP_REQ_POST, detokenize_answer, NULL},

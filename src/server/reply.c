@@ -69,6 +69,7 @@ void reply_free(struct reply *reply)
         buffer_release(&choice->token_ids);
         buffer_release(&choice->embedding);
         tool_parser_close(choice->tools);
+        response_writer_close(choice->writer);
     }
     body_release(&reply->body);
     mem_free(reply);
@@ -344,7 +345,7 @@ static struct reply *reply_new(struct server *server, const struct api *api, str
     reply->count = count;
     reply->body = *body;
     reply->created = (int64_t)time(NULL);
-    snprintf(reply->id, sizeof reply->id, "%s-%016llx%016llx", api->id_prefix,
+    snprintf(reply->id, sizeof reply->id, "%s%016llx%016llx", api->id_prefix,
              (unsigned long long)random_next(&server->random), (unsigned long long)random_next(&server->random));
     for (uint32_t i = 0; i < count; i++) {
         reply->choices[i].reply = reply;

@@ -43,6 +43,7 @@ struct choice {
     struct logprobs logprobs;
     struct buffer prompt_logprobs, prompt_ids, token_ids; /* insides of JSON arrays; token_ids: unsent */
     struct buffer embedding;                              /* floats */
+    struct response_writer *writer;                       /* of /v1/responses, or NULL */
     uint64_t prompt_tokens, output_tokens;                /* so far */
     enum kvasir_finish finish;
 };
@@ -72,7 +73,7 @@ struct framing {
                   const struct prompt *prompt); /* before it is submitted; false: no memory. Or NULL */
     void (*take)(struct choice *choice, const struct kvasir_event *event); /* keeps what is to be written */
     bool (*failed)(const struct choice *choice);                           /* … for which there was no memory */
-    void (*whole)(const struct reply *reply, struct buffer *out);
+    void (*whole)(struct reply *reply, struct buffer *out);
     void (*open)(struct reply *reply, struct buffer *out);    /* before the first token */
     void (*piece)(struct choice *choice, struct buffer *out); /* what is unsent, which then is sent */
     void (*close)(struct choice *choice, struct buffer *out); /* the end of one answer */
@@ -84,13 +85,14 @@ struct framing {
 struct api {
     const char *path;
     unsigned bit;
-    const char *id_prefix, *param; /* param: the field that prompts come from */
-    uint32_t answers_max;          /* to one request */
+    const char *id_prefix,
+        *param;           /* id_prefix: with what parts it from the rest; param: the field that prompts come from */
+    uint32_t answers_max; /* to one request */
     bool (*prompts)(const struct server *server, struct body *body, struct prompts *out, struct refusal *refusal);
     const struct framing *framing;
     const struct choice_format *format; /* of CHOICES */
 };
-extern const struct api COMPLETIONS, CHAT, EMBEDDINGS;
+extern const struct api COMPLETIONS, CHAT, EMBEDDINGS, RESPONSES;
 
 /* ---- choices.c: the frame of completions and chats: {"id", "object", "choices": […], "usage"} ------------------------------- */
 
@@ -109,10 +111,16 @@ struct choice_format {
     void (*logprob)(const struct kvasir_model *model, uint32_t alternatives, const struct kvasir_token *token,
                     struct choice *choice);
 };
-/* Adds text to an answer; `ended`: it was the last. Calls of tools go to choice->tools instead. */
-void choice_take_text(struct choice *choice, const char *text, size_t bytes, bool ended);
+void choice_take(struct choice *choice, const struct kvasir_event *event); /* text, calls, log-probabilities, ids */
 /* "call_…", unique to the answer. */
 void choice_call_id(const struct choice *choice, uint32_t call, struct buffer *out);
+
+/* ---- chat.c, responses.c --------------------------------------------------------------------------------------------------- */
+
+/* Appends {"token", "logprob", "bytes", "top_logprobs"} to choice->logprobs.tokens. */
+void chat_logprob(const struct kvasir_model *model, uint32_t alternatives, const struct kvasir_token *token,
+                  struct choice *choice);
+void response_writer_close(struct response_writer *writer); /* NULL is allowed */
 
 /* ---- reply.c ------------------------------------------------------------------------------------------------------------- */
 

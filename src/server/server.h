@@ -1,6 +1,6 @@
 /* server.h - an HTTP server over the asynchronous engine, speaking OpenAI's API to any of its clients.
  *
- * Routes: POST /v1/chat/completions, /v1/completions, /v1/embeddings, /tokenize, /detokenize; GET /v1/models, /v1/models/NAME,
+ * Routes: POST /v1/chat/completions, /v1/completions, /v1/responses, /v1/embeddings, /tokenize, /detokenize; GET /v1/models, /v1/models/NAME,
  * /health, /version. Errors are {"error": {"message", "type", "param", "code"}}; what a request asks for and the engine does
  * not do is refused by name.
  *

@@ -21,7 +21,14 @@ bool refuse_library(struct refusal *out, const char *param, const struct kvasir_
 
 /* ---- body.c: the JSON of a request to parameters; no sockets, no model ------------------------------------------------- */
 
-enum { API_COMPLETIONS = 1, API_CHAT = 2, API_EMBEDDINGS = 4, API_TOKENIZE = 8, API_DETOKENIZE = 16 };
+enum {
+    API_COMPLETIONS = 1,
+    API_CHAT = 2,
+    API_EMBEDDINGS = 4,
+    API_TOKENIZE = 8,
+    API_DETOKENIZE = 16,
+    API_RESPONSES = 32
+};
 
 #define ANSWERS_MAX 128u /* to all prompts of one request */
 
@@ -38,10 +45,12 @@ struct ids {
 };
 
 struct body {
-    json_t *json;           /* owned; all that is borrowed below is its */
-    const char *model;      /* or NULL */
-    const json_t *prompt;   /* a text, ids, or an array of either */
-    const json_t *messages; /* of a chat: an array */
+    json_t *json;             /* owned; all that is borrowed below is its, or of `converted` */
+    json_t *converted;        /* owned: messages and tools as chats have them, where the API has them otherwise */
+    const char *model;        /* or NULL */
+    const json_t *prompt;     /* a text, ids, or an array of either; of /v1/responses, a text or items */
+    const char *instructions; /* of /v1/responses: before its items */
+    const json_t *messages;   /* of a chat: an array */
     /* How messages become a prompt: the request's own template, or NULL; more of its variables, an object, or NULL. */
     const char *chat_template;
     const json_t *template_values;
@@ -63,8 +72,9 @@ struct body {
     bool skip_special_tokens;
     struct texts stop, bad_words;
     struct ids stop_ids, allowed_ids;
-    bool base64;         /* embeddings are written so */
-    uint32_t dimensions; /* of embeddings; 0: all */
+    const json_t *metadata; /* comes back as it is; or NULL */
+    bool base64;            /* embeddings are written so */
+    uint32_t dimensions;    /* of embeddings; 0: all */
     struct kvasir_request
         request; /* without prompt and bad words; its bias is owned by the body, as are all arrays above */
 };
@@ -73,6 +83,11 @@ MUST_CHECK bool body_parse(const char *bytes, size_t count, unsigned api, struct
 /* Once it was submitted: lets go of the prompt and of what is long. */
 void body_forget_prompt(struct body *body);
 void body_release(struct body *body);
+
+/* ---- response_input.c: items of /v1/responses ------------------------------------------------------------------------------ */
+
+/* Turns instructions and items into messages, and the tools into those of chats; both are then in body->converted. */
+MUST_CHECK bool response_input_convert(struct body *body, struct refusal *refusal);
 
 /* ---- json.c: pieces of JSON that several replies have ---------------------------------------------------------------------- */
 

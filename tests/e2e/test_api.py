@@ -5,6 +5,7 @@
 
 The model says what a test wants (script_model.py), but for a few tests of what a real one does with tools.
 """
+import asyncio
 import base64
 import json
 import math
@@ -312,6 +313,102 @@ class Embeddings(Case):
             self.assertEqual((status, answer["error"]["param"]), (400, param), fields)
 
 
+class Responses(Scripted):
+    PATH = "/v1/responses"
+
+    def ask(self, text, **fields):
+        status, _, answer = self.server.ask(self.PATH, {"input": text, "temperature": 0, **fields})
+        self.assertEqual(status, 200, answer)
+        return answer
+
+    def told(self, text, **fields):
+        """The events of a stream, numbered without a gap."""
+        data = read_all(self.server.send({"input": text, "temperature": 0, "stream": True, **fields}, self.PATH)).decode()
+        told = []
+        for text in data.split("\n\n")[:-1]:
+            name, body = text.split("\n")
+            told.append(json.loads(body.removeprefix("data: ")))
+            self.assertEqual(name, f"event: {told[-1]['type']}")
+        self.assertEqual([event["sequence_number"] for event in told], list(range(len(told))))
+        return told
+
+    def test_text(self):
+        answer = self.ask("4", instructions="be", metadata={"a": "b"}, store=True, user="me", max_output_tokens=99)
+        self.assertRegex(answer["id"], "^resp_[0-9a-f]{32}$")
+        self.assertEqual((answer["object"], answer["status"], answer["model"]), ("response", "completed", "tiny"))
+        item, = answer["output"]
+        self.assertEqual((item["type"], item["role"], item["status"]), ("message", "assistant", "completed"))
+        self.assertEqual(item["content"], [{"type": "output_text", "text": ANSWERS["4"], "annotations": [], "logprobs": []}])
+        self.assertEqual((answer["instructions"], answer["metadata"], answer["store"], answer["user"], answer["max_output_tokens"]),
+                         ("be", {"a": "b"}, False, "me", 99))
+        usage = answer["usage"]
+        self.assertEqual(usage["input_tokens"], len("system: be\nuser: 4"))
+        self.assertEqual(usage["total_tokens"], usage["input_tokens"] + usage["output_tokens"])
+        self.assertIn("cached_tokens", usage["input_tokens_details"])
+        again = self.ask("4", instructions="be")
+        self.assertEqual(again["usage"]["input_tokens_details"]["cached_tokens"], usage["input_tokens"] - 1)
+        cut = self.ask("4", max_output_tokens=2)
+        self.assertEqual((cut["status"], cut["incomplete_details"], cut["output"][0]["status"]),
+                         ("incomplete", {"reason": "max_output_tokens"}, "incomplete"))
+
+    def test_calls(self):
+        tools = [{"type": "function", **tool["function"]} for tool in TOOLS]
+        answer = self.ask("1", tools=tools)
+        message, call = answer["output"]
+        self.assertEqual(message["content"][0]["text"], "Let me look.")
+        self.assertEqual((call["type"], call["name"], call["arguments"], call["status"]),
+                         ("function_call", "get_weather", ARGUMENTS, "completed"))
+        self.assertEqual(answer["tools"], tools)
+        self.assertEqual([item["name"] for item in self.ask("2", tools=tools)["output"]], ["get_weather", "now"])
+        self.assertEqual(self.ask("1", tools=tools, tool_choice="none")["output"][0]["content"][0]["text"], ANSWERS["1"])
+        # The next turn: its items are what a chat's messages would be.
+        items = [{"role": "developer", "content": "d"}, {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "u"}]},
+                 message, call, {"type": "function_call_output", "call_id": call["call_id"], "output": "sunny 4"}]
+        answer = self.ask(items)
+        rendered = 'system: d\nuser: u\nassistant: Let me look.get_weather({"city": "Z\u00fcrich", "days": [1, 2]})\ntool: sunny 4'
+        self.assertEqual(answer["usage"]["input_tokens"], len(rendered.encode()))
+        self.assertEqual(answer["output"][0]["content"][0]["text"], ANSWERS["4"])
+
+    def test_stream(self):
+        tools = [{"type": "function", **tool["function"]} for tool in TOOLS]
+        for text, fields in [(text, fields) for text in ANSWERS for fields in ({"tools": tools}, {"top_logprobs": 1})]:
+            whole = self.ask(text, **fields)
+            told = self.told(text, **fields)
+            self.assertEqual([event["type"] for event in told[:2] + told[-1:]], ["response.created", "response.in_progress", "response.completed"])
+            self.assertEqual((told[0]["response"]["status"], told[0]["response"]["output"], told[0]["response"]["usage"]), ("in_progress", [], None))
+            final = told[-1]["response"]
+            done = [event["item"] for event in told if event["type"] == "response.output_item.done"]
+            self.assertEqual(final["output"], done)
+
+            def plain(items):
+                return [{name: value for name, value in item.items() if name not in ("id", "call_id")} for item in items]
+            self.assertEqual(plain(final["output"]), plain(whole["output"]))
+            self.assertEqual(final["usage"]["output_tokens"], whole["usage"]["output_tokens"])
+            for index, item in enumerate(final["output"]):
+                mine = [event for event in told if event.get("output_index") == index]
+                kind = "output_text" if item["type"] == "message" else "function_call_arguments"
+                value = item["content"][0]["text"] if item["type"] == "message" else item["arguments"]
+                self.assertEqual("".join(event["delta"] for event in mine if event["type"] == f"response.{kind}.delta"), value)
+                order = [event["type"].removeprefix("response.") for event in mine if not event["type"].endswith(".delta")]
+                part = (["content_part.added"], ["content_part.done"]) if item["type"] == "message" else ([], [])
+                self.assertEqual(order, ["output_item.added", *part[0], f"{kind}.done", *part[1], "output_item.done"])
+                self.assertEqual({event.get("item_id", item["id"]) for event in mine}, {item["id"]})
+        self.assertEqual(self.told("4", max_output_tokens=2)[-1]["type"], "response.incomplete")
+
+    def test_bad_fields(self):
+        for param, fields in [("input", {}), ("input", {"input": 5}), ("input", {"input": [5]}), ("input", {"input": [{"type": "item_reference", "id": "x"}]}),
+                              ("input", {"input": [{"role": "user", "content": [{"type": "input_image"}]}]}),
+                              ("input", {"input": [{"type": "function_call", "name": "x"}]}), ("input", {"input": [{"type": "function_call_output", "call_id": "x"}]}),
+                              ("tools", {"input": "x", "tools": [{"type": "web_search"}]}), ("tools", {"input": "x", "tools": [5]}),
+                              ("previous_response_id", {"input": "x", "previous_response_id": "resp_1"}), ("metadata", {"input": "x", "metadata": 3}),
+                              ("background", {"input": "x", "background": True}), ("text", {"input": "x", "text": {"format": {"type": "json_object"}}}),
+                              ("truncation", {"input": "x", "truncation": "auto"}),
+                              ("top_logprobs", {"input": "x", "top_logprobs": 1, "tools": [{"type": "function", "name": "f"}]}), ("max_output_tokens", {"input": "x", "max_output_tokens": 0}),
+                              ("instructions", {"input": "x", "instructions": ["x"]}), ("include", {"input": "x", "include": "x"})]:
+            status, _, answer = self.server.ask(self.PATH, fields)
+            self.assertEqual((status, answer["error"]["param"]), (400, param), fields)
+
+
 @unittest.skipUnless(openai, "the openai package is not here (scripts/fetch-client.sh)")
 class Client(Scripted):
     """The openai package."""
@@ -330,6 +427,34 @@ class Client(Scripted):
         call, = final.choices[0].message.tool_calls
         self.assertEqual((call.function.name, call.function.arguments), ("get_weather", ARGUMENTS))
         self.assertEqual(final.choices[0].finish_reason, "tool_calls")
+
+
+    def test_responses(self):
+        answer = self.client.responses.create(model="tiny", input="4", instructions="be", temperature=0)
+        self.assertEqual((answer.output_text, answer.usage.input_tokens_details.cached_tokens), (ANSWERS["4"], 0))
+        tools = [{"type": "function", "strict": False, **tool["function"]} for tool in TOOLS]
+        with self.client.responses.stream(model="tiny", input="1", tools=tools, temperature=0) as stream:
+            kinds = [event.type for event in stream]
+            final = stream.get_final_response()
+        self.assertIn("response.function_call_arguments.delta", kinds)
+        self.assertEqual((final.output_text, final.output[1].name, final.output[1].arguments), ("Let me look.", "get_weather", ARGUMENTS))
+        pieces = self.client.responses.create(model="tiny", input="4", stream=True, temperature=0)
+        self.assertEqual("".join(event.delta for event in pieces if event.type == "response.output_text.delta"), ANSWERS["4"])
+
+    def test_embeddings(self):
+        answer = self.client.embeddings.create(model="tiny", input=["a", "b"])  # base64 on the wire
+        self.assertEqual([len(item.embedding) for item in answer.data], [script_model.STATES] * 2)
+        self.assertEqual(self.client.embeddings.create(model="tiny", input="a", encoding_format="float").usage.total_tokens, 1)
+
+    def test_async(self):
+        async def ask(client, text):
+            stream = await client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": text}], temperature=0, stream=True)
+            return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+
+        async def all_of_them():
+            async with openai.AsyncOpenAI(base_url=str(self.client.base_url), api_key="none", max_retries=0, timeout=WAIT_S) as client:
+                return await asyncio.gather(*(ask(client, text) for text in list(ANSWERS) * 4))
+        self.assertEqual(asyncio.run(all_of_them()), list(ANSWERS.values()) * 4)
 
 
 QWEN2 = os.path.join(cache_folder(), "models", "qwen2.gguf")

@@ -40,7 +40,8 @@ static void try_api(const char *bytes, size_t count, unsigned api)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static const unsigned APIS[] = {API_COMPLETIONS, API_CHAT, API_EMBEDDINGS, API_TOKENIZE, API_DETOKENIZE};
+    static const unsigned APIS[] = {API_COMPLETIONS, API_CHAT,       API_EMBEDDINGS,
+                                    API_TOKENIZE,    API_DETOKENIZE, API_RESPONSES};
     for (size_t i = 0; i < ARRAY_COUNT(APIS); i++) try_api((const char *)data, size, APIS[i]);
     return 0;
 }
