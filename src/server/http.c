@@ -156,9 +156,8 @@ struct route {
     const struct api *api;
 };
 static const struct route ROUTES[] = {
-    {"/health", "GET", EVHTTP_REQ_GET, health, NULL},
-    {"/v1/models", "GET", EVHTTP_REQ_GET, models, NULL},
-    {NULL, "POST", EVHTTP_REQ_POST, reply_begin, &COMPLETIONS},
+    {"/health", "GET", EVHTTP_REQ_GET, health, NULL},    {"/kv", "GET", EVHTTP_REQ_GET, kv_view_answer, NULL},
+    {"/v1/models", "GET", EVHTTP_REQ_GET, models, NULL}, {NULL, "POST", EVHTTP_REQ_POST, reply_begin, &COMPLETIONS},
     {NULL, "POST", EVHTTP_REQ_POST, reply_begin, &CHAT},
     {NULL, "POST", EVHTTP_REQ_POST, reply_begin, &RESPONSES},
     {NULL, "POST", EVHTTP_REQ_POST, reply_begin, &EMBEDDINGS},
@@ -167,6 +166,7 @@ static const struct route ROUTES[] = {
     {"/version", "GET", EVHTTP_REQ_GET, version, NULL},
 };
 static const struct route MODEL_ROUTE = {"/v1/models/", "GET", EVHTTP_REQ_GET, one_model, NULL};
+static const struct route PAGE_ROUTE = {"/", "GET", EVHTTP_REQ_GET, page_answer, NULL};
 
 /* "/v1/models/NAME", NAME perhaps with %-escapes. */
 static bool is_model_path(const struct server *server, const char *path)
@@ -183,6 +183,7 @@ static const struct route *find_route(const struct server *server, const char *p
 {
     for (size_t i = 0; i < ARRAY_COUNT(ROUTES); i++)
         if (strcmp(path, ROUTES[i].api ? ROUTES[i].api->path : ROUTES[i].path) == 0) return &ROUTES[i];
+    if (page_find(path)) return &PAGE_ROUTE;
     return is_model_path(server, path) ? &MODEL_ROUTE : NULL;
 }
 
@@ -299,7 +300,7 @@ static enum status start(struct server *server, struct error *error)
     if (kvasir_queue_open(server->async, &server->queue, &reason) != KVASIR_OK)
         return error_set(error, (enum status)reason.status, "%s", reason.text);
     server->base = event_base_new();
-    if (!server->base || !open_http(server) || !open_events(server))
+    if (!server->base || !open_http(server) || !open_events(server) || !kv_view_open(server))
         return error_set(error, ST_NOMEM, "not enough memory for a server");
     if (listen(server->socket, BACKLOG) != 0)
         return error_set(error, ST_IO, "cannot serve on %s: %s", server->url, strerror(errno));
@@ -313,6 +314,7 @@ static enum status start(struct server *server, struct error *error)
 static void stop(struct server *server)
 {
     if (server->http) evhttp_free(server->http);
+    kv_view_close(server->kv_view);
     kvasir_queue_close(server->queue);
     while (server->replies) reply_free(server->replies);
     for (size_t i = 0; i < ARRAY_COUNT(server->signals); i++)

@@ -49,6 +49,13 @@ void reply_refuse(struct evhttp_request *http, const struct refusal *refusal)
     reply_json(http, refusal->status, &json);
 }
 
+void reply_no_memory(struct evhttp_request *http)
+{
+    struct refusal refusal;
+    refuse(&refusal, 503, "", "there is no memory for the answer now: try again later");
+    reply_refuse(http, &refusal);
+}
+
 /* ---- life ------------------------------------------------------------------------------------------------------------ */
 
 void reply_free(struct reply *reply)
@@ -216,6 +223,7 @@ static void take_end(struct choice *choice, const struct kvasir_timings *timings
         reply->usage.cached += timings->cached_tokens;
     }
     if (!reply->body.no_answer) reply->usage.output += timings->output_tokens;
+    kv_view_note(reply->server->kv_view, timings);
 }
 
 static void write_update(struct choice *choice)

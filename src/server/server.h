@@ -1,7 +1,7 @@
 /* server.h - an HTTP server over the asynchronous engine, speaking OpenAI's API to any of its clients.
  *
  * Routes: POST /v1/chat/completions, /v1/completions, /v1/responses, /v1/embeddings, /tokenize, /detokenize; GET /v1/models, /v1/models/NAME,
- * /health, /version. Errors are {"error": {"message", "type", "param", "code"}}; what a request asks for and the engine does
+ * /health, /version, / (a page to chat and to watch the KV cache), /kv (its blocks: kv_view.c). Errors are {"error": {"message", "type", "param", "code"}}; what a request asks for and the engine does
  * not do is refused by name.
  *
  * One thread runs one event loop: it reads, parses, tokenises and writes; the model runs on the engine's own. A client that

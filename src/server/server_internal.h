@@ -100,6 +100,29 @@ void json_usage(const struct usage *usage, struct buffer *out);
 void json_token_bytes(const struct kvasir_model *model, uint32_t id, struct buffer *out);
 void json_finish(enum kvasir_finish finish, struct buffer *out); /* "stop", "length", null while running */
 
+/* ---- kv_view.c: GET /kv ---------------------------------------------------------------------------------------------------------- */
+
+struct api;
+struct kv_view;
+/* False: not enough memory. server->kv_view is to be closed either way. */
+MUST_CHECK bool kv_view_open(struct server *server);
+void kv_view_close(struct kv_view *view); /* connections first; NULL is allowed */
+void kv_view_answer(struct server *server, struct evhttp_request *http, const struct api *api);
+void kv_view_note(struct kv_view *view, const struct kvasir_timings *timings); /* of an answer that has ended */
+
+/* ---- page.c: the page at / ------------------------------------------------------------------------------------------------------- */
+
+struct page_file {
+    const char *path, *type, *etag;
+    const unsigned char *bytes; /* [count] */
+    size_t count;
+};
+extern const struct page_file PAGE_FILES[]; /* [PAGE_FILE_COUNT], made by page/embed.cmake */
+extern const size_t PAGE_FILE_COUNT;
+const struct page_file *page_find(const char *path); /* or NULL */
+/* To a path that page_find finds. */
+void page_answer(struct server *server, struct evhttp_request *http, const struct api *api);
+
 /* ---- http.c: the server -------------------------------------------------------------------------------------------------------- */
 
 struct tool_format;
@@ -116,6 +139,8 @@ struct server {
     struct kvasir_async *async;
     struct kvasir_queue *queue;
     const struct tool_format *tools;     /* how the model writes calls; NULL: it knows none */
+    struct kv_view *kv_view;
+    uint32_t kv_snapshots;               /* that it or a reply still uses */
     struct reply *replies;               /* all that have a client to answer or an answer to wait for */
     struct random random;                /* of ids */
     int64_t started;                     /* seconds since 1970 */

@@ -177,7 +177,7 @@ class Http(Case):
         self.assertEqual([(m["id"], m["object"], m["max_model_len"]) for m in models["data"]], [("tiny", "model", CONTEXT)])
         self.assertEqual(ask("/v1/models/tiny")[2], models["data"][0])
         self.assertEqual(ask("/v1/models/ti%6ey?x=1")[0], 200)
-        for path in ("/", "/v1", "/v1/models/", "/v1/models/other", "/v1/models/..%2ftiny", "/v1/completions/", "/%00", "/../health"):
+        for path in ("/v1", "/v1/models/", "/v1/models/other", "/v1/models/..%2ftiny", "/v1/completions/", "/%00", "/../health"):
             status, _, answer = ask(path)
             self.assertEqual((status, answer["error"]["type"]), (404, "invalid_request_error"), path)
         for path, method, allowed in (("/health", "POST", "GET"), ("/v1/chat/completions", "GET", "POST"),

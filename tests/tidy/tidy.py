@@ -32,7 +32,7 @@ ALLOWED = {
 HOSTS = {"github.com", "arxiv.org", "huggingface.co", "www.apache.org", "json-schema.org", "docs.python.org", "example.com",
          "cve.mitre.org", "nvd.nist.gov", "www.rfc-editor.org", "spec.openapis.org", "aclanthology.org", "prng.di.unimi.it",
          "llvm.org", "www.unicode.org", "ai.google.dev", "www.w3.org"}
-TEXT_KINDS = (".c", ".h", ".md", ".sh", ".py", ".txt", ".json", ".cmake", "run")
+TEXT_KINDS = (".c", ".h", ".md", ".sh", ".py", ".txt", ".json", ".cmake", ".html", ".css", ".js", "run")
 FREE_TEXT = ("tests/data/", "tests/fuzz/corpus/", "LICENSE")  # other people's texts
 
 
