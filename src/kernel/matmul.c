@@ -121,6 +121,13 @@ static void panel_times_tokens(const struct matmul_job *job, const struct matmul
     }
 }
 
+/* How many of `rest` tokens one sweep takes: those of a block that was begun, else of any number as many as it can. */
+static uint32_t sweep_tokens(uint32_t lane, uint32_t rest)
+{
+    uint32_t most = lane ? INPUT_TOKENS - lane : SWEEP_TOKENS;
+    return rest < most ? rest : most;
+}
+
 /* All columns of all tiles of the job, times few tokens. */
 static void sweep_tiles(const struct matmul_job *job, uint32_t token_begin, uint32_t token_end)
 {
@@ -135,8 +142,8 @@ static void sweep_tiles(const struct matmul_job *job, uint32_t token_begin, uint
         call.prefetch_lines = (uint32_t)(bytes / groups + 63) / 64;
         for (uint32_t token = token_begin; token < token_end; token += call.tokens) {
             uint64_t at = token / INPUT_TOKENS * job->input->block_groups;
-            call.tokens = call_tokens(token, alike_end(job, token, token_end), SWEEP_TOKENS);
             call.lane = token % INPUT_TOKENS;
+            call.tokens = sweep_tokens(call.lane, alike_end(job, token, token_end) - token);
             call.input = job->input->groups + at;
             call.halves = job->input->halves + at;
             call.result = result_at(job, token, row, true);

@@ -290,6 +290,15 @@ MICRO_INLINE void sweep_any(const uint16_t *halves, const uint32_t *words, const
     case 4:
         sweep_tokens(halves, words, call, format, kind, 4);
         break;
+    case 5:
+        sweep_tokens(halves, words, call, format, kind, 5);
+        break;
+    case 6:
+        sweep_tokens(halves, words, call, format, kind, 6);
+        break;
+    case 7:
+        sweep_tokens(halves, words, call, format, kind, 7);
+        break;
     default:
         sweep_tokens(halves, words, call, format, kind, SWEEP_TOKENS);
         break;
