@@ -156,8 +156,10 @@ struct route {
     const struct api *api;
 };
 static const struct route ROUTES[] = {
-    {"/health", "GET", EVHTTP_REQ_GET, health, NULL},    {"/kv", "GET", EVHTTP_REQ_GET, kv_view_answer, NULL},
-    {"/v1/models", "GET", EVHTTP_REQ_GET, models, NULL}, {NULL, "POST", EVHTTP_REQ_POST, reply_begin, &COMPLETIONS},
+    {"/health", "GET", EVHTTP_REQ_GET, health, NULL},
+    {"/kv", "GET", EVHTTP_REQ_GET, kv_view_answer, NULL},
+    {"/v1/models", "GET", EVHTTP_REQ_GET, models, NULL},
+    {NULL, "POST", EVHTTP_REQ_POST, reply_begin, &COMPLETIONS},
     {NULL, "POST", EVHTTP_REQ_POST, reply_begin, &CHAT},
     {NULL, "POST", EVHTTP_REQ_POST, reply_begin, &RESPONSES},
     {NULL, "POST", EVHTTP_REQ_POST, reply_begin, &EMBEDDINGS},

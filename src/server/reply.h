@@ -135,7 +135,7 @@ void reply_keep_alive(struct reply *reply, double now_s); /* a comment in a stre
 void reply_fail(struct reply *reply, const struct refusal *refusal);
 void reply_free(struct reply *reply);
 void reply_refuse(struct evhttp_request *http, const struct refusal *refusal);
-void reply_no_memory(struct evhttp_request *http); /* answers 503 */
+void reply_no_memory(struct evhttp_request *http);                             /* answers 503 */
 void reply_json(struct evhttp_request *http, int status, struct buffer *json); /* releases it */
 
 /* ---- tokenize.c: routes that only need the tokenizer ------------------------------------------------------------------------ */

@@ -138,7 +138,7 @@ struct server {
     struct kvasir_model *model;
     struct kvasir_async *async;
     struct kvasir_queue *queue;
-    const struct tool_format *tools;     /* how the model writes calls; NULL: it knows none */
+    const struct tool_format *tools; /* how the model writes calls; NULL: it knows none */
     struct kv_view *kv_view;
     uint32_t kv_snapshots;               /* that it or a reply still uses */
     struct reply *replies;               /* all that have a client to answer or an answer to wait for */
