@@ -5,6 +5,7 @@
  * as clients send many that concern only accounting. */
 #include "server/field.h"
 #include "server/tools.h"
+#include <string.h>
 
 #define ALTERNATIVES_MAX 20
 #define COMPLETION_TOKENS 16 /* OpenAI's default for completions */
@@ -26,9 +27,10 @@
 /* clang-format off */
 static const struct field FIELDS[] = {
     {ALL, "model", &FIELD_TEXT, AT(model), 0, 0},
-    {API_COMPLETIONS | API_TOKENIZE, "prompt", &FIELD_PROMPT, AT(prompt), 0, 0},
+    {API_COMPLETIONS, "prompt", &FIELD_PROMPT, AT(prompt), 0, 0},
+    {API_TOKENIZE, "prompt", &FIELD_PROMPT_TEXT, AT(prompt), 0, 0},
     {API_EMBEDDINGS, "input", &FIELD_PROMPT, AT(prompt), 0, 0},
-    {API_DETOKENIZE, "tokens", &FIELD_JSON, AT(prompt), 0, 0},
+    {API_DETOKENIZE, "tokens", &FIELD_IDS, AT(tokens), 0, TOKENS_MAX},
     {MESSAGES, "messages", &FIELD_MESSAGES, AT(messages), 0, 0},
     {API_RESPONSES, "input", &FIELD_ITEMS, AT(prompt), 0, 0},
     {API_RESPONSES, "instructions", &FIELD_TEXT, AT(instructions), 0, 0},
@@ -104,6 +106,33 @@ static const struct field FIELDS[] = {
 };
 /* clang-format on */
 
+/* Every field may be null, which means that it was not given. */
+static void describe_field(const struct field *field, const char *model, struct buffer *out)
+{
+    if (strcmp(field->name, "model") == 0) {
+        buffer_text(out, "\"model\":{\"enum\":[");
+        json_out_text(out, model, strlen(model));
+        buffer_text(out, ",null]}");
+        return;
+    }
+    buffer_printf(out, "\"%s\":{\"anyOf\":[{%s", field->name, field->kind->schema);
+    if (field->kind->ranged) buffer_printf(out, ",\"minimum\":%.10g,\"maximum\":%.10g", field->low, field->high);
+    buffer_text(out, "},{\"type\":\"null\"}]}");
+}
+
+void body_describe(unsigned api, const char *model, struct buffer *out)
+{
+    const char *comma = "";
+    buffer_text(out, "{");
+    for (size_t i = 0; i < ARRAY_COUNT(FIELDS); i++) {
+        if (!(FIELDS[i].apis & api)) continue;
+        buffer_text(out, comma);
+        describe_field(&FIELDS[i], model, out);
+        comma = ",";
+    }
+    buffer_text(out, "}");
+}
+
 static bool read_fields(struct body *body, unsigned api, struct refusal *refusal)
 {
     for (size_t i = 0; i < ARRAY_COUNT(FIELDS); i++) {
@@ -135,8 +164,8 @@ static bool check_prompt(const struct body *body, unsigned api, struct refusal *
         return refuse(refusal, 400, "messages", "messages is missing: an array of {\"role\", \"content\"}");
     if (api == API_RESPONSES && !json_is_string(body->prompt) && !json_is_array(body->prompt))
         return refuse(refusal, 400, "input", "input must be a string or an array of items");
-    if (api == API_DETOKENIZE && !json_is_array(body->prompt))
-        return refuse(refusal, 400, "tokens", "tokens must be an array of token ids");
+    if (api == API_DETOKENIZE && !body->tokens.items)
+        return refuse(refusal, 400, "tokens", "tokens is missing: an array of token ids");
     const char *name = api == API_EMBEDDINGS ? "input" : "prompt";
     if ((api == API_COMPLETIONS || api == API_EMBEDDINGS) && !body->prompt)
         return refuse(refusal, 400, name, "%s is missing: a string, or an array of token ids", name);
@@ -235,10 +264,11 @@ static void release_arrays(struct body *body)
     mem_free((void *)body->stop.items);
     mem_free((void *)body->bad_words.items);
     mem_free(body->stop_ids.items);
+    mem_free(body->tokens.items);
     mem_free(body->allowed_ids.items);
     mem_free((void *)(uintptr_t)body->request.sampling.bias);
     body->stop = body->bad_words = (struct texts){0};
-    body->stop_ids = body->allowed_ids = (struct ids){0};
+    body->stop_ids = body->allowed_ids = body->tokens = (struct ids){0};
     body->request.sampling.bias = NULL;
 }
 

@@ -200,6 +200,12 @@ static bool read_stream_options(const struct field *field, const json_t *value, 
     return true;
 }
 
+static bool read_prompt_text(const struct field *field, const json_t *value, struct body *body, struct refusal *refusal)
+{
+    if (!json_is_string(value)) return refuse(refusal, 400, field->name, "%s must be a string", field->name);
+    return read_json(field, value, body, refusal);
+}
+
 static bool read_object(const struct field *field, const json_t *value, struct body *body, struct refusal *refusal)
 {
     if (!json_is_object(value)) return refuse(refusal, 400, field->name, "%s must be an object", field->name);
@@ -321,9 +327,8 @@ const struct field_kind FIELD_REAL = {read_real, "\"type\":\"number\"", true};
 const struct field_kind FIELD_WHOLE = {read_whole, "\"type\":\"integer\"", true};
 const struct field_kind FIELD_FLAG = {read_flag, "\"type\":\"boolean\"", false};
 const struct field_kind FIELD_TEXT = {read_text, "\"type\":\"string\"", false};
-const struct field_kind FIELD_JSON = {read_json, "", false};
-const struct field_kind FIELD_UNSUPPORTED = {read_unsupported, "\"description\":\"not supported: leave it out\"",
-                                             false};
+const struct field_kind FIELD_UNSUPPORTED = {
+    read_unsupported, "\"type\":\"null\",\"description\":\"not supported: leave it out\"", false};
 const struct field_kind FIELD_PRIORITY = {read_priority,
                                           "\"type\":\"integer\",\"minimum\":-2147483648,\"maximum\":2147483647", false};
 const struct field_kind FIELD_SEED = {read_seed, "\"type\":\"integer\"", false};
@@ -341,6 +346,7 @@ const struct field_kind FIELD_PROMPT = {
     "\"minItems\":1,"
     "\"items\":{\"type\":\"array\",\"minItems\":1,\"items\":{\"type\":\"integer\",\"minimum\":0}}}]",
     false};
+const struct field_kind FIELD_PROMPT_TEXT = {read_prompt_text, "\"type\":\"string\"", false};
 const struct field_kind FIELD_MESSAGES = {
     read_messages,
     "\"type\":\"array\",\"items\":{\"type\":\"object\",\"required\":[\"role\",\"content\"],\"properties\":{"

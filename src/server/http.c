@@ -148,13 +148,6 @@ static void one_model(struct server *server, struct evhttp_request *http, const 
     reply_json(http, 200, &json);
 }
 
-struct route {
-    const char *path; /* that of `api`, where that is not NULL */
-    const char *method;
-    enum evhttp_cmd_type command;
-    void (*answer)(struct server *server, struct evhttp_request *http, const struct api *api);
-    const struct api *api;
-};
 static const struct route ROUTES[] = {
     {"/health", "GET", EVHTTP_REQ_GET, health, NULL},
     {"/kv", "GET", EVHTTP_REQ_GET, kv_view_answer, NULL},
@@ -166,9 +159,20 @@ static const struct route ROUTES[] = {
     {"/tokenize", "POST", EVHTTP_REQ_POST, tokenize_answer, NULL},
     {"/detokenize", "POST", EVHTTP_REQ_POST, detokenize_answer, NULL},
     {"/version", "GET", EVHTTP_REQ_GET, version, NULL},
+    {"/openapi.json", "GET", EVHTTP_REQ_GET, openapi_answer, NULL},
 };
 static const struct route MODEL_ROUTE = {"/v1/models/", "GET", EVHTTP_REQ_GET, one_model, NULL};
 static const struct route PAGE_ROUTE = {"/", "GET", EVHTTP_REQ_GET, page_answer, NULL};
+
+const struct route *server_route(size_t index)
+{
+    return index < ARRAY_COUNT(ROUTES) ? &ROUTES[index] : index == ARRAY_COUNT(ROUTES) ? &MODEL_ROUTE : NULL;
+}
+
+const char *route_path(const struct route *route)
+{
+    return route->api ? route->api->path : route->path;
+}
 
 /* "/v1/models/NAME", NAME perhaps with %-escapes. */
 static bool is_model_path(const struct server *server, const char *path)
@@ -184,7 +188,7 @@ static bool is_model_path(const struct server *server, const char *path)
 static const struct route *find_route(const struct server *server, const char *path)
 {
     for (size_t i = 0; i < ARRAY_COUNT(ROUTES); i++)
-        if (strcmp(path, ROUTES[i].api ? ROUTES[i].api->path : ROUTES[i].path) == 0) return &ROUTES[i];
+        if (strcmp(path, route_path(&ROUTES[i])) == 0) return &ROUTES[i];
     if (page_find(path)) return &PAGE_ROUTE;
     return is_model_path(server, path) ? &MODEL_ROUTE : NULL;
 }
@@ -278,7 +282,8 @@ static bool open_http(struct server *server)
     evhttp_set_timeout(server->http, READ_TIMEOUT_S);
     evhttp_set_gencb(server->http, on_request, server);
     evhttp_set_allowed_methods(server->http, EVHTTP_REQ_GET | EVHTTP_REQ_POST | EVHTTP_REQ_HEAD | EVHTTP_REQ_PUT |
-                                                 EVHTTP_REQ_DELETE | EVHTTP_REQ_OPTIONS | EVHTTP_REQ_PATCH);
+                                                 EVHTTP_REQ_DELETE | EVHTTP_REQ_OPTIONS | EVHTTP_REQ_PATCH |
+                                                 EVHTTP_REQ_TRACE | EVHTTP_REQ_CONNECT);
     return true;
 }
 

@@ -143,4 +143,8 @@ void reply_json(struct evhttp_request *http, int status, struct buffer *json); /
 void tokenize_answer(struct server *server, struct evhttp_request *http, const struct api *api);
 void detokenize_answer(struct server *server, struct evhttp_request *http, const struct api *api);
 
+/* ---- openapi.c: /openapi.json ----------------------------------------------------------------------------------------------- */
+
+void openapi_answer(struct server *server, struct evhttp_request *http, const struct api *api);
+
 #endif

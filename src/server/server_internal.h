@@ -71,15 +71,17 @@ struct body {
     bool use_beam_search;
     bool skip_special_tokens;
     struct texts stop, bad_words;
-    struct ids stop_ids, allowed_ids;
-    const json_t *metadata; /* comes back as it is; or NULL */
-    bool base64;            /* embeddings are written so */
-    uint32_t dimensions;    /* of embeddings; 0: all */
+    struct ids stop_ids, allowed_ids, tokens; /* tokens: of /detokenize */
+    const json_t *metadata;                   /* comes back as it is; or NULL */
+    bool base64;                              /* embeddings are written so */
+    uint32_t dimensions;                      /* of embeddings; 0: all */
     struct kvasir_request
         request; /* without prompt and bad words; its bias is owned by the body, as are all arrays above */
 };
 /* `api` is one of API_*. False: the refusal says which field is wrong. The caller releases `out` either way. */
 MUST_CHECK bool body_parse(const char *bytes, size_t count, unsigned api, struct body *out, struct refusal *refusal);
+/* The fields of an API as a JSON schema's properties, an object; `model`: the name that is served. */
+void body_describe(unsigned api, const char *model, struct buffer *out);
 /* Once it was submitted: lets go of the prompt and of what is long. */
 void body_forget_prompt(struct body *body);
 void body_release(struct body *body);
@@ -146,6 +148,18 @@ struct server {
     int64_t started;                     /* seconds since 1970 */
     bool draining, stopped, interrupted; /* by a signal; its limit is over; by a second signal */
 };
+/* A path that is answered. */
+struct api;
+struct route {
+    const char *path; /* that of `api`, where that is not NULL */
+    const char *method;
+    enum evhttp_cmd_type command;
+    void (*answer)(struct server *server, struct evhttp_request *http, const struct api *api);
+    const struct api *api;
+};
+const struct route *server_route(size_t index); /* NULL: there are no more */
+const char *route_path(const struct route *route);
+
 #define READ_TIMEOUT_S 60   /* of a connection on which a request is awaited, or its rest */
 #define WRITE_TIMEOUT_S 120 /* of a client that reads nothing at all */
 

@@ -1,7 +1,6 @@
 /* tokenize.c - /tokenize and /detokenize, in vLLM's form: what the model reads of a prompt or of messages, and the text of
  * tokens. */
 #include "server/reply.h"
-#include <string.h>
 
 static void write_texts(const struct server *server, const struct prompt *prompt, struct buffer *out)
 {
@@ -34,12 +33,10 @@ static void write_tokens(const struct server *server, const struct body *body, c
     buffer_text(out, "]}");
 }
 
-/* An empty text has no tokens, even where the model would put a BOS in front. */
 static bool read_prompt(const struct server *server, const struct body *body, struct prompts *out,
                         struct refusal *refusal)
 {
     if (body->messages) return prompts_render(server, body, out, refusal);
-    if (!json_is_string(body->prompt)) return refuse(refusal, 400, "prompt", "prompt must be a string");
     return prompts_read(server, body, "prompt", 1, out, refusal);
 }
 
@@ -62,38 +59,19 @@ void tokenize_answer(struct server *server, struct evhttp_request *http, const s
     body_release(&body);
 }
 
-static bool read_tokens(const struct server *server, struct evhttp_request *http, struct body *body, struct ids *out,
-                        struct refusal *refusal)
-{
-    if (!reply_read_body(server, http, API_DETOKENIZE, body, refusal)) return false;
-    size_t count = json_array_size(body->prompt);
-    out->items = mem_zero(count, sizeof *out->items);
-    if (!out->items) return refuse(refusal, 503, "", "there is no memory for the tokens now: try again later");
-    out->count = count;
-    for (size_t i = 0; i < count; i++) {
-        const json_t *item = json_array_get(body->prompt, i);
-        json_int_t id = json_integer_value(item);
-        if (!json_is_integer(item) || id < 0 || id > UINT32_MAX)
-            return refuse(refusal, 400, "tokens", "tokens: item %zu is no token id", i);
-        out->items[i] = (uint32_t)id;
-    }
-    return true;
-}
-
 void detokenize_answer(struct server *server, struct evhttp_request *http, const struct api *api)
 {
     (void)api;
     struct body body = {0};
-    struct ids ids = {0};
     struct refusal refusal;
     struct kvasir_error error;
     struct buffer json;
     char *text = NULL;
     size_t bytes = 0;
     buffer_init(&json, 0);
-    bool read = read_tokens(server, http, &body, &ids, &refusal);
-    if (read &&
-        kvasir_detokenize(server->model, ids.items, ids.count, KVASIR_SHOW_CONTROL, &text, &bytes, &error) != KVASIR_OK)
+    bool read = reply_read_body(server, http, API_DETOKENIZE, &body, &refusal);
+    if (read && kvasir_detokenize(server->model, body.tokens.items, body.tokens.count, KVASIR_SHOW_CONTROL, &text,
+                                  &bytes, &error) != KVASIR_OK)
         read = refuse_library(&refusal, "tokens", &error);
     if (read) {
         buffer_text(&json, "{\"prompt\":");
@@ -104,6 +82,5 @@ void detokenize_answer(struct server *server, struct evhttp_request *http, const
         reply_refuse(http, &refusal);
     }
     kvasir_free(text);
-    mem_free(ids.items);
     body_release(&body);
 }

@@ -7,17 +7,20 @@ The model says what a test wants (script_model.py), but for a few tests of what 
 """
 import asyncio
 import base64
+import importlib.util
 import json
 import math
 import os
 import struct
 import subprocess
+import sys
 import time
 import unittest
 
 import script_model
 from test_server import A, KVASIR, WAIT_S, Case, Server, cache_folder, events, main, openai, read_all
 
+PYTHON_PATH = os.path.join(cache_folder(), "python")
 DATA = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "data")
 CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Zürich", "days": [1, 2]}}\n</tool_call>'
 ARGUMENTS = '{"city": "Zürich", "days": [1, 2]}'
@@ -455,6 +458,81 @@ class Client(Scripted):
             async with openai.AsyncOpenAI(base_url=str(self.client.base_url), api_key="none", max_retries=0, timeout=WAIT_S) as client:
                 return await asyncio.gather(*(ask(client, text) for text in list(ANSWERS) * 4))
         self.assertEqual(asyncio.run(all_of_them()), list(ANSWERS.values()) * 4)
+
+
+class OpenApi(Case):
+    """The document of what there is, and everything in it tried by schemathesis."""
+    OPTIONS = ("--context", "64", "--trust-request-chat-template")
+    CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+
+    def test_document(self):
+        status, _, document = self.server.ask("/openapi.json")
+        self.assertEqual((status, document["openapi"]), (200, "3.1.0"))
+        for path, method in (("/v1/chat/completions", "post"), ("/v1/models/{model}", "get"), ("/tokenize", "post"), ("/v1/responses", "post")):
+            self.assertIn("summary", document["paths"][path][method])
+        body = document["paths"]["/v1/completions"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+        self.assertEqual(body["properties"]["temperature"]["anyOf"], [{"type": "number", "minimum": 0, "maximum": 100}, {"type": "null"}])
+        self.assertEqual((body["required"], body["properties"]["suffix"]["anyOf"][0]["type"]), (["prompt"], "null"))
+
+    @unittest.skipUnless(importlib.util.find_spec("schemathesis"), "schemathesis is not here (scripts/fetch-client.sh)")
+    def test_schemathesis(self):
+        count = "300" if os.environ.get("KVASIR_TEST_COUNT") == "full" else "10"
+        with open(os.path.join(self.folder, "schemathesis.toml"), "w", encoding="ascii") as file:  # libevent answers what is no method with 501
+            file.write('[phases.coverage]\nunexpected-methods = ["DELETE", "PUT", "PATCH", "TRACE"]\n')
+        run = subprocess.run([sys.executable, "-m", "schemathesis.cli", "run", f"http://127.0.0.1:{self.server.port}/openapi.json", "--checks",
+                              self.CHECKS, "--max-examples", count, "--phases", "examples,coverage,fuzzing", "--no-color", "--seed", "1",
+                              "--generation-database", "none", "--request-timeout", str(WAIT_S), "--warnings", "off"],
+                             cwd=self.folder, env={**os.environ, "PYTHONPATH": PYTHON_PATH}, capture_output=True, text=True, timeout=1500, check=False)
+        self.assertEqual(run.returncode, 0, run.stdout[-5000:] + run.stderr[-1000:])
+        self.assertEqual(self.server.ask("/health")[0], 200)
+
+
+class Others(Scripted):
+    """Clients that are not OpenAI's own."""
+
+    def setUp(self):
+        self.url = f"http://127.0.0.1:{self.server.port}/v1"
+
+    @unittest.skipUnless(importlib.util.find_spec("langchain_openai"), "langchain-openai is not here (scripts/fetch-client.sh)")
+    def test_langchain(self):
+        import langchain_openai
+        model = langchain_openai.ChatOpenAI(base_url=self.url, api_key="none", model="tiny", temperature=0, max_retries=0)
+        self.assertEqual(model.invoke("4").content, ANSWERS["4"])
+        self.assertEqual("".join(chunk.content for chunk in model.stream("4")), ANSWERS["4"])
+        call, = model.bind_tools(TOOLS).invoke("1").tool_calls
+        self.assertEqual((call["name"], call["args"]), ("get_weather", json.loads(ARGUMENTS)))
+        last = None
+        for chunk in model.bind_tools(TOOLS).stream("2"):
+            last = chunk if last is None else last + chunk
+        self.assertEqual([call["name"] for call in last.tool_calls], ["get_weather", "now"])
+        embedder = langchain_openai.OpenAIEmbeddings(base_url=self.url, api_key="none", model="tiny", check_embedding_ctx_length=False)
+        self.assertEqual([len(vector) for vector in embedder.embed_documents(["a", "b", "c"])], [script_model.STATES] * 3)
+        model = langchain_openai.ChatOpenAI(base_url=self.url, api_key="none", model="tiny", temperature=0, use_responses_api=True, max_retries=0)
+        self.assertEqual(model.invoke("4").text, ANSWERS["4"])
+
+    @unittest.skipUnless(importlib.util.find_spec("litellm"), "litellm is not here (scripts/fetch-client.sh)")
+    def test_litellm(self):
+        os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # or it asks the network for prices
+        import litellm
+        litellm.telemetry = False
+        fields = {"model": "openai/tiny", "api_base": self.url, "api_key": "none", "temperature": 0, "num_retries": 0}
+
+        def ask(text, **more):
+            return litellm.completion(messages=[{"role": "user", "content": text}], **fields, **more)
+        self.assertEqual(ask("4").choices[0].message.content, ANSWERS["4"])
+        self.assertEqual("".join(chunk.choices[0].delta.content or "" for chunk in ask("4", stream=True)), ANSWERS["4"])
+        call, = ask("1", tools=TOOLS).choices[0].message.tool_calls
+        self.assertEqual((call.function.name, call.function.arguments), ("get_weather", ARGUMENTS))
+        self.assertEqual(len(litellm.embedding(input=["a", "b"], encoding_format="float", **{name: fields[name] for name in ("model", "api_base", "api_key")}).data), 2)
+
+    @unittest.skipUnless(importlib.util.find_spec("llm"), "llm is not here (scripts/fetch-client.sh)")
+    def test_llm(self):
+        with open(os.path.join(self.folder, "extra-openai-models.yaml"), "w", encoding="ascii") as file:
+            file.write(f"- model_id: here\n  model_name: tiny\n  api_base: {self.url}\n")
+        for stream in ([], ["--no-stream"]):
+            run = subprocess.run([sys.executable, "-m", "llm", "-m", "here", "--key", "none", "--no-log", *stream, "4"], timeout=WAIT_S, check=False,
+                                 env={**os.environ, "PYTHONPATH": PYTHON_PATH, "LLM_USER_PATH": self.folder}, capture_output=True, text=True)
+            self.assertEqual((run.returncode, run.stdout), (0, ANSWERS["4"] + "\n"), run.stderr)
 
 
 QWEN2 = os.path.join(cache_folder(), "models", "qwen2.gguf")
