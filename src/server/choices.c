@@ -14,6 +14,7 @@ static void take_text(struct choice *choice, const char *text, size_t bytes, boo
     }
     tool_parser_put(choice->tools, text, bytes, &choice->text);
     if (ended) tool_parser_finish(choice->tools, &choice->text);
+    choice->enough = tool_parser_done(choice->tools);
 }
 
 void choice_call_id(const struct choice *choice, uint32_t call, struct buffer *out)

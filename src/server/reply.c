@@ -248,6 +248,7 @@ void reply_update(const struct kvasir_update *update)
     struct choice *choice = (struct choice *)update->data + update->event.index; /* data: of the prompt's first */
     struct reply *reply = choice->reply;
     choice->finish = update->event.finish;
+    if (choice->enough && choice->finish == KVASIR_CANCELLED_BY_CALLER) choice->finish = KVASIR_STOP;
     if (choice->finish != KVASIR_RUNNING) reply->unfinished--;
     if (!reply->http) {
         if (!reply->unfinished) reply_free(reply);
@@ -263,7 +264,10 @@ void reply_update(const struct kvasir_update *update)
         reply_fail(reply, &refusal);
         return;
     }
-    if (choice->finish != KVASIR_RUNNING) take_end(choice, &update->timings);
+    if (choice->finish != KVASIR_RUNNING)
+        take_end(choice, &update->timings);
+    else if (choice->enough && reply->count == 1) /* other answers to the prompt would end with it */
+        kvasir_queue_cancel(reply->server->queue, choice->id);
     write_update(choice);
 }
 

@@ -45,6 +45,7 @@ struct choice {
     struct buffer embedding;                              /* floats */
     struct response_writer *writer;                       /* of /v1/responses, or NULL */
     uint64_t prompt_tokens, output_tokens;                /* so far */
+    bool enough;                                          /* more is not wanted: it ends as if by itself */
     enum kvasir_finish finish;
 };
 

@@ -23,6 +23,7 @@ struct response_writer {
     uint32_t call;                /* if it is a call: which */
     struct buffer text, logprobs; /* of the open message; logprobs: the inside of an array */
     struct buffer done;           /* the items that are, separated by commas */
+    size_t sent;                  /* bytes of text, in all messages */
 };
 
 void response_writer_close(struct response_writer *writer)
@@ -255,29 +256,34 @@ static void open_item(struct reply *reply, enum item kind, struct buffer *out)
     end_event(out);
 }
 
-static void add_text(struct choice *choice, struct buffer *out)
+/* The first bytes of what is unsent, with all log-probabilities. */
+static void add_text(struct choice *choice, size_t bytes, struct buffer *out)
 {
     struct reply *reply = choice->reply;
     struct response_writer *writer = choice->writer;
-    struct buffer *logprobs = &choice->logprobs.tokens;
+    struct buffer *logprobs = &choice->logprobs.tokens, *text = &choice->text;
     if (writer->open != ITEM_MESSAGE) open_item(reply, ITEM_MESSAGE, out);
     begin_item_event(reply, "output_text.delta", out);
     buffer_text(out, ",\"delta\":");
-    json_out_text(out, choice->text.data, choice->text.length);
+    json_out_text(out, text->data, bytes);
     buffer_text(out, ",\"logprobs\":[");
     buffer_append(out, logprobs->data, logprobs->length);
     buffer_text(out, "]");
     end_event(out);
-    buffer_append(&writer->text, choice->text.data, choice->text.length);
+    buffer_append(&writer->text, text->data, bytes);
     if (writer->logprobs.length && logprobs->length) buffer_text(&writer->logprobs, ",");
     buffer_append(&writer->logprobs, logprobs->data, logprobs->length);
-    choice->text.length = logprobs->length = 0;
+    writer->sent += bytes;
+    if (bytes) memmove(text->data, text->data + bytes, text->length - bytes);
+    text->length -= bytes;
+    logprobs->length = 0;
 }
 
 static void add_call(struct choice *choice, uint32_t index, struct buffer *out)
 {
     struct tool_call *call = tool_parser_call(choice->tools, index);
     if (!call->announced) {
+        if (call->content > choice->writer->sent) add_text(choice, call->content - choice->writer->sent, out);
         close_item(choice->reply, out);
         choice->writer->call = index;
         open_item(choice->reply, ITEM_CALL, out);
@@ -312,8 +318,8 @@ static void open_stream(struct reply *reply, struct buffer *out)
 
 static void piece(struct choice *choice, struct buffer *out)
 {
-    if (choice->text.length || choice->logprobs.tokens.length) add_text(choice, out);
     for (uint32_t i = 0; choice->tools && i < tool_parser_count(choice->tools); i++) add_call(choice, i, out);
+    if (choice->text.length || choice->logprobs.tokens.length) add_text(choice, choice->text.length, out);
 }
 
 /* An answer of nothing is an empty message. */

@@ -37,6 +37,7 @@ struct tool_parser {
     enum state state;
     struct buffer held; /* given out neither as content nor as a call */
     size_t at;          /* how far it was looked at */
+    size_t given;       /* as content, so far */
     /* Of the object that is followed. */
     size_t object;
     int depth;
@@ -108,6 +109,11 @@ bool tool_parser_failed(const struct tool_parser *parser)
     return failed;
 }
 
+bool tool_parser_done(const struct tool_parser *parser)
+{
+    return parser->state == DONE;
+}
+
 uint32_t tool_parser_count(const struct tool_parser *parser)
 {
     return parser->count;
@@ -137,6 +143,7 @@ static void drop(struct tool_parser *parser, size_t bytes)
 static void give(struct tool_parser *parser, size_t bytes, struct buffer *content)
 {
     buffer_append(content, parser->held.data, bytes);
+    parser->given += bytes;
     for (size_t i = 0; i < bytes && !parser->begun; i++) parser->begun = !is_space(parser->held.data[i]);
     drop(parser, bytes);
 }
@@ -173,7 +180,7 @@ static struct tool_call *add_call(struct tool_parser *parser, const char *name)
     }
     parser->calls = calls;
     struct tool_call *call = &calls[parser->count++];
-    *call = (struct tool_call){0};
+    *call = (struct tool_call){.content = parser->given};
     buffer_init(&call->name, 0);
     buffer_init(&call->arguments, 0);
     buffer_text(&call->name, name);

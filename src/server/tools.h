@@ -26,6 +26,7 @@ const struct tool_format *tool_format_of_template(const char *template);
 
 struct tool_call {
     struct buffer name, arguments; /* arguments: JSON text of an object, as the model wrote it */
+    size_t content;                /* bytes of it that came before the call */
     size_t sent;                   /* of the arguments; for who streams them */
     bool announced;                /* its name was sent */
 };
@@ -40,7 +41,8 @@ tool_parser_open(const struct tool_format *format, const json_t *tools, bool eag
 void tool_parser_close(struct tool_parser *parser); /* NULL is allowed */
 void tool_parser_put(struct tool_parser *parser, const char *text, size_t bytes, struct buffer *content);
 void tool_parser_finish(struct tool_parser *parser, struct buffer *content); /* no more will come */
-bool tool_parser_failed(const struct tool_parser *parser);                   /* there was no memory */
+bool tool_parser_done(const struct tool_parser *parser);   /* nothing that comes is looked at any more */
+bool tool_parser_failed(const struct tool_parser *parser); /* there was no memory */
 uint32_t tool_parser_count(const struct tool_parser *parser);
 struct tool_call *tool_parser_call(struct tool_parser *parser, uint32_t index);
 

@@ -7,13 +7,17 @@ The model says what a test wants (script_model.py), but for a few tests of what 
 """
 import asyncio
 import base64
+import contextlib
 import importlib.util
+import io
 import json
 import math
 import os
+import re
 import struct
 import subprocess
 import sys
+import textwrap
 import time
 import unittest
 
@@ -29,6 +33,8 @@ ANSWERS = {
     "2": CALL + '\n<tool_call>{"name": "now", "arguments": {}}</tool_call>',
     "3": '<tool_call>{"name": "unheard_of", "arguments": {}}</tool_call> and more',
     "4": "Nothing to call here.",
+    "6": '<tool_call>{"name": "now", "arguments": {}}</tool_call>\n' + "and so on, " * 40,
+    "?": "Air scatters blue light most.",
     "5": '{"name": "now", "parameters": {"zone": "UTC"}}',
 }
 TOOLS = [{"type": "function", "function": {"name": name, "description": "what it does", "parameters": {
@@ -64,6 +70,14 @@ class Tools(Scripted):
         self.assertEqual(len({call["id"] for choice in answer["choices"] for call in choice["message"]["tool_calls"]}), 4)
         choice = self.chat("2", tools=TOOLS, parallel_tool_calls=False)[2]["choices"][0]
         self.assertEqual(len(choice["message"]["tool_calls"]), 1)
+
+    def test_one_call_is_enough(self):
+        whole, cut = (self.chat("6", tools=TOOLS, parallel_tool_calls=parallel)[2] for parallel in (True, False))
+        self.assertEqual(whole["choices"][0]["message"]["tool_calls"][0]["function"], cut["choices"][0]["message"]["tool_calls"][0]["function"])
+        self.assertEqual((cut["choices"][0]["finish_reason"], cut["choices"][0]["message"]["content"]), ("tool_calls", None))
+        self.assertLess(cut["usage"]["completion_tokens"], whole["usage"]["completion_tokens"])
+        stream = self.stream("6", tools=TOOLS, parallel_tool_calls=False)
+        self.assertEqual(stream[-1]["choices"][0]["finish_reason"], "tool_calls")
 
     def test_what_is_no_call_is_text(self):
         for text, fields in (("3", {"tools": TOOLS}), ("4", {"tools": TOOLS}), ("1", {}), ("1", {"tools": []}),
@@ -431,6 +445,19 @@ class Client(Scripted):
         self.assertEqual((call.function.name, call.function.arguments), ("get_weather", ARGUMENTS))
         self.assertEqual(final.choices[0].finish_reason, "tool_calls")
 
+
+    def test_the_lines_of_the_readme(self):
+        model = os.path.join(self.folder, "qwen2.gguf")
+        self.write_model(model)
+        server = Server(model)
+        self.addCleanup(server.close)
+        with open(os.path.join(DATA, "..", "..", "README.md"), encoding="utf-8") as file:
+            lines = re.search(r"(?:    .*\n)*    from openai import OpenAI\n(?:    .*\n)*", file.read()).group()
+        code = textwrap.dedent(lines).replace(":8000/", f":{server.port}/")
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            exec(code, {})  # pylint: disable=exec-used
+        self.assertEqual(out.getvalue(), ANSWERS["?"])
 
     def test_responses(self):
         answer = self.client.responses.create(model="tiny", input="4", instructions="be", temperature=0)
