@@ -269,6 +269,10 @@ struct kvasir_request {
         cache_salt; /* requests share prefixes with those of the same salt only, so that tenants learn nothing of each
                             other's prompts from time; 0 = common */
 };
+/* Compiles a structure, so that what is wrong with it is told apart from what is wrong with a request; errors as above. A
+ * request with it that is submitted soon finds it compiled. Any thread. */
+int kvasir_structure_check(struct kvasir_model *model, enum kvasir_structure structure, const char *text, size_t bytes,
+                           struct kvasir_error *error);
 /* KVASIR_LIMIT: the prompt is longer than the context (which always fits the KV cache's budget). KVASIR_FULL: max_waiting
  * requests wait already. */
 int kvasir_engine_submit(struct kvasir_engine *engine, const struct kvasir_request *request, uint64_t *id,

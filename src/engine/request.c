@@ -82,29 +82,38 @@ size_t request_list_ends(const struct kvasir_model *model, const struct kvasir_r
     return count;
 }
 
-static enum status open_grammar(const struct request *r, const struct kvasir_request *wanted, struct grammar **out,
-                                struct error *error)
+static enum status open_grammar(const struct kvasir_model *model, enum kvasir_structure structure, const char *text,
+                                size_t bytes, struct grammar **out, struct error *error)
 {
     *out = NULL;
-    if (wanted->structure == KVASIR_ANY_TEXT || wanted->pooling) return ST_OK;
-    if (wanted->structure < KVASIR_ANY_TEXT || wanted->structure > KVASIR_GRAMMAR)
-        return error_set(error, ST_INVALID, "there is no structure %d", (int)wanted->structure);
-    if (!r->model->tokenizer)
-        return error_set(error, ST_UNSUPPORTED, "a structure needs a tokenizer: %s", r->model->tokenizer_error.text);
-    return grammar_open(r->model->grammars, (enum grammar_kind)wanted->structure,
-                        wanted->structure_text ? wanted->structure_text : "",
-                        wanted->structure_text ? wanted->structure_bytes : 0, out, error);
+    if (structure == KVASIR_ANY_TEXT) return ST_OK;
+    if (structure < KVASIR_ANY_TEXT || structure > KVASIR_GRAMMAR)
+        return error_set(error, ST_INVALID, "there is no structure %d", (int)structure);
+    if (!model->tokenizer)
+        return error_set(error, ST_UNSUPPORTED, "a structure needs a tokenizer: %s", model->tokenizer_error.text);
+    return grammar_open(model->grammars, (enum grammar_kind)structure, text ? text : "", text ? bytes : 0, out, error);
+}
+
+int kvasir_structure_check(struct kvasir_model *model, enum kvasir_structure structure, const char *text, size_t bytes,
+                           struct kvasir_error *error)
+{
+    struct grammar *grammar;
+    enum status status = open_grammar(model, structure, text, bytes, &grammar, private_error(error));
+    if (status == ST_OK) grammar_close(grammar);
+    return (int)status;
 }
 
 static enum status constrain(struct request *r, const struct kvasir_request *wanted, struct error *error)
 {
-    bool ends_matter = wanted->min_tokens || wanted->structure;
+    enum kvasir_structure structure = wanted->pooling ? KVASIR_ANY_TEXT : wanted->structure;
+    bool ends_matter = wanted->min_tokens || structure;
     size_t count = ends_matter ? request_list_ends(r->model, wanted, NULL) : 0;
     uint32_t *ends = count ? mem_alloc(count * sizeof *ends) : NULL;
     if (count && !ends) return error_set(error, ST_NOMEM, "not enough memory for a request");
     if (count) request_list_ends(r->model, wanted, ends);
     struct grammar *grammar;
-    enum status status = open_grammar(r, wanted, &grammar, error);
+    enum status status =
+        open_grammar(r->model, structure, wanted->structure_text, wanted->structure_bytes, &grammar, error);
     if (status == ST_OK)
         status = constraint_init(&r->constraint, &wanted->sampling, model_config(r->model->model)->vocabulary, ends,
                                  count, wanted->min_tokens, grammar, error);

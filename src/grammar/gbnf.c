@@ -56,7 +56,7 @@ static bool take(struct gbnf *g, char c)
 
 static void skip_space(struct gbnf *g)
 {
-    while (!ended(g) && (strchr(" \t\r\n", peek(g)) || peek(g) == '#')) {
+    while (peek(g) && (strchr(" \t\r\n", peek(g)) || peek(g) == '#')) {
         if (peek(g) == '#')
             while (!ended(g) && peek(g) != '\n') g->at++;
         else
@@ -91,7 +91,7 @@ static uint32_t take_code(struct gbnf *g)
     static const char letters[] = "tnr\"\\[]-^'", meant[] = "\t\n\r\"\\[]-^'";
     if (take(g, '\\')) {
         char c = peek(g);
-        g->at++;
+        g->at += !ended(g);
         if (c == 'x') return take_hex(g, 2);
         if (c == 'u') return take_hex(g, 4);
         if (c == 'U') return take_hex(g, 8);
@@ -100,8 +100,8 @@ static uint32_t take_code(struct gbnf *g)
         return found ? (unsigned char)meant[found - letters] : 0;
     }
     uint32_t code = 0, bytes = utf8_decode(g->text + g->at, g->bytes - g->at, &code, NULL);
-    if (!bytes) broken(g, "there is a byte that is no UTF-8");
-    g->at += bytes ? bytes : 1;
+    if (!bytes) broken(g, g->at < g->bytes ? "there is a byte that is no UTF-8" : "it ends too early");
+    g->at += bytes;
     return code;
 }
 

@@ -80,14 +80,15 @@ static uint32_t level_mask(struct machine *m, const struct trie *trie, uint32_t 
 
 static void add_tokens(struct machine *m, const struct mask *mask)
 {
-    const uint64_t *bits = m->bits + (size_t)mask->first * m->mask_words;
-    if (mask->count == NOTHING)
+    if (mask->count == NOTHING) {
+        const uint64_t *bits = m->bits + (size_t)mask->first * m->mask_words;
         for (uint32_t word = 0; word < m->mask_words; word++) m->tokens[word] |= bits[word];
-    else
-        for (uint32_t i = 0; i < mask->count; i++) {
-            uint32_t id = m->listed[mask->first + i];
-            m->tokens[id / 64] |= 1ull << id % 64;
-        }
+        return;
+    }
+    for (uint32_t i = 0; i < mask->count; i++) {
+        uint32_t id = m->listed[mask->first + i];
+        m->tokens[id / 64] |= 1ull << id % 64;
+    }
 }
 
 const uint64_t *machine_tokens(struct machine *m, const struct vocabulary_trie *vocabulary, uint32_t set, bool first)

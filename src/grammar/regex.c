@@ -45,6 +45,7 @@ static bool ended(const struct regex *r)
 static bool looks_at(const struct regex *r, const char *text)
 {
     size_t count = strlen(text);
+    ASSERT(r->at <= r->bytes);
     return r->bytes - r->at >= count && memcmp(r->text + r->at, text, count) == 0;
 }
 
@@ -58,8 +59,8 @@ static bool take(struct regex *r, const char *text)
 static uint32_t take_code(struct regex *r)
 {
     uint32_t code = 0, bytes = utf8_decode(r->text + r->at, r->bytes - r->at, &code, NULL);
-    if (!bytes) broken(r, r->at, "there is a byte that is no UTF-8");
-    r->at += bytes ? bytes : 1;
+    if (!bytes) broken(r, r->at, r->at < r->bytes ? "there is a byte that is no UTF-8" : "it ends too early");
+    r->at += bytes;
     return code;
 }
 

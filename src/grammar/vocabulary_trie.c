@@ -110,7 +110,7 @@ static enum status make_trie(struct trie *trie, const struct word *words, uint32
     return ST_OK;
 }
 
-static enum status make_tries(struct vocabulary_trie *trie)
+enum status vocabulary_trie_index(struct vocabulary_trie *trie)
 {
     struct word *words = mem_alloc(((size_t)trie->token_count + 1) * sizeof *words);
     if (!words) return ST_NOMEM;
@@ -137,7 +137,7 @@ enum status vocabulary_trie_init(struct vocabulary_trie *trie, const struct toke
                                      .drops_space = drops_space(tokenizer)};
     trie->begin = mem_zero((size_t)trie->token_count + 1, sizeof *trie->begin);
     enum status status = trie->begin ? list_bytes(trie, tokenizer) : ST_NOMEM;
-    if (status == ST_OK) status = make_tries(trie);
+    if (status == ST_OK) status = vocabulary_trie_index(trie);
     if (status != ST_OK) vocabulary_trie_release(trie);
     return status;
 }

@@ -26,6 +26,8 @@ struct vocabulary_trie {
     bool drops_space; /* the answer's text is without the space that its first token begins with */
 };
 MUST_CHECK enum status vocabulary_trie_init(struct vocabulary_trie *trie, const struct tokenizer *tokenizer);
+/* Makes the tries of the tokens whose bytes are there; of an opened one it was done. ST_NOMEM: it is to be released all the same. */
+MUST_CHECK enum status vocabulary_trie_index(struct vocabulary_trie *trie);
 void vocabulary_trie_release(struct vocabulary_trie *trie);
 
 #endif

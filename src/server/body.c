@@ -4,6 +4,7 @@
  * answer, and that this version cannot serve, is refused unless it asks for what happens anyway; all others are ignored,
  * as clients send many that concern only accounting. */
 #include "server/field.h"
+#include "server/structure.h"
 #include "server/tools.h"
 #include <string.h>
 
@@ -93,12 +94,12 @@ static const struct field FIELDS[] = {
     {API_EMBEDDINGS, "encoding_format", &FIELD_ENCODING, 0, 0, 0},
     {API_EMBEDDINGS, "dimensions", &FIELD_WHOLE, AT(dimensions), 1, TOKENS_MAX},
     {API_COMPLETIONS, "suffix", &FIELD_UNSUPPORTED, 0, 0, 0},
-    {ANSWERS, "response_format", &FIELD_UNSUPPORTED, 0, 0, 0},
-    {ANSWERS, "structured_outputs", &FIELD_UNSUPPORTED, 0, 0, 0},
-    {ANSWERS, "guided_json", &FIELD_UNSUPPORTED, 0, 0, 0},
-    {ANSWERS, "guided_regex", &FIELD_UNSUPPORTED, 0, 0, 0},
-    {ANSWERS, "guided_choice", &FIELD_UNSUPPORTED, 0, 0, 0},
-    {ANSWERS, "guided_grammar", &FIELD_UNSUPPORTED, 0, 0, 0},
+    {ANSWERS, "response_format", &FIELD_RESPONSE_FORMAT, 0, 0, 0},
+    {ANSWERS, "structured_outputs", &FIELD_STRUCTURED_OUTPUTS, 0, 0, 0},
+    {ANSWERS, "guided_json", &FIELD_GUIDED_JSON, 0, 0, 0},
+    {ANSWERS, "guided_regex", &FIELD_GUIDED_REGEX, 0, 0, 0},
+    {ANSWERS, "guided_choice", &FIELD_GUIDED_CHOICE, 0, 0, 0},
+    {ANSWERS, "guided_grammar", &FIELD_GUIDED_GRAMMAR, 0, 0, 0},
     {API_CHAT, "functions", &FIELD_UNSUPPORTED, 0, 0, 0},
     {API_CHAT, "function_call", &FIELD_UNSUPPORTED, 0, 0, 0},
     {API_CHAT, "audio", &FIELD_UNSUPPORTED, 0, 0, 0},
@@ -267,14 +268,19 @@ static void release_arrays(struct body *body)
     mem_free(body->tokens.items);
     mem_free(body->allowed_ids.items);
     mem_free((void *)(uintptr_t)body->request.sampling.bias);
+    structure_release(body);
     body->stop = body->bad_words = (struct texts){0};
     body->stop_ids = body->allowed_ids = body->tokens = (struct ids){0};
     body->request.sampling.bias = NULL;
+    body->request.structure_text = NULL;
 }
 
 void body_forget_prompt(struct body *body)
 {
-    static const char *const LONG[] = {"prompt", "messages", "input", "chat_template", "chat_template_kwargs"};
+    static const char *const LONG[] = {
+        "prompt",          "messages",           "input",       "chat_template", "chat_template_kwargs",
+        "response_format", "structured_outputs", "guided_json", "guided_regex",  "guided_choice",
+        "guided_grammar"};
     release_arrays(body);
     for (size_t i = 0; i < ARRAY_COUNT(LONG); i++) json_object_del(body->json, LONG[i]);
     json_object_del(body->converted, "messages");

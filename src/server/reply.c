@@ -16,6 +16,7 @@
  * When more than HOLD_BYTES are unsent the reply's choices are held in the queue until all was sent. So at most that, and one
  * update, lies here: see SEGMENT_… in engine/async_internal.h for how large that is. */
 #include "server/reply.h"
+#include "server/structure.h"
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
 #include <event2/http_struct.h>
@@ -397,7 +398,7 @@ static bool prepare(const struct server *server, const struct api *api, struct b
                                                            bad_words, &sampling->bad_word_count, &error) != KVASIR_OK)
         return refuse_library(refusal, "bad_words", &error);
     sampling->bad_words = *bad_words;
-    return true;
+    return structure_check(server->model, body, refusal);
 }
 
 static bool check_tools(const struct server *server, const struct body *body, struct refusal *refusal)

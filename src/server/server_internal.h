@@ -75,6 +75,8 @@ struct body {
     const json_t *metadata;                   /* comes back as it is; or NULL */
     bool base64;                              /* embeddings are written so */
     uint32_t dimensions;                      /* of embeddings; 0: all */
+    const char *structure_field;              /* that says what the answer has to be, or NULL */
+    char *structure_text; /* what request.structure_text borrows, where it was written anew; owned */
     struct kvasir_request
         request; /* without prompt and bad words; its bias is owned by the body, as are all arrays above */
 };

@@ -201,7 +201,7 @@ class Http(Case):
                 ("chat/completions", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages"),
                 ("chat/completions", {**chat, "top_logprobs": 3}, "top_logprobs"),
                 ("chat/completions", {**chat, "tools": [{}]}, "tools"),
-                ("chat/completions", {**chat, "response_format": {"type": "json_object"}}, "response_format"),
+                ("chat/completions", {**chat, "response_format": {"type": "json_schema"}}, "response_format"),
                 *[("completions", {"prompt": "a", name: value}, name) for name, value in [
                     ("model", 1), ("max_tokens", 0), ("max_tokens", 1.5), ("max_tokens", "9"), ("max_tokens", -1),
                     ("temperature", -0.1), ("temperature", 101), ("temperature", "1"), ("temperature", True), ("top_p", 1.01),

@@ -136,6 +136,53 @@ static void test_refused(void **state)
     refused("{\"messages\":[],\"response_format\":{\"type\":\"json_schema\"}}", API_CHAT, "response_format");
 }
 
+static void check_structure(const char *field, enum kvasir_structure kind, const char *expected)
+{
+    char text[400];
+    snprintf(text, sizeof text, "{\"messages\":[],%s}", field);
+    struct body body = parsed(text, API_CHAT);
+    assert_int_equal(body.request.structure, kind);
+    if (expected) {
+        assert_int_equal(body.request.structure_bytes, strlen(expected));
+        assert_memory_equal(body.request.structure_text, expected, strlen(expected));
+    }
+    body_release(&body);
+}
+
+static void test_structures(void **state)
+{
+    (void)state;
+    check_structure("\"response_format\":{\"type\":\"text\"}", KVASIR_ANY_TEXT, NULL);
+    check_structure("\"response_format\":{\"type\":\"json_object\"}", KVASIR_JSON_OBJECT, NULL);
+    check_structure(
+        "\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"n\",\"strict\":true,\"schema\":{"
+        "\"type\":\"object\",\"properties\":{\"z\":{},\"a\":{\"maximum\":0.1}}}}}",
+        KVASIR_JSON_SCHEMA, "{\"type\":\"object\",\"properties\":{\"z\":{},\"a\":{\"maximum\":0.10000000000000001}}}");
+    check_structure("\"structured_outputs\":{\"json\":{\"b\":1,\"a\":2}}", KVASIR_JSON_SCHEMA, "{\"b\":1,\"a\":2}");
+    check_structure("\"structured_outputs\":{\"json\":\"{ }\",\"regex\":null}", KVASIR_JSON_SCHEMA, "{ }");
+    check_structure("\"structured_outputs\":{\"regex\":\"a+\",\"whitespace_pattern\":\"x\"}", KVASIR_REGEX, "a+");
+    check_structure("\"structured_outputs\":{\"choice\":[\"a\",\"b\"]}", KVASIR_CHOICE, "[\"a\",\"b\"]");
+    check_structure("\"structured_outputs\":{\"grammar\":\"root ::= \\\"a\\\"\"}", KVASIR_GRAMMAR, "root ::= \"a\"");
+    check_structure("\"structured_outputs\":{\"json_object\":true}", KVASIR_JSON_OBJECT, NULL);
+    check_structure("\"structured_outputs\":{\"json_object\":false}", KVASIR_ANY_TEXT, NULL);
+    check_structure("\"guided_json\":{\"const\":1}", KVASIR_JSON_SCHEMA, "{\"const\":1}");
+    check_structure("\"guided_regex\":\"b\"", KVASIR_REGEX, "b");
+    check_structure("\"guided_choice\":[\"a\"]", KVASIR_CHOICE, "[\"a\"]");
+    check_structure("\"guided_grammar\":\"g\"", KVASIR_GRAMMAR, "g");
+    refused("{\"messages\":[],\"response_format\":1}", API_CHAT, "response_format");
+    refused("{\"messages\":[],\"response_format\":{\"type\":\"structural_tag\"}}", API_CHAT, "response_format");
+    refused("{\"messages\":[],\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"schema\":1}}}", API_CHAT,
+            "response_format");
+    refused("{\"messages\":[],\"structured_outputs\":{\"structural_tag\":\"x\"}}", API_CHAT, "structured_outputs");
+    refused("{\"messages\":[],\"structured_outputs\":{\"regex\":\"a\",\"choice\":[\"a\"]}}", API_CHAT,
+            "structured_outputs");
+    refused("{\"messages\":[],\"structured_outputs\":[]}", API_CHAT, "structured_outputs");
+    refused("{\"messages\":[],\"guided_regex\":1}", API_CHAT, "guided_regex");
+    refused("{\"messages\":[],\"guided_choice\":\"a\"}", API_CHAT, "guided_choice");
+    refused("{\"messages\":[],\"guided_json\":{},\"response_format\":{\"type\":\"json_object\"}}", API_CHAT,
+            "guided_json");
+}
+
 static void test_salts(void **state)
 {
     (void)state;
@@ -153,7 +200,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults), cmocka_unit_test(test_every_field), cmocka_unit_test(test_together),
-        cmocka_unit_test(test_refused),  cmocka_unit_test(test_salts),
+        cmocka_unit_test(test_refused),  cmocka_unit_test(test_structures),  cmocka_unit_test(test_salts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
