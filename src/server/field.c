@@ -251,18 +251,6 @@ static bool read_include(const struct field *field, const json_t *value, struct 
     return json_is_array(value) || refuse(refusal, 400, field->name, "%s must be an array of strings", field->name);
 }
 
-/* {"format": {"type": "text"}} */
-static bool read_response_text(const struct field *field, const json_t *value, struct body *body,
-                               struct refusal *refusal)
-{
-    (void)body;
-    const json_t *format = json_object_get(value, "format");
-    const char *type = json_string_value(json_object_get(format, "type"));
-    bool plain = !format || json_is_null(format) || (type && strcmp(type, "text") == 0);
-    if (!json_is_object(value)) return refuse(refusal, 400, field->name, "%s must be an object", field->name);
-    return plain || refuse(refusal, 400, field->name, "text.format is not supported by this version: leave it out");
-}
-
 /* Nothing, or what happens anyway: false, the number `low`, something empty, {"type": "text"}, "none", "disabled". */
 static bool read_unsupported(const struct field *field, const json_t *value, struct body *body, struct refusal *refusal)
 {
@@ -367,10 +355,6 @@ const struct field_kind FIELD_FLAT_TOOLS = {
     "\"parameters\":{\"type\":\"object\"}}}",
     false};
 const struct field_kind FIELD_INCLUDE = {read_include, "\"type\":\"array\",\"items\":{\"type\":\"string\"}", false};
-const struct field_kind FIELD_RESPONSE_TEXT = {read_response_text,
-                                               "\"type\":\"object\",\"properties\":{\"format\":{\"type\":\"object\","
-                                               "\"properties\":{\"type\":{\"const\":\"text\"}}}}",
-                                               false};
 const struct field_kind FIELD_ENCODING = {read_encoding, "\"enum\":[\"float\",\"base64\"]", false};
 const struct field_kind FIELD_PROMPT_LOGPROBS = {read_prompt_logprobs, "\"type\":\"integer\"", true};
 const struct field_kind FIELD_LENGTH_PENALTY = {read_length_penalty, "\"type\":\"number\"", true};

@@ -350,6 +350,8 @@ enum status server_run(struct server *server, struct kvasir_model *model, struct
     if (getrandom(&seed, sizeof seed, 0) != sizeof seed) seed = (uint64_t)(clock_seconds() * 1e9);
     random_seed(&server->random, seed);
     choose_tool_format(server);
+    /* The vocabulary is sorted for structures once, now rather than with the first request that wants one. */
+    kvasir_structure_check(model, KVASIR_JSON_OBJECT, NULL, 0, NULL);
     enum status status = start(server, error);
     if (status == ST_OK) {
         ready(data);

@@ -36,8 +36,9 @@ static bool set_schema(struct body *body, const char *name, const json_t *schema
     return set(body, name, KVASIR_JSON_SCHEMA, schema, json_is_string(schema), refusal);
 }
 
-bool structure_read_format(const char *name, const json_t *format, const json_t *inside, struct body *body,
-                           struct refusal *refusal)
+/* {"type": "text" | "json_object" | "json_schema"}; `inside` has the schema, where the type wants one. */
+static bool read_format(const char *name, const json_t *format, const json_t *inside, struct body *body,
+                        struct refusal *refusal)
 {
     const char *type = json_string_value(json_object_get(format, "type"));
     if (!type) return refuse(refusal, 400, name, "%s must be an object with a type", name);
@@ -52,7 +53,16 @@ bool structure_read_format(const char *name, const json_t *format, const json_t 
 static bool read_response_format(const struct field *field, const json_t *value, struct body *body,
                                  struct refusal *refusal)
 {
-    return structure_read_format(field->name, value, json_object_get(value, "json_schema"), body, refusal);
+    return read_format(field->name, value, json_object_get(value, "json_schema"), body, refusal);
+}
+
+/* {"format": …}, of responses. */
+static bool read_response_text(const struct field *field, const json_t *value, struct body *body,
+                               struct refusal *refusal)
+{
+    const json_t *format = json_object_get(value, "format");
+    if (!json_is_object(value)) return refuse(refusal, 400, field->name, "%s must be an object", field->name);
+    return !format || json_is_null(format) || read_format(field->name, format, format, body, refusal);
 }
 
 static bool set_choice(struct body *body, const char *name, const json_t *value, struct refusal *refusal)
@@ -132,13 +142,20 @@ void structure_release(struct body *body)
     body->structure_text = NULL;
 }
 
-const struct field_kind FIELD_RESPONSE_FORMAT = {read_response_format,
-                                                 "\"type\":\"object\",\"required\":[\"type\"],\"properties\":{\"type\":"
-                                                 "{\"enum\":[\"text\",\"json_object\",\"json_schema\"]},"
-                                                 "\"json_schema\":{\"type\":\"object\",\"properties\":{\"name\":{"
-                                                 "\"type\":\"string\"},\"schema\":{\"type\":\"object\"},"
-                                                 "\"strict\":{\"type\":\"boolean\"}}}}",
-                                                 false};
+#define FORMAT_TYPE "\"type\":{\"enum\":[\"text\",\"json_object\",\"json_schema\"]}"
+#define FORMAT_SCHEMA \
+    "\"name\":{\"type\":\"string\"},\"schema\":{\"type\":\"object\"},\"strict\":{\"type\":\"boolean\"}"
+
+const struct field_kind FIELD_RESPONSE_FORMAT = {
+    read_response_format,
+    "\"type\":\"object\",\"required\":[\"type\"],\"properties\":{" FORMAT_TYPE
+    ",\"json_schema\":{\"type\":\"object\",\"properties\":{" FORMAT_SCHEMA "}}}",
+    false};
+const struct field_kind FIELD_RESPONSE_TEXT = {read_response_text,
+                                               "\"type\":\"object\",\"properties\":{\"format\":{\"type\":\"object\","
+                                               "\"required\":[\"type\"],\"properties\":{" FORMAT_TYPE "," FORMAT_SCHEMA
+                                               "}}}",
+                                               false};
 const struct field_kind FIELD_STRUCTURED_OUTPUTS = {
     read_structured,
     "\"type\":\"object\",\"properties\":{\"json\":{\"type\":\"object\"},\"json_object\":{\"type\":\"boolean\"},"

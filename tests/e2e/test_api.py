@@ -418,7 +418,7 @@ class Responses(Scripted):
                               ("input", {"input": [{"type": "function_call", "name": "x"}]}), ("input", {"input": [{"type": "function_call_output", "call_id": "x"}]}),
                               ("tools", {"input": "x", "tools": [{"type": "web_search"}]}), ("tools", {"input": "x", "tools": [5]}),
                               ("previous_response_id", {"input": "x", "previous_response_id": "resp_1"}), ("metadata", {"input": "x", "metadata": 3}),
-                              ("background", {"input": "x", "background": True}), ("text", {"input": "x", "text": {"format": {"type": "json_object"}}}),
+                              ("background", {"input": "x", "background": True}), ("text", {"input": "x", "text": {"format": {"type": "grammar"}}}),
                               ("truncation", {"input": "x", "truncation": "auto"}),
                               ("top_logprobs", {"input": "x", "top_logprobs": 1, "tools": [{"type": "function", "name": "f"}]}), ("max_output_tokens", {"input": "x", "max_output_tokens": 0}),
                               ("instructions", {"input": "x", "instructions": ["x"]}), ("include", {"input": "x", "include": "x"})]:

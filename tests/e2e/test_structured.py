@@ -85,6 +85,14 @@ class Structured(Case):
         for text in texts:
             self.assertTrue(all(type(item) is bool for item in json.loads(text)))
 
+    def test_responses(self):
+        schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}
+        status, _, answer = self.server.ask("/v1/responses", {"input": "x", "text": {"format": {
+            "type": "json_schema", "name": "n", "schema": schema, "strict": True}}})
+        self.assertEqual((status, answer["status"]), (200, "completed"), answer)
+        self.assertIsInstance(json.loads(answer["output"][0]["content"][0]["text"])["ok"], bool)
+        self.assertEqual(answer["text"]["format"]["schema"], schema)
+
     def test_cut_off(self):
         status, _, answer = self.server.ask("/v1/completions", {"prompt": "x", "max_tokens": 3, "guided_regex": "a{9}"})
         self.assertEqual((status, answer["choices"][0]["text"], answer["choices"][0]["finish_reason"]), (200, "aaa", "length"))
