@@ -134,6 +134,10 @@ MUST_CHECK enum status build_finish(struct builder *builder, uint32_t root, stru
 /* regex.c. `search`: a match anywhere in a text is enough, as JSON Schema's `pattern` has it, and the text is one between the
  * quotes of a JSON string; else the expression matches all of the text. */
 struct fragment regex_build(struct builder *builder, const char *text, size_t bytes, bool search);
+/* A pattern of JSON Schema of which a text has at least and at most so many characters; refused where that is not seen to be
+ * possible. */
+struct fragment regex_build_held(struct builder *builder, const char *text, size_t bytes, uint32_t least,
+                                 uint32_t most);
 uint32_t gbnf_build(struct builder *builder, const char *text, size_t bytes); /* gbnf.c: the rule `root` */
 struct fragment schema_build(struct builder *builder, const char *text, size_t bytes);
 struct fragment schema_build_object(struct builder *builder); /* any JSON object */

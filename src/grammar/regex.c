@@ -10,6 +10,22 @@
 #define GROUPS_MAX 64u     /* inside each other */
 #define TIMES_MAX 1000000u /* in {m,n} */
 
+/* A part of the expression, and how many characters it has. */
+struct piece {
+    struct fragment fragment;
+    uint64_t least, most; /* most: LENGTH_ENDLESS */
+};
+#define LENGTH_ENDLESS (UINT64_C(1) << 40)
+
+/* An expression between ^ and $ with one part that is repeated, and all others of fixed lengths, can be held to a length: the
+ * repetitions follow from it. What there is to hold is found out first, by reading it once. */
+struct holding {
+    uint64_t fixed, unit; /* characters beside the repeated part, and in one repetition; unit 0: it cannot be held */
+    uint32_t parts;       /* that vary */
+    uint32_t least, most; /* repetitions; taken on the second reading */
+    bool takes;
+};
+
 struct regex {
     struct builder *builder;
     const char *text;
@@ -17,7 +33,13 @@ struct regex {
     bool json; /* the text that is matched stands between the quotes of a JSON string */
     bool search;
     uint32_t depth;
+    struct holding holding;
 };
+
+static struct piece empty(struct regex *r)
+{
+    return (struct piece){.fragment = build_empty(r->builder)};
+}
 
 /* How much of the expression an error shows. */
 static int shown(const struct regex *r)
@@ -25,16 +47,16 @@ static int shown(const struct regex *r)
     return r->bytes < 60 ? (int)r->bytes : 60;
 }
 
-static struct fragment refuse(struct regex *r, size_t at, const char *what)
+static struct piece refuse(struct regex *r, size_t at, const char *what)
 {
     build_fail(r->builder, ST_UNSUPPORTED, "%s, at byte %zu of '%.*s', is not supported", what, at, shown(r), r->text);
-    return build_empty(r->builder);
+    return empty(r);
 }
 
-static struct fragment broken(struct regex *r, size_t at, const char *what)
+static struct piece broken(struct regex *r, size_t at, const char *what)
 {
     build_fail(r->builder, ST_INVALID, "%s, at byte %zu of '%.*s'", what, at, shown(r), r->text);
-    return build_empty(r->builder);
+    return empty(r);
 }
 
 static bool ended(const struct regex *r)
@@ -191,7 +213,12 @@ static bool take_member(struct regex *r, struct code_set *set, bool excluded, ui
     return true;
 }
 
-static struct fragment take_set(struct regex *r)
+static struct piece character(struct regex *r, struct code_set *set)
+{
+    return (struct piece){build_characters(r->builder, set, r->json), 1, 1};
+}
+
+static struct piece take_set(struct regex *r)
 {
     struct code_set set = {0};
     size_t at = r->at - 1;
@@ -217,18 +244,18 @@ static struct fragment take_set(struct regex *r)
     if (!closed) return broken(r, at, "a class without its ]");
     code_set_normalize(&set);
     if (excluded) code_set_invert(r->builder, &set);
-    return build_characters(r->builder, &set, r->json);
+    return character(r, &set);
 }
 
-static struct fragment one_of(struct regex *r, const struct code_range *ranges, size_t count, bool inverted)
+static struct piece one_of(struct regex *r, const struct code_range *ranges, size_t count, bool inverted)
 {
     struct code_set set = {0};
     code_set_put_all(r->builder, &set, ranges, count);
     if (inverted) code_set_invert(r->builder, &set);
-    return build_characters(r->builder, &set, r->json);
+    return character(r, &set);
 }
 
-static struct fragment one(struct regex *r, uint32_t code)
+static struct piece one(struct regex *r, uint32_t code)
 {
     const struct code_range range = {code, code};
     return one_of(r, &range, 1, false);
@@ -236,9 +263,9 @@ static struct fragment one(struct regex *r, uint32_t code)
 
 /* ---- the expression ------------------------------------------------------------------------------------------------------- */
 
-static struct fragment take_alternatives(struct regex *r);
+static struct piece take_alternatives(struct regex *r);
 
-static struct fragment take_group(struct regex *r)
+static struct piece take_group(struct regex *r)
 {
     size_t at = r->at - 1;
     if (take(r, "?")) {
@@ -255,15 +282,15 @@ static struct fragment take_group(struct regex *r)
     }
     if (r->depth >= GROUPS_MAX) {
         build_fail(r->builder, ST_LIMIT, "more than %u groups inside each other", GROUPS_MAX);
-        return build_empty(r->builder);
+        return empty(r);
     }
     r->depth++;
-    struct fragment inside = take_alternatives(r);
+    struct piece inside = take_alternatives(r);
     r->depth--;
     return take(r, ")") ? inside : broken(r, at, "a group without its )");
 }
 
-static struct fragment take_atom(struct regex *r)
+static struct piece take_atom(struct regex *r)
 {
     size_t at = r->at;
     if (take(r, "(")) return take_group(r);
@@ -275,7 +302,7 @@ static struct fragment take_atom(struct regex *r)
     struct code_set set = {0};
     if (!ended(r) && put_class(r->builder, &set, r->text[r->at], false)) {
         r->at++;
-        return build_characters(r->builder, &set, r->json);
+        return character(r, &set);
     }
     return one(r, take_escape(r, false));
 }
@@ -309,9 +336,33 @@ static bool take_times(struct regex *r, uint32_t *least, uint32_t *most)
     return false;
 }
 
-static struct fragment take_repeated(struct regex *r)
+static uint64_t at_most(uint64_t length)
 {
-    struct fragment out = take_atom(r);
+    return length < LENGTH_ENDLESS ? length : LENGTH_ENDLESS;
+}
+
+static struct piece repeated(struct regex *r, struct piece of, uint32_t least, uint32_t most)
+{
+    return (struct piece){build_repeat(r->builder, of.fragment, least, most), at_most(of.least * least),
+                          most == REPEAT_ENDLESS && of.most ? LENGTH_ENDLESS
+                                                            : at_most(of.most * (most == REPEAT_ENDLESS ? 1 : most))};
+}
+
+/* A part of the outermost sequence is counted in, or held. */
+static void hold(struct regex *r, const struct piece *of, uint32_t *least, uint32_t *most)
+{
+    struct holding *h = &r->holding;
+    if (h->takes) {
+        *least = h->least;
+        *most = h->most;
+    }
+    h->parts++;
+    h->unit = of->least == of->most ? of->least : 0;
+}
+
+static struct piece take_repeated(struct regex *r)
+{
+    struct piece out = take_atom(r);
     for (uint32_t times = 0; !ended(r); times++) {
         uint32_t least = 0, most = REPEAT_ENDLESS;
         size_t at = r->at;
@@ -324,21 +375,31 @@ static struct fragment take_repeated(struct regex *r)
         if (times) return broken(r, at, "a repetition of a repetition");
         if (looks_at(r, "+")) return refuse(r, at, "a possessive quantifier");
         take(r, "?");
-        out = build_repeat(r->builder, out, least, most);
+        if (r->depth == 0 && least != most) {
+            if (!r->holding.takes) r->holding.least = least, r->holding.most = most;
+            hold(r, &out, &least, &most);
+        }
+        out = repeated(r, out, least, most);
     }
     return out;
 }
 
-static struct fragment anything(struct regex *r)
+static struct piece joined(struct regex *r, struct piece one, struct piece other)
 {
-    return build_star(r->builder, one_of(r, ALL, ARRAY_COUNT(ALL), false));
+    return (struct piece){build_then(r->builder, one.fragment, other.fragment), at_most(one.least + other.least),
+                          at_most(one.most + other.most)};
 }
 
-static struct fragment take_sequence(struct regex *r)
+static struct piece anything(struct regex *r)
+{
+    return repeated(r, one_of(r, ALL, ARRAY_COUNT(ALL), false), 0, REPEAT_ENDLESS);
+}
+
+static struct piece take_sequence(struct regex *r)
 {
     bool outer = r->depth == 0, from_start = false, to_end = false;
     while (outer && take(r, "^")) from_start = true;
-    struct fragment out = r->search && outer && !from_start ? anything(r) : build_empty(r->builder);
+    struct piece out = r->search && outer && !from_start ? anything(r) : empty(r);
     while (!ended(r) && !looks_at(r, "|") && !looks_at(r, ")")) {
         size_t at = r->at;
         if (outer && take(r, "$")) {
@@ -346,23 +407,65 @@ static struct fragment take_sequence(struct regex *r)
             if (!ended(r) && !looks_at(r, "|") && !looks_at(r, "$"))
                 return refuse(r, at, "an anchor in the middle of an expression");
         } else {
-            out = build_then(r->builder, out, take_repeated(r));
+            uint32_t parts = r->holding.parts;
+            struct piece next = take_repeated(r);
+            if (outer && parts == r->holding.parts) {
+                r->holding.fixed += next.least;
+                if (next.least != next.most) r->holding.parts += 2; /* it varies from inside */
+            }
+            out = joined(r, out, next);
         }
     }
-    return r->search && outer && !to_end ? build_then(r->builder, out, anything(r)) : out;
+    if (outer && !(from_start && to_end)) r->holding.parts += 2;
+    return r->search && outer && !to_end ? joined(r, out, anything(r)) : out;
 }
 
-static struct fragment take_alternatives(struct regex *r)
+static struct piece take_alternatives(struct regex *r)
 {
-    struct fragment out = take_sequence(r);
-    while (!ended(r) && take(r, "|")) out = build_either(r->builder, out, take_sequence(r));
+    struct piece out = take_sequence(r);
+    while (!ended(r) && take(r, "|")) {
+        struct piece other = take_sequence(r);
+        if (r->depth == 0) r->holding.parts += 2;
+        out = (struct piece){build_either(r->builder, out.fragment, other.fragment),
+                             out.least < other.least ? out.least : other.least,
+                             out.most > other.most ? out.most : other.most};
+    }
     return out;
+}
+
+static struct piece take_all(struct regex *r)
+{
+    struct piece out = take_alternatives(r);
+    return ended(r) ? out : broken(r, r->at, "a ) without its (");
 }
 
 struct fragment regex_build(struct builder *builder, const char *text, size_t bytes, bool search)
 {
     struct regex regex = {.builder = builder, .text = text, .bytes = bytes, .search = search, .json = search};
-    struct fragment out = take_alternatives(&regex);
-    if (!ended(&regex)) return broken(&regex, regex.at, "a ) without its (");
-    return out;
+    return take_all(&regex).fragment;
+}
+
+struct fragment regex_build_held(struct builder *builder, const char *text, size_t bytes, uint32_t least, uint32_t most)
+{
+    struct regex regex = {.builder = builder, .text = text, .bytes = bytes, .search = true, .json = true};
+    struct piece all = take_all(&regex);
+    struct holding h = regex.holding;
+    uint64_t limit = most == REPEAT_ENDLESS ? LENGTH_ENDLESS : most;
+    if (all.least >= least && all.most <= limit) return all.fragment; /* it is never shorter or longer */
+    if (all.least > limit || all.most < least) return build_nothing(builder);
+    if (h.parts != 1 || !h.unit) {
+        build_fail(builder, ST_UNSUPPORTED,
+                   "'%.*s' beside minLength or maxLength is supported between ^ and $ with one part that is repeated: "
+                   "put the length into the pattern",
+                   shown(&regex), text);
+        return all.fragment;
+    }
+    uint64_t fewest = least > h.fixed ? (least - h.fixed + h.unit - 1) / h.unit : 0;
+    uint64_t times = limit >= LENGTH_ENDLESS ? REPEAT_ENDLESS : limit >= h.fixed ? (limit - h.fixed) / h.unit : 0;
+    h.least = fewest > h.least ? (uint32_t)fewest : h.least;
+    h.most = times < h.most ? (uint32_t)times : h.most;
+    if (limit < h.fixed || h.most < h.least) return build_nothing(builder);
+    struct regex again = {.builder = builder, .text = text, .bytes = bytes, .search = true, .json = true};
+    again.holding = (struct holding){.takes = true, .least = h.least, .most = h.most};
+    return take_all(&again).fragment;
 }

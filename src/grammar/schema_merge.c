@@ -381,7 +381,11 @@ static bool objects_overlap(struct schema *s, const json_t *one, const json_t *o
 static bool may_overlap(struct schema *s, const json_t *one, const json_t *other, uint32_t depth,
                         const struct path *path)
 {
-    if (depth > LOOK_DEPTH || ++s->work > SCHEMA_WORK_MAX) return true;
+    if (depth > LOOK_DEPTH) return true;
+    if (++s->work > SCHEMA_WORK_MAX) {
+        schema_fail(s, path, ST_LIMIT, "the schema has too many alternatives that have to exclude each other");
+        return true;
+    }
     one = follow(s, one, path);
     other = follow(s, other, path);
     if (!json_is_object(one) || !json_is_object(other)) return !json_is_false(one) && !json_is_false(other);

@@ -71,6 +71,7 @@ static struct fragment in_quotes(struct schema *s, struct fragment inside)
 #define ATOM "[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]{1,31}"
 #define URI_CHARACTER "(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})"
 
+/* None is longer than what is usually asked for beside it: 255 characters of an email, 2083 of a URI. */
 static const struct {
     const char *name, *pattern;
 } FORMATS[] = {
@@ -84,7 +85,7 @@ static const struct {
     {"ipv4", IPV4},
     {"ipv6", IPV6},
     {"uri", "[A-Za-z][A-Za-z0-9+.-]{0,31}://" HOST "(?::[1-9][0-9]{0,3})?(?:/" URI_CHARACTER
-            "*)*(?:\\?(?:" URI_CHARACTER "|[/?])*)?(?:#(?:" URI_CHARACTER "|[/?])*)?"},
+            "{0,40}){0,8}(?:\\?(?:" URI_CHARACTER "|[/?]){0,200})?(?:#(?:" URI_CHARACTER "|[/?]){0,60})?"},
     {"json-pointer", "(?:/(?:[^~/]|~[01])*)*"},
 };
 
@@ -92,14 +93,18 @@ static const struct {
 static const char *const ANNOTATIONS[] = {"password", "path",  "file-path", "directory-path", "binary",
                                           "int32",    "int64", "float",     "double",         "markdown"};
 
-static struct fragment expression(struct schema *s, const char *text, size_t bytes, const char *keyword,
-                                  const struct path *path)
+struct length {
+    uint32_t least, most;
+};
+
+static struct fragment expression(struct schema *s, const char *text, size_t bytes, struct length length,
+                                  const char *keyword, const struct path *path)
 {
     bool failed = s->builder->status != ST_OK;
     struct error reason;
     struct error *error = s->builder->error;
     s->builder->error = &reason;
-    struct fragment out = regex_build(s->builder, text, bytes, true);
+    struct fragment out = regex_build_held(s->builder, text, bytes, length.least, length.most);
     s->builder->error = error;
     if (failed || s->builder->status == ST_OK) return out;
     enum status status = s->builder->status;
@@ -114,7 +119,7 @@ static bool is_annotation(const char *format)
     return false;
 }
 
-static struct fragment formatted(struct schema *s, const char *format, const struct path *path)
+static struct fragment formatted(struct schema *s, const char *format, struct length length, const struct path *path)
 {
     for (size_t i = 0; i < ARRAY_COUNT(FORMATS); i++)
         if (strcmp(FORMATS[i].name, format) == 0) {
@@ -122,7 +127,7 @@ static struct fragment formatted(struct schema *s, const char *format, const str
             buffer_init(&text, 0);
             buffer_printf(&text, "^(?:%s)$", FORMATS[i].pattern);
             if (text.failed) return schema_fail(s, path, ST_NOMEM, "not enough memory for a grammar");
-            struct fragment out = expression(s, text.data, text.length, "format", path);
+            struct fragment out = expression(s, text.data, text.length, length, "format", path);
             buffer_release(&text);
             return in_quotes(s, out);
         }
@@ -135,20 +140,17 @@ struct fragment schema_string(struct schema *s, const json_t *json, const struct
 {
     const json_t *pattern = json_object_get(json, "pattern"), *format = json_object_get(json, "format");
     const char *format_name = json_string_value(format);
-    uint32_t least = schema_count(s, json, "minLength", 0, path);
-    uint32_t most = schema_count(s, json, "maxLength", REPEAT_ENDLESS, path);
-    bool bounded = least > 0 || most != REPEAT_ENDLESS;
+    const struct length length = {schema_count(s, json, "minLength", 0, path),
+                                  schema_count(s, json, "maxLength", REPEAT_ENDLESS, path)};
     if (format && !format_name) return schema_fail(s, path, ST_INVALID, "format must be a string");
     if (pattern && !json_is_string(pattern)) return schema_fail(s, path, ST_INVALID, "pattern must be a string");
     if (format_name && is_annotation(format_name)) format = NULL;
-    if ((pattern != NULL) + (format != NULL) + bounded > 1)
-        return schema_fail(s, path, ST_UNSUPPORTED,
-                           "only one of pattern, format and a length is supported: a pattern can "
-                           "hold the length, as in ^[a-z]{2,8}$");
+    if (pattern && format) return schema_fail(s, path, ST_UNSUPPORTED, "pattern beside format is not supported");
+    if (length.most < length.least) return build_nothing(s->builder);
     if (pattern)
-        return in_quotes(s, expression(s, json_string_value(pattern), json_string_length(pattern), "pattern", path));
-    if (format) return formatted(s, format_name, path);
-    if (!bounded && json) return schema_free_string(s);
-    if (most < least) return build_nothing(s->builder);
-    return in_quotes(s, build_repeat(s->builder, character(s), least, most));
+        return in_quotes(
+            s, expression(s, json_string_value(pattern), json_string_length(pattern), length, "pattern", path));
+    if (format) return formatted(s, format_name, length, path);
+    if (!length.least && length.most == REPEAT_ENDLESS && json) return schema_free_string(s);
+    return in_quotes(s, build_repeat(s->builder, character(s), length.least, length.most));
 }

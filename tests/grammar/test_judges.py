@@ -74,7 +74,8 @@ class Case(unittest.TestCase):
 
 NAMES = ["a", "b", "name", "né", "x y", "q\"", "\\", "longer_name"]
 FORMATS = ["date", "time", "date-time", "uuid", "email", "hostname", "ipv4", "ipv6", "uri", "duration", "json-pointer"]
-PATTERNS = ["^[a-z]{2,5}$", "b+", "^\\d{3}-\\d{4}$", "^(yes|no)$", "[\"\\\\]", "^.{3}$", "a|^b", "^[^\\s]*$"]
+PATTERNS = ["^[a-z]{2,5}$", "b+", "^\\d{3}-\\d{4}$", "^(yes|no)$", "[\"\\\\]", "^.{3}$", "a|^b", "^[^\\s]*$", "^x(ab)*é?$",
+            "^[A-Z][a-z]+$", "^-(\\d\"){1,9}$"]
 
 
 def random_scalar(r):
@@ -100,7 +101,11 @@ def random_string(r):
         least = r.randrange(4)
         return {"type": "string", "minLength": least, "maxLength": least + r.randrange(30)}
     if kind == 1:
-        return {"type": "string", "pattern": r.choice(PATTERNS)}
+        schema = {"type": "string", "pattern": r.choice(PATTERNS)}
+        if r.random() < 0.5:
+            schema["minLength"] = r.randrange(4)
+            schema["maxLength"] = schema["minLength"] + r.randrange(12)
+        return schema
     if kind == 2:
         return {"type": "string", "format": r.choice(FORMATS)}
     return {"type": "string"}
