@@ -325,14 +325,15 @@ class Page(InBrowser):
         self.wait()
 
     def test_several_conversations(self):
-        """One answers while another one is asked; both keep their own."""
-        self.set(max_tokens=LONG)
+        """One answers while another one is asked; both keep their own, and share the blocks of the system prompt."""
+        self.set(max_tokens=LONG, system=QUESTION)
         self.ask("First conversation")
         self.browser.click("#new-chat")
         self.assertEqual(self.browser.run("return document.querySelectorAll('.message').length"), 0)
         self.ask("Second conversation")
         self.browser.wait("document.querySelectorAll('#chat-list .busy').length === 2")
         self.browser.wait("document.querySelector('#grids canvas')?.dataset.held > 1 && document.querySelectorAll('#owners li').length === 2")
+        self.browser.wait("document.querySelector('#grids canvas').dataset.shared >= 4")
         self.browser.keys(ESCAPE)
         self.wait()
         self.browser.click("#chat-list li:nth-child(2) .pick")
@@ -448,6 +449,14 @@ class Page(InBrowser):
         self.browser.type("#question", HOSTILE[1][0] + ENTER)
         self.wait()
         self.assertEqual(self.browser.run("return [...document.querySelectorAll('.said')].pop().textContent"), HOSTILE[1][0])
+
+    def test_thoughts(self):
+        """What comes before the answer is folded away, also while it is not complete."""
+        for answer, thought, text in (("<think>\nhm *so*\n</think>\n\nYes **x**.", "hm so", "Yes x."), ("<think>hm", "hm", ""), ("<think>\n\n</think>a", None, "a"), ("a <think>", None, "a <think>")):
+            self.show(answer)
+            shown = self.browser.run("const last = [...document.querySelectorAll('.assistant')].pop(), fold = last.querySelector('.thought'); "
+                                     "return [fold && fold.lastChild.textContent, last.querySelector(':scope > .text').textContent, fold?.open ?? false]")
+            self.assertEqual(shown, [thought, text, False], answer)
 
     def test_large_text(self):
         """No text is slow: not to read, and not to show."""

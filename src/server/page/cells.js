@@ -4,7 +4,8 @@
 // held it last; paleness: age; height: how full it is; a corner: shared; a dot: used again; stripes: swapped out; a bar: pinned.
 
 export const SWAPPED = 1, CACHED = 2, PINNED = 4, MOVING = 8, PROTECTED = 16; // bits of a block's state (kvasir.h)
-const HUES = 8, SIZES = [16, 14, 12, 10, 8, 7, 6, 5, 4], HEIGHT_MAX = 300;
+const HUES = 8, SIZES = [22, 18, 16, 14, 12, 10, 8, 7, 6, 5, 4], HEIGHT_MAX = 300;
+const PLACES_MAX = 12000; // in one grid: of a larger group only blocks in use have a cell
 
 const at = (id) => document.getElementById(id);
 const grids = new Map(); // name to {frame, title, note, canvas, blocks, columns, size, cursor}
@@ -145,7 +146,13 @@ function describe(grid, index) {
 function point(grid, index) {
   grid.cursor = index;
   draw(grid);
-  if (index !== null) at("detail").textContent = describe(grid, index);
+  tell(grid);
+}
+
+// Only what has changed is said, as it may be read out.
+function tell(grid) {
+  const text = grid.cursor === null ? "" : describe(grid, grid.cursor);
+  if (text && at("detail").textContent !== text) at("detail").textContent = text;
 }
 
 function onPointer(grid, event) {
@@ -195,14 +202,15 @@ function showGrid(name, title, blocks) {
   grid.canvas.setAttribute("aria-label", `${title}: ${blocks.filter(Boolean).length} blocks, ${note.textContent}`);
   Object.assign(grid.canvas.dataset, { held, shared, reused, blocks: blocks.filter(Boolean).length });
   draw(grid);
-  if (grid.cursor !== null) at("detail").textContent = describe(grid, grid.cursor);
+  tell(grid);
 }
 
 export function show(reply, blocks) {
   context = reply;
   reply.groups.forEach((group, g) => {
-    const placed = [];
-    for (const block of blocks) if (block.group === g && !(block.state & SWAPPED)) placed[block.index] = block;
+    const own = blocks.filter((block) => block.group === g && !(block.state & SWAPPED)), placed = [];
+    if (own.some((block) => block.index >= PLACES_MAX)) placed.push(...own);
+    else for (const block of own) placed[block.index] = block;
     showGrid(`group ${g}`, titleOf(group), Array.from(placed));
   });
   const swapped = blocks.filter((block) => block.state & SWAPPED);

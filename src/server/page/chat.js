@@ -96,17 +96,37 @@ function drawWaiting() {
   return waiting;
 }
 
+// What a model thinks before it answers is folded away: [thought or null, answer].
+function split(content) {
+  const begin = content.match(/^\s*<think>/), end = content.indexOf("</think>");
+  if (!begin) return [null, content];
+  return end < 0 ? [content.slice(begin[0].length), ""] : [content.slice(begin[0].length, end), content.slice(end + "</think>".length)];
+}
+
+function drawThought(node, thought) {
+  let frame = node.querySelector(".thought");
+  if (!thought?.trim()) return frame?.remove();
+  if (!frame) {
+    frame = make("details", "thought");
+    frame.append(make("summary", "", "Thoughts"), make("div", "text"));
+    node.querySelector("h2").after(frame);
+  }
+  render(frame.lastChild, thought);
+}
+
 function drawAnswer(message, node) {
-  let text = node.querySelector(".text");
+  let text = node.querySelector(":scope > .text");
   if (!text) {
     text = make("div", "text");
     text.dir = "auto";
     node.replaceChildren(make("h2", "unseen", "Answer"), text);
   }
+  const [thought, answered] = split(message.content);
+  drawThought(node, thought);
   node.setAttribute("aria-busy", String(message.state === "waiting" || message.state === "streaming"));
   while (text.nextSibling) text.nextSibling.remove();
   if (message.state === "waiting") node.append(drawWaiting());
-  else render(text, message.content);
+  else render(text, answered);
   if (message.error) {
     const error = make("p", "error", message.error);
     error.setAttribute("role", "alert");
@@ -114,7 +134,7 @@ function drawAnswer(message, node) {
   }
   if (message.state === "waiting" || message.state === "streaming") return;
   const tools = make("div", "tools");
-  const copier = button("Copy", () => copy(message.content, copier), "Copy this answer");
+  const copier = button("Copy", () => copy(answered.trim(), copier), "Copy this answer");
   tools.append(copier, button("Regenerate", () => regenerate(message), "Answer this question again"), usage(message));
   node.append(tools);
 }

@@ -75,7 +75,7 @@ at("new-chat").addEventListener("click", () => {
 });
 for (const one of ["chat", "cache"]) at(`view-${one}`).addEventListener("click", () => view(one));
 document.addEventListener("keydown", (event) => {
-  if (event.key !== "Escape" || dialog.open) return;
+  if (event.key !== "Escape" || dialog.open || event.isComposing) return;
   if (at("chats").classList.contains("open")) {
     openChats(false);
     at("open-chats").focus();
@@ -144,4 +144,4 @@ applyTheme();
 view("chat");
 chat.show(conversations[0] ?? newConversation());
 meetModel();
-question.focus();
+if (matchMedia("(hover: hover)").matches) question.focus(); // on a phone the keyboard would cover the page
