@@ -15,6 +15,7 @@ const SAMPLES = 60;
 let timer = 0, asking = false, isBusy = () => false;
 let seen = new Map(); // "group:index:tier" to {key, owner, held, age, reused, flash}
 let last = null; // {time_s, output}: of the snapshot before
+let alone = 0; // the owner, when the last snapshot had one request that ran: new blocks that nobody holds any more were its
 const rates = [];
 
 const isVisible = () => !document.hidden && at("cache").offsetParent !== null;
@@ -99,7 +100,7 @@ function remember(row, now) {
   const again = same && (held ? !past.held || (past.owner !== owner && references > 1) : !past.held && age < past.age);
   const block = {
     group, index, state, references, tokens, position, age, key, held, again,
-    owner: held ? owner : (past && (same || past.key === null) ? past.owner : 0),
+    owner: held ? owner : past && (same || past.key === null) ? past.owner : alone,
     reused: Boolean(state & cells.PROTECTED) || again || Boolean(same && past.reused),
     flash: again ? now + FLASH_MS : same ? past.flash : 0,
   };
@@ -109,6 +110,7 @@ function remember(row, now) {
 function show(reply) {
   const now = performance.now();
   seen = new Map(reply.blocks.map((row) => remember(row, now)));
+  alone = reply.requests.length === 1 ? reply.requests[0].owner : 0;
   showBudget(reply);
   showTiles(reply);
   showNote(reply);
