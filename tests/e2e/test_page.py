@@ -402,6 +402,19 @@ class Page(InBrowser):
         self.assertEqual(self.browser.run("return document.querySelectorAll('.error[role=alert]').length"), 2)
         self.assertTrue([line for line in self.browser.console() if " 400 " in line])  # the browser's own note
 
+    def test_a_model_without_a_template(self):
+        """It cannot chat: it is given the text to continue."""
+        self.browser.run("""window.sent = []; const real = window.fetch;
+            window.fetch = (path, options) => { if (path === "v1/chat/completions") return Promise.resolve(new Response('{"error":{"message":"x has no chat template"}}', {status: 400}));
+              if (options.body) window.sent.push([path, JSON.parse(options.body).prompt]); return real(path, options); }""")
+        self.set(max_tokens=5)
+        for text in ("Once", "upon"):
+            self.ask(text)
+            self.assertIn("5 tokens", self.wait())
+        (first, prompt), (second, longer) = self.browser.run("return window.sent")
+        self.assertEqual((first, prompt, second), ("v1/completions", "Once", "v1/completions"))
+        self.assertTrue(longer.startswith("Once\n\n") and longer.endswith("\n\nupon"))
+
     def test_polling_stops_when_hidden(self):
         self.browser.size(360, 740, mobile=True)
         time.sleep(0.5)

@@ -15,7 +15,7 @@ const SAMPLES = 60;
 let timer = 0, asking = false, isBusy = () => false;
 let seen = new Map(); // "group:index:tier" to {key, owner, held, age, reused, flash}
 let last = null; // {time_s, output}: of the snapshot before
-let alone = 0; // the owner, when the last snapshot had one request that ran: new blocks that nobody holds any more were its
+let alone = 0; // the owner, where one request runs: new blocks that nobody holds any more were its
 const rates = [];
 
 const isVisible = () => !document.hidden && at("cache").offsetParent !== null;
@@ -109,8 +109,10 @@ function remember(row, now) {
 
 function show(reply) {
   const now = performance.now();
+  const runs = reply.requests.length === 1 ? reply.requests[0].owner : 0;
+  alone ||= runs;
   seen = new Map(reply.blocks.map((row) => remember(row, now)));
-  alone = reply.requests.length === 1 ? reply.requests[0].owner : 0;
+  alone = runs;
   showBudget(reply);
   showTiles(reply);
   showNote(reply);

@@ -12,6 +12,7 @@ const running = new Map(); // conversation to its AbortController
 const elements = new WeakMap(); // message to its element
 let shown = null; // the conversation on the screen
 let model = null;
+let chats = true; // the model has a chat template; one that has none continues a text
 let onChange = () => {};
 
 export const setModel = (name) => (model = name);
@@ -196,7 +197,7 @@ const legal = (text) => text.toWellFormed().replaceAll("\0", "\ufffd");
 function requestOf(conversation) {
   const messages = conversation.messages.filter((one) => one.state !== "waiting").map(({ role, content }) => ({ role, content: legal(content) }));
   if (settings.system) messages.unshift({ role: "system", content: settings.system });
-  const body = { messages };
+  const body = chats ? { messages } : { prompt: messages.map((one) => one.content).join("\n\n") };
   if (model) body.model = model;
   for (const name of SAMPLING) if (settings[name] !== undefined) body[name] = settings[name];
   return body;
@@ -205,8 +206,8 @@ function requestOf(conversation) {
 async function read(conversation, message, signal) {
   const began = performance.now();
   let first = 0, last = 0;
-  for await (const event of api.stream("v1/chat/completions", requestOf(conversation), signal)) {
-    const choice = event.choices[0], text = choice?.delta.content;
+  for await (const event of api.stream(chats ? "v1/chat/completions" : "v1/completions", requestOf(conversation), signal)) {
+    const choice = event.choices[0], text = choice?.delta?.content ?? choice?.text;
     if (text) {
       last = performance.now();
       first ||= last;
@@ -232,7 +233,12 @@ async function answer(conversation) {
   refresh();
   at("announce").textContent = "Answering";
   try {
-    await read(conversation, message, control.signal);
+    await read(conversation, message, control.signal).catch((error) => {
+      if (!chats || !/no chat template/.test(error.message)) throw error;
+      chats = false;
+      at("welcome").querySelector(".hello").textContent = question.placeholder = "Begin a text: this model continues it";
+      return read(conversation, message, control.signal);
+    });
   } catch (error) {
     message.state = error.name === "AbortError" ? "stopped" : "failed";
     if (message.state === "failed") message.error = error.message;
