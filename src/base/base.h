@@ -187,6 +187,17 @@ struct cpu_features {
 const struct cpu_features *cpu_features(void);
 uint32_t cpu_count(void); /* processors this process may use (affinity and cgroup quota) */
 
+/* What this process takes of the machine; 0 where it cannot be known. */
+struct process_usage {
+    double cpu_s; /* user and system, all threads */
+    uint64_t resident_bytes, virtual_bytes;
+    uint32_t descriptors;
+    uint64_t descriptors_max;
+};
+void process_usage(struct process_usage *out);
+/* Asks for room for `wanted` open descriptors; how many there may be now. */
+uint64_t process_descriptors(uint64_t wanted);
+
 double clock_seconds(void);        /* monotonic */
 double clock_thread_seconds(void); /* that this thread has run: waiting, and the time of others, do not count */
 
@@ -213,11 +224,25 @@ void json_out_text(struct buffer *out, const char *text, size_t bytes);
 void json_out_ids(struct buffer *out, const uint32_t *ids, size_t count);
 void json_out_real(struct buffer *out, double value); /* null where it is not finite */
 
-/* ---- log: one line each on stderr ---------------------------------------------------------------------------------
- */
+/* ---- log: one line each on stderr, as text or as an object of JSON --------------------------------------------------
+ *
+ * Any thread. A line is written at once or, where stderr is a pipe that nobody empties, not at all: the log never holds up the
+ * program. The next line that can be written says how many were lost. */
 
 enum log_level { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
 void log_set_level(enum log_level level); /* default LOG_WARNING */
+void log_set_json(bool json);             /* default false */
 void log_line(enum log_level level, const char *format, ...) PRINTF_LIKE(2, 3);
+
+/* A line with members: log_begin, any of these, log_end. As text "kvasir: info: MESSAGE name=value …"; as JSON also time and
+ * level. Names are plain words. */
+struct log_members {
+    struct buffer out; /* private */
+    bool shown;
+};
+void log_begin(struct log_members *members, enum log_level level, const char *message);
+void log_text(struct log_members *members, const char *name, const char *value);
+void log_number(struct log_members *members, const char *name, double value);
+void log_end(struct log_members *members);
 
 #endif

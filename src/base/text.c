@@ -1,7 +1,5 @@
-/* text.c - UTF-8 (RFC 3629) and the log. */
+/* text.c - UTF-8 (RFC 3629). */
 #include "base/base.h"
-#include <stdatomic.h>
-#include <stdio.h>
 
 uint32_t utf8_decode(const char *text, size_t bytes, uint32_t *code_point, bool *incomplete)
 {
@@ -59,23 +57,4 @@ uint32_t utf8_encode(uint32_t code, char out[4])
     out[2] = (char)(0x80 | (code >> 6 & 0x3F));
     out[3] = (char)(0x80 | (code & 0x3F));
     return 4;
-}
-
-static _Atomic int level_shown = LOG_WARNING;
-
-void log_set_level(enum log_level level)
-{
-    atomic_store(&level_shown, (int)level);
-}
-
-void log_line(enum log_level level, const char *format, ...)
-{
-    static const char *const names[] = {"error", "warning", "info", "debug"};
-    if ((int)level > atomic_load(&level_shown)) return;
-    char text[1024];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    fprintf(stderr, "kvasir: %s: %s\n", names[level], text);
 }

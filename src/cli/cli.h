@@ -26,6 +26,13 @@ int eval_nll_main(const struct options *options);
 int eval_kl_main(const struct options *options);
 int eval_heads_main(const struct options *options);
 int serve_main(const struct options *options);
+int ps_main(const struct options *options);
+int stop_main(const struct options *options);
+int cache_stat_main(const struct options *options);
+int cache_ls_main(const struct options *options);
+int cache_pin_main(const struct options *options);
+int cache_drop_main(const struct options *options);
+int completion_main(const struct options *options);
 int bench_main(const struct options *options);
 int bench_throughput_main(const struct options *options);
 int help_main(const struct options *options);
@@ -84,10 +91,13 @@ MUST_CHECK enum status source_ids(const char *what, const char *text, struct id_
 /* The --set values as a JSON object (taken by the caller with free), NULL without any. */
 MUST_CHECK enum status source_values(const struct options *options, char **out, struct error *error);
 
+/* ---- the service manager (notify.c) -------------------------------------------------------------------------------------- */
+
+void notify_send(const struct options *options, const char *state); /* "READY=1": see sd_notify(3) */
+
 /* ---- help texts (help.c, manual.c, completion.c), all from the tables ------------------------------------------------------- */
 
 void manual_write(const struct command *command, struct buffer *out); /* NULL: the program's own page */
-void completion_write(struct buffer *out);
 /* "-c, --context, --ctx-size, --max-model-len": every way to write an option. */
 void option_names(const struct option_row *row, const char *separator, struct buffer *out);
 /* What the row says beside its help text: "(0 to 1; default 1; KVASIR_X)", or nothing. */

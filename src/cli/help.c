@@ -156,9 +156,7 @@ int help_main(const struct options *options)
     if (options->help) buffer_text(&topic, COMMANDS[options->command].name);
     for (size_t i = 0; i < options->rest.count; i++)
         buffer_printf(&topic, "%s%s", i ? " " : "", options->rest.items[i]);
-    if (options->bash_completion)
-        completion_write(&out);
-    else if (topic.length)
+    if (topic.length)
         status = topic_write(options, topic.data, &out, &error);
     else if (options->manual)
         manual_write(NULL, &out);

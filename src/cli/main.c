@@ -33,6 +33,13 @@ static int (*const MAINS[COMMAND_COUNT])(const struct options *) = {
     [COMMAND_BENCH] = bench_main,
     [COMMAND_BENCH_THROUGHPUT] = bench_throughput_main,
     [COMMAND_SERVE] = serve_main,
+    [COMMAND_PS] = ps_main,
+    [COMMAND_STOP] = stop_main,
+    [COMMAND_CACHE_STAT] = cache_stat_main,
+    [COMMAND_CACHE_LS] = cache_ls_main,
+    [COMMAND_CACHE_PIN] = cache_pin_main,
+    [COMMAND_CACHE_DROP] = cache_drop_main,
+    [COMMAND_COMPLETION] = completion_main,
     [COMMAND_HELP] = help_main,
     [COMMAND_VERSION] = version_main,
 };

@@ -6,6 +6,7 @@
 #define EVALUATES_TEXT (FOR(EVAL_NLL) | FOR(EVAL_KL) | FOR(EVAL_HEADS))
 #define BENCHES (FOR(BENCH) | FOR(BENCH_THROUGHPUT))
 #define SERVES (FOR(SERVE) | FOR(BENCH_THROUGHPUT)) /* many requests */
+#define ASKS_SERVER (FOR(PS) | FOR(STOP) | FOR(CACHE_STAT) | FOR(CACHE_LS) | FOR(CACHE_PIN) | FOR(CACHE_DROP))
 #define ANY_MODEL                                                                                                      \
     (FOR(RUN) | FOR(INSPECT) | FOR(TOKENIZE) | FOR(DETOKENIZE) | FOR(EMBED) | FOR(RENDER) | EVALUATES_TEXT | BENCHES | \
      FOR(SERVE))
@@ -134,19 +135,47 @@ const struct command COMMANDS[COMMAND_COUNT] = {
          "Answers POST /v1/chat/completions, /v1/completions and /v1/responses, whole or streamed, /v1/embeddings, and "
          "GET /v1/models "
          "and "
-         "/health, as OpenAI's API does, and /tokenize and /detokenize as vLLM does; the base URL is printed when it "
-         "listens. Requests run together, and share what the KV "
+         "/health, as OpenAI's API does, /tokenize and /detokenize as vLLM does, and /metrics for Prometheus; the base "
+         "URL is printed when it listens. Requests run together, and share what the KV "
          "cache holds of their prompts. A client that goes away frees what it held.\n\n"
+         "Every option can also be given by a variable, KVASIR_ and its name in capitals with _ for -, or in a file "
+         "(--config). The "
+         "command line outweighs the variable, the variable the file.\n\n"
          "The first Ctrl-C, or SIGTERM, lets the answers that are being given end, for --drain-seconds at most; a "
          "second one ends at once, with exit status 130.",
          "kvasir serve qwen2\ton port 8000 of this machine alone\n"
          "kvasir serve model.gguf --port 9000 --max-num-seqs 16 --kv-cache-memory 2GiB\tfewer users, stated memory\n"},
+    [COMMAND_PS] = {"ps", ARGUMENTS_NONE, "", "list the requests that a server is answering",
+                    "By phase: queue (it waits), prefill (of its prompt so many tokens are done), decode, cancelled. A "
+                    "server with API keys tells only the key named admin.",
+                    "kvasir ps\tof the server on this machine\n"
+                    "kvasir ps --url https://llm.example --api-key KEY -o json\tof another, as JSON\n"},
+    [COMMAND_STOP] = {"stop", ARGUMENTS_NONE, "", "stop a server when its answers are given",
+                      "As SIGTERM does: no new connections and requests, and what runs may end within the server's "
+                      "--drain-seconds. Without API keys a server obeys its own machine only, with keys the one named "
+                      "admin.",
+                      "kvasir stop\tthe server on this machine\n"},
+    [COMMAND_CACHE_STAT] = {"cache stat", ARGUMENTS_NONE, "", "tell what a server's KV cache holds",
+                            "Memory, blocks, hits and requests.", "kvasir cache stat\tof the server on this machine\n"},
+    [COMMAND_CACHE_LS] = {"cache ls", ARGUMENTS_NONE, "", "list the prefixes that are pinned in a server's KV cache",
+                          "What is not pinned stays cached, too, until room is needed.",
+                          "kvasir cache ls\tname, tokens and memory of each\n"},
+    [COMMAND_CACHE_PIN] =
+        {"cache pin", ARGUMENTS_REST, "NAME [TEXT]", "keep a prefix in a server's KV cache",
+         "The text, as the beginning of a prompt, or with --system as the beginning of a chat, is computed "
+         "if need be, and kept until it is dropped or the server ends. A pin of the same name is replaced.",
+         "kvasir cache pin handbook \"$(cat handbook.txt)\"\ta text that many prompts begin with\n"
+         "kvasir cache pin support --system \"You answer customers.\"\ta system prompt\n"},
+    [COMMAND_CACHE_DROP] = {"cache drop", ARGUMENTS_REST, "NAME", "let a pinned prefix go",
+                            "It stays cached until room is needed.", "kvasir cache drop handbook\tby its name\n"},
+    [COMMAND_COMPLETION] = {"completion", ARGUMENTS_REST, "bash|zsh", "print a completion script for a shell",
+                            "Made from the same tables as the help.",
+                            "source <(kvasir completion bash)\tin this bash\n"
+                            "kvasir completion zsh > _kvasir\tto be put into a folder of zsh's fpath\n"},
     [COMMAND_HELP] = {"help", ARGUMENTS_REST, "[COMMAND]", "describe a command",
-                      "The same as COMMAND --help. With --man, the manual page as roff source; with --bash-completion, "
-                      "a script for bash.",
+                      "The same as COMMAND --help. With --man, the manual page as roff source.",
                       "kvasir help run\tas kvasir run --help\n"
-                      "kvasir help --man run | man -l -\tthe manual page\n"
-                      "source <(kvasir help --bash-completion)\tcompletion in this shell\n"},
+                      "kvasir help --man run | man -l -\tthe manual page\n"},
     [COMMAND_VERSION] = {"version", ARGUMENTS_NONE, "", "print the version", "The same as --version.", NULL},
 };
 
@@ -170,12 +199,24 @@ const struct option_row OPTION_ROWS[] = {
      .help = "precision of rope's frequencies: f32, bf16 (as a model cast to bf16 has them), auto: bf16 for bf16 safetensors"},
 
     /* ---- server ---- */
+    {.commands = FOR(SERVE), .name = "config", .kind = OPTION_FILE, .argument = "FILE", .group = "Server",
+     .environment = "KVASIR_CONFIG", .offset = AT(config_path),
+     .help = "options from a YAML file, lines NAME: VALUE; a variable outweighs it, the command line both"},
+    {.commands = FOR(SERVE), .letter = 'a', .name = "served-model-name", .kind = OPTION_TEXT, .argument = "NAME",
+     .group = "Server", .aliases = "--alias", .unset = "the file's name, without folder and ending", .offset = AT(served_name),
+     .help = "what clients call the model"},
     {.commands = FOR(SERVE), .name = "host", .kind = OPTION_TEXT, .argument = "ADDRESS", .group = "Server",
      .fallback = "127.0.0.1", .environment = "KVASIR_HOST", .offset = AT(host),
      .help = "where to listen; an address that others reach lets anybody there use the model"},
     {.commands = FOR(SERVE), .name = "port", .kind = OPTION_WHOLE, .argument = "N", .group = "Server",
      .fallback = "8000", .low = 0, .high = 65535, .environment = "KVASIR_PORT", .offset = AT(port),
      .help = "0 = any free one"},
+    {.commands = FOR(SERVE), .name = "tls-cert", .kind = OPTION_FILE, .argument = "FILE", .group = "Server",
+     .aliases = "--ssl-certfile --ssl-cert-file", .offset = AT(tls_cert),
+     .help = "serve HTTPS with this certificate and its chain (PEM)"},
+    {.commands = FOR(SERVE), .name = "tls-key", .kind = OPTION_FILE, .argument = "FILE", .group = "Server",
+     .aliases = "--ssl-keyfile --ssl-key-file", .unset = "it is in the certificate's file", .offset = AT(tls_key),
+     .help = "the certificate's private key (PEM)"},
     {.commands = FOR(SERVE), .name = "drain-seconds", .kind = OPTION_REAL, .argument = "X", .group = "Server",
      .fallback = "30", .low = 0, .high = 3600, .offset = AT(drain_s),
      .help = "how long a stopping server lets answers go on"},
@@ -189,6 +230,48 @@ const struct option_row OPTION_ROWS[] = {
     {.commands = FOR(SERVE), .name = "trust-request-chat-template", .kind = OPTION_FLAG, .group = "Server",
      .offset = AT(trust_chat_template),
      .help = "a request may bring its own chat_template"},
+    {.commands = FOR(SERVE), .name = "api-key", .kind = OPTION_TEXTS, .argument = "KEY", .group = "Server",
+     .environment = "KVASIR_API_KEY", .unset = "everybody who reaches the server may use it", .offset = AT(api_keys),
+     .help = "a key that clients must show; may be repeated. Others on this machine can see a command line: prefer the variable "
+             "or --api-key-file"},
+    {.commands = FOR(SERVE), .name = "api-key-file", .kind = OPTION_FILE, .argument = "FILE", .group = "Server",
+     .offset = AT(api_key_file),
+     .help = "keys, one a line, each with a name for the log after it if wanted: KEY NAME; # begins a comment"},
+    {.commands = FOR(SERVE), .name = "share-cache-among-keys", .kind = OPTION_FLAG, .group = "Server",
+     .offset = AT(share_cache),
+     .help = "requests of different keys share cached prefixes: quicker, but one key can tell what another has asked"},
+    {.commands = FOR(SERVE), .name = "allowed-hosts", .kind = OPTION_TEXTS, .argument = "NAME,...", .group = "Server",
+     .unset = "addresses, localhost and the name in --host", .offset = AT(allowed_hosts),
+     .help = "names under which the server may be addressed, as in llm.example.com or *.example.com; * = all. Only checked "
+             "without API keys, against DNS rebinding"},
+    {.commands = FOR(SERVE), .name = "allowed-origins", .kind = OPTION_TEXTS, .argument = "ORIGIN,...", .group = "Server",
+     .unset = "none but the server's own page", .offset = AT(allowed_origins),
+     .help = "websites whose scripts may use the server from a visitor's browser (CORS), as in https://chat.example; * = all"},
+    {.commands = FOR(SERVE), .name = "max-connections", .kind = OPTION_WHOLE, .argument = "N", .group = "Server",
+     .fallback = "2048", .low = 1, .high = 65536, .offset = AT(connections_max),
+     .help = "open at once; more are answered with 503"},
+    {.commands = FOR(SERVE), .name = "max-body-size", .kind = OPTION_SIZE, .argument = "SIZE", .group = "Server",
+     .fallback = "16MiB", .low = 1024, .high = 1073741824.0, .offset = AT(body_bytes_max),
+     .help = "of a request; longer ones are answered with 413"},
+    {.commands = FOR(SERVE), .name = "keep-alive-seconds", .kind = OPTION_REAL, .argument = "X", .group = "Server",
+     .fallback = "60", .low = 0.1, .high = 3600, .offset = AT(idle_s),
+     .help = "how long a connection may wait for its next request"},
+    {.commands = FOR(SERVE), .name = "metrics-prefix", .kind = OPTION_TEXT, .argument = "TEXT", .group = "Server",
+     .fallback = "kvasir:", .offset = AT(metrics_prefix),
+     .help = "before the names of metrics at /metrics; vllm: makes vLLM's dashboards work"},
+    {.commands = FOR(SERVE), .name = "log-format", .kind = OPTION_CHOICE, .argument = "FORMAT", .group = "Server",
+     .fallback = "text", .choices = "text|json", .offset = AT(log_format),
+     .help = "of the lines on standard error: text, or json, an object each"},
+    {.commands = FOR(SERVE), .name = "log-level", .kind = OPTION_CHOICE, .argument = "LEVEL", .group = "Server",
+     .aliases = "--uvicorn-log-level", .fallback = "info", .choices = "error|warning|info|debug", .offset = AT(log_level),
+     .help = "error, warning, info (a line for every request: never what is in it) or debug"},
+
+    {.commands = ASKS_SERVER, .name = "url", .kind = OPTION_TEXT, .argument = "URL", .group = "Server",
+     .fallback = "http://127.0.0.1:8000", .environment = "KVASIR_URL", .offset = AT(url),
+     .help = "where the server is"},
+    {.commands = ASKS_SERVER, .name = "api-key", .kind = OPTION_TEXTS, .argument = "KEY", .group = "Server",
+     .environment = "KVASIR_API_KEY", .unset = "none", .offset = AT(api_keys),
+     .help = "the key to show"},
 
     /* ---- prompt ---- */
     {.commands = READS_TEXT, .letter = 'p', .name = "prompt", .kind = OPTION_TEXT, .argument = "TEXT",
@@ -206,7 +289,7 @@ const struct option_row OPTION_ROWS[] = {
     {.commands = FOR(DETOKENIZE), .letter = 'f', .name = "file", .kind = OPTION_FILE, .argument = "FILE",
      .group = "Prompt", .exclusive = "prompt", .offset = AT(file),
      .help = "a file with the ids; - is standard input"},
-    {.commands = FOR(RUN), .name = "system", .kind = OPTION_TEXT, .argument = "TEXT", .group = "Prompt",
+    {.commands = FOR(RUN) | FOR(CACHE_PIN), .name = "system", .kind = OPTION_TEXT, .argument = "TEXT", .group = "Prompt",
      .aliases = "-sys --system-prompt", .offset = AT(system),
      .help = "a system message before the user's"},
     {.commands = FOR(RUN), .name = "raw", .kind = OPTION_FLAG, .group = "Prompt", .offset = AT(raw),
@@ -463,7 +546,7 @@ const struct option_row OPTION_ROWS[] = {
     {.commands = FOR(EVAL_HEADS), .letter = 'o', .name = "policy-out", .kind = OPTION_FILE, .argument = "FILE",
      .group = "Output", .offset = AT(policy_out),
      .help = "where the KV policy goes, for --kv-policy"},
-    {.commands = FOR(RUN) | FOR(INSPECT) | FOR(TOKENIZE) | FOR(EVAL_NLL) | FOR(EVAL_KL), .letter = 'o', .name = "output",
+    {.commands = ASKS_SERVER | FOR(RUN) | FOR(INSPECT) | FOR(TOKENIZE) | FOR(EVAL_NLL) | FOR(EVAL_KL), .letter = 'o', .name = "output",
      .kind = OPTION_CHOICE, .argument = "FORMAT", .group = "Output", .fallback = "text", .choices = "text|json",
      .offset = AT(output),
      .help = "text or json"},
@@ -476,11 +559,10 @@ const struct option_row OPTION_ROWS[] = {
     {.commands = GENERATES, .letter = 'q', .name = "quiet", .kind = OPTION_FLAG, .group = "Output",
      .offset = AT(quiet),
      .help = "no closing line and no progress"},
+    {.commands = FOR(PS), .letter = 'q', .name = "quiet", .kind = OPTION_FLAG, .group = "Output", .offset = AT(quiet),
+     .help = "print nothing, and need no key: exit status 0 says that a server answers there"},
     {.commands = FOR(HELP), .name = "man", .kind = OPTION_FLAG, .group = "Output", .offset = AT(manual),
      .help = "the manual page, as roff source"},
-    {.commands = FOR(HELP), .name = "bash-completion", .kind = OPTION_FLAG, .group = "Output",
-     .offset = AT(bash_completion),
-     .help = "a completion script for bash"},
     {.commands = (1u << COMMAND_COUNT) - 1, .letter = 'h', .name = "help", .kind = OPTION_FLAG, .group = "Output",
      .offset = AT(help),
      .help = "describe the command"},

@@ -374,23 +374,78 @@ static enum status command_line_take(struct parser *parser, int argc, char *cons
     return status;
 }
 
-static enum status defaults_take(struct parser *parser, const char *(*environment)(const char *))
+/* The variable that gives a row's value to this command; false: there is none. */
+static bool variable_of(const struct option_row *row, enum command_id command, char out[80])
+{
+    if (row->environment) {
+        snprintf(out, 80, "%s", row->environment);
+        return true;
+    }
+    if (command != COMMAND_SERVE || strcmp(row->name, "help") == 0) return false;
+    int length = snprintf(out, 80, "KVASIR_%s", row->name);
+    for (int i = 0; i < length; i++) out[i] = out[i] == '-' ? '_' : (char)toupper((unsigned char)out[i]);
+    return true;
+}
+
+static enum status config_take(struct parser *parser)
+{
+    struct options *options = parser->options;
+    for (size_t i = 0; i < options->config.count; i++) {
+        const struct config_entry *entry = &options->config.entries[i];
+        char name[80], what[400];
+        int length = snprintf(name, sizeof name, "--%s", entry->name);
+        snprintf(what, sizeof what, "%.200s, line %u: %.80s", options->config.path, entry->line, entry->name);
+        const struct option_row *row =
+            length < (int)sizeof name ? row_find(options->command, name, (size_t)length) : NULL;
+        if (!row || row->offset == offsetof(struct options, config_path) ||
+            row->offset == offsetof(struct options, help))
+            return error_set(parser->error, ST_INVALID, "%s: there is no such option of %s", what,
+                             parser->command->name);
+        bool append = i && entry[-1].name == entry->name; /* of one list */
+        enum status status = value_store(row, what, entry->value, append, options, parser->error);
+        if (status != ST_OK) return status;
+        options->given[row - OPTION_ROWS] = true;
+    }
+    return ST_OK;
+}
+
+/* --config has to be known before all others. */
+static const char *config_path(const struct parser *parser, int argc, char *const *argv, int first,
+                               const char *(*environment)(const char *))
+{
+    if (!row_find(parser->options->command, "--config", 8)) return NULL;
+    for (int i = first; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        if (strncmp(argv[i], "--config=", 9) == 0) return argv[i] + 9;
+        if (strcmp(argv[i], "--config") == 0 && i + 1 < argc) return argv[i + 1];
+    }
+    const char *path = environment("KVASIR_CONFIG");
+    return path && *path ? path : NULL;
+}
+
+static enum status fallbacks_take(struct parser *parser)
+{
+    for (size_t i = 0; i < OPTION_ROW_COUNT; i++) {
+        const struct option_row *row = &OPTION_ROWS[i];
+        if (!(row->commands & 1u << parser->options->command) || !row->fallback) continue;
+        enum status status = value_store(row, row->name, row->fallback, false, parser->options, parser->error);
+        ASSERT(status != ST_INVALID); /* the table's own text */
+        if (status != ST_OK) return status;
+    }
+    return ST_OK;
+}
+
+static enum status environment_take(struct parser *parser, const char *(*environment)(const char *))
 {
     struct options *options = parser->options;
     for (size_t i = 0; i < OPTION_ROW_COUNT; i++) {
         const struct option_row *row = &OPTION_ROWS[i];
-        if (!(row->commands & 1u << options->command)) continue;
-        if (row->fallback) {
-            enum status status = value_store(row, row->name, row->fallback, false, options, parser->error);
-            ASSERT(status != ST_INVALID); /* the table's own text */
-            if (status != ST_OK) return status;
-        }
-        const char *value = row->environment ? environment(row->environment) : NULL;
-        if (value && *value) {
-            enum status status = value_store(row, row->environment, value, false, options, parser->error);
-            if (status != ST_OK) return status;
-            options->given[i] = true;
-        }
+        char name[80];
+        if (!(row->commands & 1u << options->command) || !variable_of(row, options->command, name)) continue;
+        const char *value = environment(name);
+        if (!value || !*value) continue;
+        enum status status = value_store(row, name, value, false, options, parser->error);
+        if (status != ST_OK) return status;
+        options->given[i] = true;
     }
     return ST_OK;
 }
@@ -496,7 +551,8 @@ static void environment_read(const char *(*environment)(const char *), struct en
                      {"KVASIR_HOME", &out->kvasir_home},
                      {"XDG_CACHE_HOME", &out->cache_home},
                      {"XDG_STATE_HOME", &out->state_home},
-                     {"TERM", &out->terminal}};
+                     {"TERM", &out->terminal},
+                     {"NOTIFY_SOCKET", &out->notify_socket}};
     for (size_t i = 0; i < ARRAY_COUNT(variables); i++) {
         const char *value = environment(variables[i].name);
         *variables[i].at = value && *value ? value : NULL;
@@ -514,7 +570,11 @@ enum status options_parse(int argc, char *const *argv, const char *(*environment
     enum status status = command_find(argc, argv, &out->command, &first, error);
     if (status != ST_OK) return status;
     struct parser parser = {.options = out, .command = &COMMANDS[out->command], .error = error};
-    status = defaults_take(&parser, environment);
+    const char *path = config_path(&parser, argc, argv, first, environment);
+    status = fallbacks_take(&parser);
+    if (status == ST_OK && path) status = config_read(path, &out->config, error);
+    if (status == ST_OK) status = config_take(&parser);
+    if (status == ST_OK) status = environment_take(&parser, environment);
     if (status == ST_OK) status = command_line_take(&parser, argc, argv, first);
     if (status == ST_OK && !out->help) status = arguments_assign(&parser);
     if (status == ST_OK && !out->help) status = exclusions_check(&parser);
@@ -524,6 +584,7 @@ enum status options_parse(int argc, char *const *argv, const char *(*environment
 
 void options_release(struct options *options)
 {
+    config_release(&options->config);
     mem_free(options->rest.items);
     mem_free(options->values.items);
     mem_free(options->stop.items);
@@ -536,6 +597,9 @@ void options_release(struct options *options)
     mem_free(options->bench_depth.items);
     mem_free(options->concurrency.items);
     mem_free(options->arrival_rate.items);
+    mem_free(options->api_keys.items);
+    mem_free(options->allowed_hosts.items);
+    mem_free(options->allowed_origins.items);
     *options = (struct options){0};
 }
 

@@ -2,8 +2,9 @@
  * bash completion are all made from these rows, so they cannot disagree.
  *
  * Rules
- * - The order of weight is: command line, environment (rows that name a variable), the row's default. The default is
- *   text in the row, parsed like any value: what --help says is what is used.
+ * - The order of weight is: command line, environment, --config's file, the row's default. The default is text in the row,
+ *   parsed like any value: what --help says is what is used. Every option of `serve` has a variable, KVASIR_ and its name;
+ *   other commands read those that their rows name.
  * - A number is the whole text, within the row's range. Nothing is guessed from a prefix of an option's name.
  * - An argument's text is borrowed from argv or the environment; lists are owned by struct options.
  * - Only options_parse reads the environment. */
@@ -25,6 +26,13 @@ enum command_id {
     COMMAND_BENCH,
     COMMAND_BENCH_THROUGHPUT,
     COMMAND_SERVE,
+    COMMAND_PS,
+    COMMAND_STOP,
+    COMMAND_CACHE_STAT,
+    COMMAND_CACHE_LS,
+    COMMAND_CACHE_PIN,
+    COMMAND_CACHE_DROP,
+    COMMAND_COMPLETION,
     COMMAND_HELP,
     COMMAND_VERSION,
     COMMAND_COUNT,
@@ -96,18 +104,33 @@ struct option_row {
 };
 extern const struct option_row OPTION_ROWS[];
 extern const size_t OPTION_ROW_COUNT;
-#define OPTION_ROWS_MAX 128
+#define OPTION_ROWS_MAX 192
+
+/* A file of options (config_file.c). */
+struct config_entry {
+    const char *name, *value; /* of a list: one entry each */
+    unsigned line;
+};
+struct config {
+    const char *path;
+    struct config_entry *entries; /* [count] */
+    size_t count;
+    struct arena texts; /* theirs */
+};
+MUST_CHECK enum status config_read(const char *path, struct config *out, struct error *error);
+void config_release(struct config *config); /* also of one that could not be read */
 
 /* What the process was told by its surroundings. NULL where unset or empty. */
 struct environment {
-    const char *home, *kvasir_home, *cache_home, *state_home, *terminal;
+    const char *home, *kvasir_home, *cache_home, *state_home, *terminal, *notify_socket;
     bool no_colour;
 };
 
 struct options {
     enum command_id command;
     struct environment environment;
-    bool given[OPTION_ROWS_MAX]; /* by row: on the command line or in the environment */
+    struct config config;
+    bool given[OPTION_ROWS_MAX]; /* by row: not only by default */
     bool help;
 
     const char *model;     /* from -m, the first argument, the environment or the default */
@@ -155,13 +178,18 @@ struct options {
     int64_t sinks, window;
     const char *policy_out;
 
-    const char *host, *tool_call_parser;
+    const char *tool_call_parser;
     bool trust_chat_template;
-    int64_t port;
-    double drain_s, keep_alive_s;
+    const char *config_path, *served_name, *host, *tls_cert, *tls_key, *url, *api_key_file, *log_format, *log_level,
+        *metrics_prefix;
+    int64_t port, connections_max;
+    uint64_t body_bytes_max;
+    double drain_s, keep_alive_s, idle_s;
+    struct text_list api_keys, allowed_hosts, allowed_origins;
+    bool share_cache;
 
     const char *output;
-    bool quiet, manual, bash_completion;
+    bool quiet, manual;
 };
 
 /* Parses argv[1…]; `environment` is getenv outside tests. On failure one line in `error`; on success as on failure the

@@ -6,7 +6,12 @@
  *
  * The address is taken when the server is opened, before a model is loaded, so that a port in use costs no waiting; but
  * it listens only once it can answer. */
+#include "server/access.h"
+#include "server/admin.h"
+#include "server/head.h"
+#include "server/metrics.h"
 #include "server/reply.h"
+#include "server/tls.h"
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netdb.h>
@@ -21,7 +26,6 @@
 #include <unistd.h>
 
 #define BACKLOG 512
-#define HEADER_BYTES_MAX (32 << 10)
 #define SEND_BUFFER_BYTES (32 << 10) /* the system's, of a connection */
 #define UPDATES_MAX 256              /* taken before the loop looks at its sockets again */
 
@@ -37,7 +41,8 @@ static enum status set_url(struct server *server, struct error *error)
                     NI_NUMERICHOST | NI_NUMERICSERV) != 0)
         return error_set(error, ST_IO, "the server's address cannot be read: %s", strerror(errno));
     bool wide = address.ss_family == AF_INET6;
-    snprintf(server->url, sizeof server->url, "http://%s%.200s%s:%s", wide ? "[" : "", host, wide ? "]" : "", port);
+    snprintf(server->url, sizeof server->url, "http%s://%s%.200s%s:%s", server->tls ? "s" : "", wide ? "[" : "", host,
+             wide ? "]" : "", port);
     return ST_OK;
 }
 
@@ -69,6 +74,19 @@ static enum status take_address(struct server *server, struct error *error)
     return status;
 }
 
+#define DESCRIPTORS_BESIDE 192 /* connections: files, events, those over the limit */
+
+/* One for each connection; where the system does not give them, fewer connections are accepted. */
+static void reserve_descriptors(struct server *server)
+{
+    uint32_t *most = &server->config.connections_max;
+    uint64_t given = process_descriptors((uint64_t)*most + DESCRIPTORS_BESIDE);
+    if (given >= (uint64_t)*most + DESCRIPTORS_BESIDE) return;
+    *most = given > DESCRIPTORS_BESIDE + 1 ? (uint32_t)given - DESCRIPTORS_BESIDE : 1;
+    log_line(LOG_WARNING, "only %llu descriptors (ulimit -n): %u connections instead of --max-connections",
+             (unsigned long long)given, *most);
+}
+
 enum status server_open(const struct server_config *config, struct server **out, struct error *error)
 {
     *out = NULL;
@@ -76,7 +94,17 @@ enum status server_open(const struct server_config *config, struct server **out,
     if (!server) return error_set(error, ST_NOMEM, "not enough memory for a server");
     server->config = *config;
     server->socket = -1;
-    enum status status = take_address(server, error);
+    server->metrics = metrics_open();
+    enum status status = server->metrics ? auth_init(&server->auth, config, error)
+                                         : error_set(error, ST_NOMEM, "not enough memory for a server");
+    if (status == ST_OK && !metrics_prefix_is_valid(config->metrics_prefix))
+        status = error_set(error, ST_INVALID, "--metrics-prefix %s: letters, digits, '_' and ':' only",
+                           config->metrics_prefix);
+    if (status == ST_OK) reserve_descriptors(server);
+    if (status == ST_OK && config->tls_key && !config->tls_cert)
+        status = error_set(error, ST_INVALID, "--tls-key needs --tls-cert");
+    if (status == ST_OK && config->tls_cert) status = tls_open(config->tls_cert, config->tls_key, &server->tls, error);
+    if (status == ST_OK) status = take_address(server, error);
     if (status == ST_OK) status = set_url(server, error);
     if (status != ST_OK) {
         server_close(server);
@@ -90,6 +118,9 @@ void server_close(struct server *server)
 {
     if (!server) return;
     if (server->socket >= 0) close(server->socket);
+    auth_release(&server->auth);
+    metrics_close(server->metrics);
+    tls_close(server->tls);
     mem_free(server);
 }
 
@@ -148,8 +179,10 @@ static void one_model(struct server *server, struct evhttp_request *http, const 
     reply_json(http, 200, &json);
 }
 
+/* clang-format off */
 static const struct route ROUTES[] = {
     {"/health", "GET", EVHTTP_REQ_GET, health, NULL},
+    {"/metrics", "GET", EVHTTP_REQ_GET, metrics_reply, NULL},
     {"/kv", "GET", EVHTTP_REQ_GET, kv_view_answer, NULL},
     {"/v1/models", "GET", EVHTTP_REQ_GET, models, NULL},
     {NULL, "POST", EVHTTP_REQ_POST, reply_begin, &COMPLETIONS},
@@ -160,7 +193,13 @@ static const struct route ROUTES[] = {
     {"/detokenize", "POST", EVHTTP_REQ_POST, detokenize_answer, NULL},
     {"/version", "GET", EVHTTP_REQ_GET, version, NULL},
     {"/openapi.json", "GET", EVHTTP_REQ_GET, openapi_answer, NULL},
+    {"/requests", "GET", EVHTTP_REQ_GET, admin_requests, NULL},
+    {"/drain", "POST", EVHTTP_REQ_POST, admin_drain, NULL},
+    {"/kv/stats", "GET", EVHTTP_REQ_GET, admin_kv_stats, NULL},
+    {"/kv/pins", "GET", EVHTTP_REQ_GET, admin_kv_pins, NULL},
+    {"/kv/pins", "POST", EVHTTP_REQ_POST, admin_change_pins, NULL},
 };
+/* clang-format on */
 static const struct route MODEL_ROUTE = {"/v1/models/", "GET", EVHTTP_REQ_GET, one_model, NULL};
 static const struct route PAGE_ROUTE = {"/", "GET", EVHTTP_REQ_GET, page_answer, NULL};
 
@@ -174,45 +213,107 @@ const char *route_path(const struct route *route)
     return route->api ? route->api->path : route->path;
 }
 
+/* The routes that everybody may ask, also where API keys are asked for: nothing of the model, the cache or other requests. */
+static const char *const OPEN_PATHS[] = {"/health"};
+
+static bool is_open(const char *path)
+{
+    if (page_find(path)) return true; /* plain files */
+    for (size_t i = 0; i < ARRAY_COUNT(OPEN_PATHS); i++)
+        if (strcmp(path, OPEN_PATHS[i]) == 0) return true;
+    return false;
+}
+
 /* "/v1/models/NAME", NAME perhaps with %-escapes. */
 static bool is_model_path(const struct server *server, const char *path)
 {
     size_t length = strlen(MODEL_ROUTE.path);
     if (strncmp(path, MODEL_ROUTE.path, length) != 0) return false;
-    char *name = evhttp_uridecode(path + length, 0, NULL);
-    bool same = name && strcmp(name, server->config.model_name) == 0;
+    size_t bytes = 0;
+    char *name = evhttp_uridecode(path + length, 0, &bytes);
+    bool same = name && bytes == strlen(name) && strcmp(name, server->config.model_name) == 0;
     free(name); /* libevent's */
     return same;
 }
 
-static const struct route *find_route(const struct server *server, const char *path)
+static const char *method_name(enum evhttp_cmd_type command)
 {
-    for (size_t i = 0; i < ARRAY_COUNT(ROUTES); i++)
-        if (strcmp(path, route_path(&ROUTES[i])) == 0) return &ROUTES[i];
+    switch (command) {
+    case EVHTTP_REQ_GET:
+        return "GET";
+    case EVHTTP_REQ_POST:
+        return "POST";
+    case EVHTTP_REQ_HEAD:
+        return "HEAD";
+    case EVHTTP_REQ_PUT:
+        return "PUT";
+    case EVHTTP_REQ_DELETE:
+        return "DELETE";
+    case EVHTTP_REQ_OPTIONS:
+        return "OPTIONS";
+    case EVHTTP_REQ_PATCH:
+        return "PATCH";
+    default:
+        return "";
+    }
+}
+
+static bool is_method(struct evhttp_request *http, const struct route *route)
+{
+    enum evhttp_cmd_type command = evhttp_request_get_command(http);
+    return command == route->command || (command == EVHTTP_REQ_HEAD && route->command == EVHTTP_REQ_GET);
+}
+
+/* The row of the path, and of the method if there is one. */
+static const struct route *find_route(const struct server *server, struct evhttp_request *http, const char *path)
+{
+    const struct route *found = NULL;
+    for (size_t i = 0; i < ARRAY_COUNT(ROUTES) && !(found && is_method(http, found)); i++)
+        if (strcmp(path, route_path(&ROUTES[i])) == 0) found = &ROUTES[i];
+    if (found) return found;
     if (page_find(path)) return &PAGE_ROUTE;
     return is_model_path(server, path) ? &MODEL_ROUTE : NULL;
+}
+
+/* Answers, or says why not. */
+static bool answer(struct server *server, struct evhttp_request *http, struct exchange *exchange,
+                   struct refusal *refusal)
+{
+    const char *path = evhttp_uri_get_path(evhttp_request_get_evhttp_uri(http));
+    const struct route *route = find_route(server, http, path ? path : "");
+    exchange->method = method_name(evhttp_request_get_command(http));
+    exchange->route = route ? route_path(route) : "";
+    if (!access_admit(server, http, path && is_open(path), exchange, refusal)) return false;
+    if (server->draining) {
+        evhttp_add_header(evhttp_request_get_output_headers(http), "Connection", "close");
+        return refuse(refusal, 503, "", "the server is stopping");
+    }
+    if (!route) return refuse(refusal, 404, "", "there is nothing at %.200s", path ? path : "that address");
+    if (access_preflight(http, route->method)) return true;
+    if (!is_method(http, route)) {
+        evhttp_add_header(evhttp_request_get_output_headers(http), "Allow", route->method);
+        return refuse(refusal, 405, "", "%.200s is for %s only", path, route->method);
+    }
+    route->answer(server, http, route->api);
+    return true;
 }
 
 static void on_request(struct evhttp_request *http, void *data)
 {
     struct server *server = data;
-    const char *path = evhttp_uri_get_path(evhttp_request_get_evhttp_uri(http));
-    const struct route *route = find_route(server, path ? path : "");
+    struct connection *connection = connection_answer(server, http);
     struct refusal refusal;
-    if (server->draining) {
-        refuse(&refusal, 503, "", "the server is stopping");
-        evhttp_add_header(evhttp_request_get_output_headers(http), "Connection", "close");
-        reply_refuse(http, &refusal);
-    } else if (!route) {
-        refuse(&refusal, 404, "", "there is nothing at %.200s", path ? path : "that address");
-        reply_refuse(http, &refusal);
-    } else if (evhttp_request_get_command(http) != route->command) {
-        refuse(&refusal, 405, "", "%.200s is for %s only", path, route->method);
-        evhttp_add_header(evhttp_request_get_output_headers(http), "Allow", route->method);
-        reply_refuse(http, &refusal);
-    } else {
-        route->answer(server, http, route->api);
-    }
+    if (!connection)
+        refuse(&refusal, 503, "", "there is no memory for the request now: try again later");
+    else if (answer(server, http, connection_exchange(connection), &refusal))
+        return;
+    reply_refuse(http, &refusal);
+}
+
+void server_exchange_ended(struct server *server, const struct exchange *exchange)
+{
+    metrics_exchange(server->metrics, exchange);
+    log_exchange(exchange);
 }
 
 /* ---- the loop --------------------------------------------------------------------------------------------------------- */
@@ -250,36 +351,42 @@ static void on_drain(evutil_socket_t fd, short what, void *data)
     event_add(server->drain, &(struct timeval){.tv_sec = 1});
 }
 
-void server_reply_gone(struct server *server)
+void server_one_less(struct server *server)
 {
-    if (server->draining && !server->replies) event_base_loopbreak(server->base);
+    if (server->draining && !server->replies && !server->answering) event_base_loopbreak(server->base);
 }
 
-static void on_signal(evutil_socket_t number, short what, void *data)
+void server_drain(struct server *server)
 {
-    (void)number, (void)what;
-    struct server *server = data;
-    if (server->draining) {
-        server->interrupted = true;
-        event_base_loopbreak(server->base);
-        return;
-    }
+    if (server->draining) return;
     server->draining = true;
     evhttp_del_accept_socket(server->http, server->listener);
     server->listener = NULL;
     double limit = server->config.drain_s;
     event_add(server->drain, &(struct timeval){.tv_sec = (time_t)limit,
                                                .tv_usec = (suseconds_t)((limit - (double)(time_t)limit) * 1e6)});
-    server_reply_gone(server);
+    if (server->config.stopping) server->config.stopping(server->config.data);
+    server_one_less(server);
+}
+
+static void on_signal(evutil_socket_t number, short what, void *data)
+{
+    (void)number, (void)what;
+    struct server *server = data;
+    if (!server->draining) {
+        server_drain(server);
+        return;
+    }
+    server->interrupted = true;
+    event_base_loopbreak(server->base);
 }
 
 static bool open_http(struct server *server)
 {
     server->http = evhttp_new(server->base);
     if (!server->http) return false;
-    evhttp_set_max_headers_size(server->http, HEADER_BYTES_MAX);
-    evhttp_set_max_body_size(server->http, SERVER_BODY_BYTES_MAX);
-    evhttp_set_timeout(server->http, READ_TIMEOUT_S);
+    evhttp_set_max_headers_size(server->http, HEAD_BYTES_MAX);
+    evhttp_set_bevcb(server->http, connection_new, server);
     evhttp_set_gencb(server->http, on_request, server);
     evhttp_set_allowed_methods(server->http, EVHTTP_REQ_GET | EVHTTP_REQ_POST | EVHTTP_REQ_HEAD | EVHTTP_REQ_PUT |
                                                  EVHTTP_REQ_DELETE | EVHTTP_REQ_OPTIONS | EVHTTP_REQ_PATCH |
@@ -314,13 +421,16 @@ static enum status start(struct server *server, struct error *error)
     server->listener = evhttp_accept_socket_with_handle(server->http, server->socket);
     if (!server->listener) return error_set(error, ST_NOMEM, "not enough memory for a server");
     server->socket = -1; /* evhttp's */
+    server->listening = true;
     return ST_OK;
 }
 
 /* Connections first: their replies let go of them. Then the queue, after which nothing points to a reply. */
 static void stop(struct server *server)
 {
+    server->listener = NULL; /* evhttp's */
     if (server->http) evhttp_free(server->http);
+    connections_release(server);
     kv_view_close(server->kv_view);
     kvasir_queue_close(server->queue);
     while (server->replies) reply_free(server->replies);

@@ -25,9 +25,37 @@ bool refuse_library(struct refusal *out, const char *param, const struct kvasir_
     return false;
 }
 
+const char *refusal_reason(int status)
+{
+    static const struct {
+        int status;
+        const char *reason;
+    } reasons[] = {{400, "Bad Request"},
+                   {401, "Unauthorized"},
+                   {403, "Forbidden"},
+                   {404, "Not Found"},
+                   {405, "Method Not Allowed"},
+                   {408, "Request Timeout"},
+                   {413, "Content Too Large"},
+                   {414, "URI Too Long"},
+                   {429, "Too Many Requests"},
+                   {431, "Request Header Fields Too Large"},
+                   {500, "Internal Server Error"},
+                   {501, "Not Implemented"},
+                   {503, "Service Unavailable"},
+                   {505, "HTTP Version Not Supported"}};
+    for (size_t i = 0; i < ARRAY_COUNT(reasons); i++)
+        if (reasons[i].status == status) return reasons[i].reason;
+    return "Error";
+}
+
 static const char *error_type(int status)
 {
-    return status == 429 ? "rate_limit_error" : status >= 500 ? "server_error" : "invalid_request_error";
+    return status == 401   ? "authentication_error"
+           : status == 403 ? "permission_error"
+           : status == 429 ? "rate_limit_error"
+           : status >= 500 ? "server_error"
+                           : "invalid_request_error";
 }
 
 void json_error(const struct refusal *refusal, struct buffer *out)

@@ -170,10 +170,8 @@ static void waiting_free(struct waiting *waiting)
     mem_free(waiting);
 }
 
-/* evhttp frees the connection; a request whose connection broke is ours to free (reply.c). */
-static void on_connection_freed(struct evhttp_connection *connection, void *data)
+static void on_gone(void *data)
 {
-    (void)connection;
     struct waiting *waiting = data;
     if (!evhttp_request_get_connection(waiting->http)) evhttp_request_free(waiting->http);
     waiting_free(waiting);
@@ -183,7 +181,7 @@ static void answer_all(struct kv_view *view, struct snapshot *snapshot)
 {
     while (view->waiting) {
         struct evhttp_request *http = view->waiting->http;
-        evhttp_connection_set_closecb(evhttp_request_get_connection(http), NULL, NULL);
+        connection_unwatch(connection_of(view->server, http));
         waiting_free(view->waiting);
         if (snapshot)
             send_snapshot(snapshot, http);
@@ -240,7 +238,7 @@ static bool wait_for_next(struct kv_view *view, struct evhttp_request *http)
     *waiting = (struct waiting){.view = view, .http = http, .after = view->waiting};
     if (view->waiting) view->waiting->before = waiting;
     view->waiting = waiting;
-    evhttp_connection_set_closecb(evhttp_request_get_connection(http), on_connection_freed, waiting);
+    connection_watch(connection_of(view->server, http), on_gone, NULL, waiting);
     return true;
 }
 

@@ -9,13 +9,10 @@
  * The engine's queue points to choices, so a reply without a client lives until their last updates have come. evhttp frees a
  * request that was answered, or is on a connection that it frees; only one whose connection broke meanwhile is ours to free.
  *
- * evhttp does not read while it has nothing to write, and so would not notice a client that goes away: we switch reading on,
- * without a reader. (An event for EV_CLOSED would miss resets: libevent's epoll reports those as readable.) Whoever closes
- * one direction only has gone away too. Who sends more than INPUT_BYTES_MAX before it was answered is sent away.
- *
  * When more than HOLD_BYTES are unsent the reply's choices are held in the queue until all was sent. So at most that, and one
  * update, lies here: see SEGMENT_… in engine/async_internal.h for how large that is. */
 #include "server/reply.h"
+#include "server/metrics.h"
 #include "server/structure.h"
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
@@ -26,18 +23,27 @@
 #include <time.h>
 
 #define HOLD_BYTES (16u << 10)
-#define INPUT_BYTES_MAX (64u << 10) /* that a client sends before it was answered */
 
 /* ---- simple replies -------------------------------------------------------------------------------------------------- */
 
-void reply_json(struct evhttp_request *http, int status, struct buffer *json)
+static void reply_with(struct evhttp_request *http, int status, const char *type, struct buffer *text)
 {
     struct evbuffer *body = evbuffer_new();
-    bool fits = body && !json->failed && evbuffer_add(body, json->data, json->length) == 0;
-    evhttp_add_header(evhttp_request_get_output_headers(http), "Content-Type", "application/json");
+    bool fits = body && !text->failed && evbuffer_add(body, text->data, text->length) == 0;
+    evhttp_add_header(evhttp_request_get_output_headers(http), "Content-Type", type);
     evhttp_send_reply(http, fits ? status : 503, NULL, fits ? body : NULL);
     if (body) evbuffer_free(body);
-    buffer_release(json);
+    buffer_release(text);
+}
+
+void reply_json(struct evhttp_request *http, int status, struct buffer *json)
+{
+    reply_with(http, status, "application/json", json);
+}
+
+void reply_text(struct evhttp_request *http, const char *type, struct buffer *text)
+{
+    reply_with(http, 200, type, text);
 }
 
 void reply_refuse(struct evhttp_request *http, const struct refusal *refusal)
@@ -59,12 +65,33 @@ void reply_no_memory(struct evhttp_request *http)
 
 /* ---- life ------------------------------------------------------------------------------------------------------------ */
 
+void reply_describe(const struct reply *reply, struct buffer *out)
+{
+    const struct exchange *exchange = reply->client ? connection_exchange(reply->client) : NULL;
+    uint64_t prompt = 0, done = 0, output = 0;
+    for (uint32_t i = 0; i < reply->count; i++) {
+        const struct choice *choice = &reply->choices[i];
+        if (choice->prompt_is_counted) prompt += choice->prompt_tokens, done += choice->prompt_done;
+        output += choice->output_tokens;
+    }
+    const char *phase = !exchange ? "cancelled" : output ? "decode" : done ? "prefill" : "queue";
+    buffer_printf(out, "{\"id\":\"%s\",\"route\":\"%s\",\"key\":", reply->id, reply->api->path);
+    if (exchange && exchange->key)
+        json_out_text(out, exchange->key->name, strlen(exchange->key->name));
+    else
+        buffer_text(out, "null");
+    buffer_printf(out,
+                  ",\"phase\":\"%s\",\"age_s\":%.3f,\"answers\":%u,\"prompt_tokens\":%llu,\"prompt_done\":%llu,"
+                  "\"output_tokens\":%llu}",
+                  phase, clock_seconds() - reply->began_s, reply->count, (unsigned long long)prompt,
+                  (unsigned long long)done, (unsigned long long)output);
+}
+
 void reply_free(struct reply *reply)
 {
     struct server *server = reply->server;
     *(reply->before ? &reply->before->after : &server->replies) = reply->after;
     if (reply->after) reply->after->before = reply->before;
-    if (reply->flood) event_free(reply->flood);
     for (uint32_t i = 0; i < reply->count; i++) {
         struct choice *choice = &reply->choices[i];
         buffer_release(&choice->text);
@@ -81,7 +108,7 @@ void reply_free(struct reply *reply)
     }
     body_release(&reply->body);
     mem_free(reply);
-    server_reply_gone(server);
+    server_one_less(server);
 }
 
 static void cancel_all(struct reply *reply)
@@ -94,6 +121,7 @@ static void cancel_all(struct reply *reply)
 static void hold_all(struct reply *reply, bool held)
 {
     reply->held = held;
+    for (uint32_t i = 0; i < reply->count; i++) reply->choices[i].told_s = 0; /* the reader's time, not ours */
     for (uint32_t i = 0; i < reply->count; i++)
         if (reply->choices[i].finish == KVASIR_RUNNING)
             kvasir_queue_hold(reply->server->queue, reply->choices[i].id, held);
@@ -104,57 +132,22 @@ static void detach(struct reply *reply)
 {
     reply->http = NULL;
     reply->connection = NULL;
-    if (reply->flood) event_free(reply->flood);
-    reply->flood = NULL;
+    reply->client = NULL;
     cancel_all(reply);
     if (reply->held) hold_all(reply, false); /* so that their last updates come */
     if (!reply->unfinished) reply_free(reply);
 }
 
-/* All was written. */
-static void on_complete(struct evhttp_request *http, void *data)
+static void on_all_written(void *data)
 {
-    (void)http;
-    struct reply *reply = data;
-    struct bufferevent *stream = evhttp_connection_get_bufferevent(reply->connection);
-    evhttp_connection_set_closecb(reply->connection, NULL, NULL);
-    evbuffer_remove_cb_entry(bufferevent_get_input(stream), reply->input);
-    bufferevent_set_timeouts(stream, &(struct timeval){.tv_sec = READ_TIMEOUT_S},
-                             &(struct timeval){.tv_sec = WRITE_TIMEOUT_S});
-    detach(reply);
+    detach(data);
 }
 
-/* evhttp frees the connection. */
-static void on_connection_freed(struct evhttp_connection *connection, void *data)
+static void on_gone(void *data)
 {
-    (void)connection;
     struct reply *reply = data;
     if (!reply->ended && !evhttp_request_get_connection(reply->http)) evhttp_request_free(reply->http);
     detach(reply);
-}
-
-static void on_flood(evutil_socket_t socket, short what, void *data)
-{
-    (void)socket, (void)what;
-    struct reply *reply = data;
-    evhttp_connection_set_closecb(reply->connection, NULL, NULL);
-    evhttp_connection_free(reply->connection); /* and the request on it */
-    detach(reply);
-}
-
-/* The connection cannot be freed from inside its buffer. */
-static void on_input(struct evbuffer *input, const struct evbuffer_cb_info *change, void *data)
-{
-    (void)change;
-    struct reply *reply = data;
-    if (evbuffer_get_length(input) > INPUT_BYTES_MAX) event_active(reply->flood, EV_READ, 0);
-}
-
-/* From here on evhttp owns the request, and calls back once. */
-static void end(struct reply *reply)
-{
-    reply->ended = true;
-    evhttp_request_set_on_complete_cb(reply->http, on_complete, reply);
 }
 
 /* ---- writing ----------------------------------------------------------------------------------------------------------- */
@@ -185,7 +178,7 @@ static void send_last(struct reply *reply)
     buffer_init(&out, 0);
     reply->api->framing->last(reply, &out);
     send_text(reply, &out);
-    end(reply);
+    reply->ended = true;
     evhttp_send_reply_end(reply->http);
 }
 
@@ -194,7 +187,7 @@ static void send_whole(struct reply *reply)
     struct buffer out;
     buffer_init(&out, 0);
     reply->api->framing->whole(reply, &out);
-    end(reply);
+    reply->ended = true;
     reply_json(reply->http, 200, &out);
 }
 
@@ -202,7 +195,7 @@ void reply_fail(struct reply *reply, const struct refusal *refusal)
 {
     cancel_all(reply);
     if (!reply->http || reply->ended) return;
-    end(reply);
+    reply->ended = true;
     if (!reply->body.stream) {
         reply_refuse(reply->http, refusal);
         return;
@@ -219,11 +212,16 @@ void reply_fail(struct reply *reply, const struct refusal *refusal)
 static void take_end(struct choice *choice, const struct kvasir_timings *timings)
 {
     struct reply *reply = choice->reply;
+    struct exchange *exchange = connection_exchange(reply->client);
     if (choice->prompt_is_counted) {
         reply->usage.prompt += timings->prompt_tokens;
         reply->usage.cached += timings->cached_tokens;
     }
     if (!reply->body.no_answer) reply->usage.output += timings->output_tokens;
+    exchange->prompt_tokens = reply->usage.prompt;
+    exchange->cached_tokens = reply->usage.cached;
+    exchange->output_tokens = reply->usage.output;
+    if (exchange->ttft_s == 0 || timings->ttft_s < exchange->ttft_s) exchange->ttft_s = timings->ttft_s;
     kv_view_note(reply->server->kv_view, timings);
 }
 
@@ -244,6 +242,21 @@ static void write_update(struct choice *choice)
         send_whole(reply);
 }
 
+static void count(struct choice *choice, const struct kvasir_update *update)
+{
+    struct reply *reply = choice->reply;
+    struct metrics *metrics = reply->server->metrics;
+    double now_s = clock_seconds();
+    choice->prompt_done = update->event.prompt_done;
+    choice->output_tokens += update->event.token_count;
+    if (update->event.token_count) {
+        if (choice->told_s > 0) metrics_tokens(metrics, now_s - choice->told_s, update->event.token_count);
+        choice->told_s = now_s;
+    }
+    if (choice->finish != KVASIR_RUNNING)
+        metrics_answer(metrics, choice->finish, &update->timings, now_s - reply->began_s);
+}
+
 void reply_update(const struct kvasir_update *update)
 {
     struct choice *choice = (struct choice *)update->data + update->event.index; /* data: of the prompt's first */
@@ -251,12 +264,12 @@ void reply_update(const struct kvasir_update *update)
     choice->finish = update->event.finish;
     if (choice->enough && choice->finish == KVASIR_CANCELLED_BY_CALLER) choice->finish = KVASIR_STOP;
     if (choice->finish != KVASIR_RUNNING) reply->unfinished--;
+    count(choice, update);
     if (!reply->http) {
         if (!reply->unfinished) reply_free(reply);
         return;
     }
     if (reply->ended) return;
-    choice->output_tokens += update->event.token_count;
     reply->api->framing->take(choice, &update->event);
     if (choice->finish == KVASIR_ERROR || choice->finish == KVASIR_CANCELLED_BY_CALLER ||
         reply->api->framing->failed(choice)) {
@@ -317,25 +330,14 @@ static void start_stream(struct reply *reply)
     send_text(reply, &out);
 }
 
-/* The client is watched from here on. False: there is no memory for that. */
-static bool attach(struct reply *reply, struct evhttp_request *http)
+/* The client is watched from here on. */
+static void attach(struct reply *reply, struct evhttp_request *http)
 {
     reply->http = http;
     reply->connection = evhttp_request_get_connection(http);
-    struct bufferevent *stream = evhttp_connection_get_bufferevent(reply->connection);
-    reply->flood = event_new(reply->server->base, -1, 0, on_flood, reply);
-    reply->input = reply->flood ? evbuffer_add_cb(bufferevent_get_input(stream), on_input, reply) : NULL;
-    if (!reply->input) return false;
-    evhttp_connection_set_closecb(reply->connection, on_connection_freed, reply);
-    bufferevent_data_cb on_write;
-    bufferevent_event_cb on_event;
-    void *context;
-    bufferevent_getcb(stream, NULL, &on_write, &on_event, &context);
-    bufferevent_setcb(stream, NULL, on_write, on_event, context);
-    bufferevent_enable(stream, EV_READ);
-    /* Nothing has to come for as long as the answer takes. */
-    bufferevent_set_timeouts(stream, NULL, &(struct timeval){.tv_sec = WRITE_TIMEOUT_S});
-    return true;
+    reply->client = connection_of(reply->server, http);
+    reply->began_s = connection_exchange(reply->client)->began_s;
+    connection_watch(reply->client, on_gone, on_all_written, reply);
 }
 
 static bool start_all(struct reply *reply, const struct prompts *prompts)
@@ -375,7 +377,9 @@ bool reply_read_body(const struct server *server, struct evhttp_request *http, u
 {
     struct evbuffer *input = evhttp_request_get_input_buffer(http);
     const char *bytes = (const char *)evbuffer_pullup(input, -1);
-    if (!body_parse(bytes ? bytes : "", evbuffer_get_length(input), api, body, refusal)) return false;
+    bool parsed = body_parse(bytes ? bytes : "", evbuffer_get_length(input), api, body, refusal);
+    evbuffer_drain(input, SIZE_MAX); /* not kept for as long as the answer takes */
+    if (!parsed) return false;
     if (!body->model || strcmp(body->model, server->config.model_name) == 0) return true;
     refuse(refusal, 404, "model", "the model '%.100s' does not exist here: %s is served", body->model,
            server->config.model_name);
@@ -384,11 +388,13 @@ bool reply_read_body(const struct server *server, struct evhttp_request *http, u
 }
 
 /* What the request says of prompts and words that only the model can read. */
-static bool prepare(const struct server *server, const struct api *api, struct body *body, struct prompts *prompts,
-                    struct kvasir_bad_word **bad_words, struct refusal *refusal)
+static bool prepare(const struct server *server, const struct api_key *key, const struct api *api, struct body *body,
+                    struct prompts *prompts, struct kvasir_bad_word **bad_words, struct refusal *refusal)
 {
     struct kvasir_error error;
     struct kvasir_sampling *sampling = &body->request.sampling;
+    if (key && !server->config.share_cache) body->request.cache_salt = auth_salt(key, body->request.cache_salt);
+    if (key) body->request.tenant = key->salt;
     if (!api->prompts(server, body, prompts, refusal)) return false;
     prompts_truncate(body, prompts);
     if (prompts->count * body->request.n > api->answers_max)
@@ -415,11 +421,14 @@ static void begin(struct server *server, struct evhttp_request *http, const stru
 {
     struct refusal refusal;
     struct reply *reply = reply_new(server, api, body, prompts->count * body->request.n);
-    if (!reply || !start_all(reply, prompts) || !attach(reply, http)) {
-        if (reply) reply->http = NULL, reply_free(reply);
+    if (!reply || !start_all(reply, prompts)) {
+        if (reply) reply_free(reply);
         refuse(&refusal, 503, "", "there is no memory for the request now: try again later");
         reply_refuse(http, &refusal);
-    } else if (!submit_all(reply, prompts, &refusal)) {
+        return;
+    }
+    attach(reply, http);
+    if (!submit_all(reply, prompts, &refusal)) {
         reply->body.stream = false; /* not begun yet */
         reply_fail(reply, &refusal);
     } else {
@@ -434,8 +443,9 @@ void reply_begin(struct server *server, struct evhttp_request *http, const struc
     struct prompts prompts = {0};
     struct kvasir_bad_word *bad_words = NULL;
     struct refusal refusal;
+    const struct api_key *key = connection_exchange(connection_of(server, http))->key;
     if (reply_read_body(server, http, api->bit, &body, &refusal) && check_tools(server, &body, &refusal) &&
-        prepare(server, api, &body, &prompts, &bad_words, &refusal)) {
+        prepare(server, key, api, &body, &prompts, &bad_words, &refusal)) {
         begin(server, http, api, &body, &prompts);
     } else {
         reply_refuse(http, &refusal);

@@ -2,7 +2,7 @@
  * a row (struct api) that says how its prompts are read, and in what frames its answers go out (struct framing). */
 #ifndef SERVER_REPLY_H
 #define SERVER_REPLY_H
-#include "server/server_internal.h"
+#include "server/connection.h"
 #include "server/tools.h"
 
 #define PROMPTS_MAX 64u  /* of one request for answers */
@@ -46,6 +46,8 @@ struct choice {
     struct response_writer *writer;                       /* of /v1/responses, or NULL */
     uint64_t prompt_tokens, output_tokens;                /* so far */
     bool enough;                                          /* more is not wanted: it ends as if by itself */
+    uint32_t prompt_done;
+    double told_s; /* clock_seconds: its last tokens came; 0 = none yet, or their time says nothing */
     enum kvasir_finish finish;
 };
 
@@ -56,10 +58,10 @@ struct reply {
     struct reply *before, *after;         /* in server->replies */
     struct evhttp_request *http;          /* NULL: there is no client any more */
     struct evhttp_connection *connection; /* of it */
-    struct evbuffer_cb_entry *input;      /* on_input */
-    struct event *flood;                  /* on_flood */
+    struct connection *client;            /* the same, as connection.h knows it */
     bool ended;                           /* all is handed to evhttp */
     bool held;                            /* in the queue: too much is unsent */
+    double began_s;                       /* the request's first byte came */
     double sent_s;                        /* when something was last written */
     char id[64];
     int64_t created;
@@ -135,9 +137,13 @@ void reply_keep_alive(struct reply *reply, double now_s); /* a comment in a stre
 /* Ends it with an error, as well as that still can be told, and cancels what it waits for. */
 void reply_fail(struct reply *reply, const struct refusal *refusal);
 void reply_free(struct reply *reply);
+/* An object: "id", "route", "key", "phase", "age_s", "answers", "prompt_tokens", "prompt_done", "output_tokens". */
+void reply_describe(const struct reply *reply, struct buffer *out);
 void reply_refuse(struct evhttp_request *http, const struct refusal *refusal);
 void reply_no_memory(struct evhttp_request *http);                             /* answers 503 */
 void reply_json(struct evhttp_request *http, int status, struct buffer *json); /* releases it */
+/* The same for any text that is no error. */
+void reply_text(struct evhttp_request *http, const char *type, struct buffer *text);
 
 /* ---- tokenize.c: routes that only need the tokenizer ------------------------------------------------------------------------ */
 

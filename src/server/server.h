@@ -15,7 +15,6 @@
 #include "kvasir.h"
 
 #define SERVER_UNSENT_BYTES_MAX (64u << 10)
-#define SERVER_BODY_BYTES_MAX (16u << 20) /* longer ones are answered with 413 */
 
 struct server;
 
@@ -30,6 +29,24 @@ struct server_config {
     const char *tool_call_parser;
     bool trust_chat_template;    /* a request may bring its own template, which is run within stated bounds */
     enum kvasir_pooling pooling; /* of embeddings */
+
+    /* Who may ask: everybody, or who has one of these keys, or one of the file's (see auth.h for its form). */
+    const char *const *api_keys; /* [api_key_count] */
+    size_t api_key_count;
+    const char *api_key_file; /* or NULL */
+    bool share_cache;         /* keys find each other's prefixes */
+    /* Names under which browsers may address the server, and the origins of other websites whose scripts may: see origin.h. */
+    const char *const *allowed_hosts, *const *allowed_origins; /* [allowed_…_count] */
+    size_t allowed_host_count, allowed_origin_count;
+
+    const char *tls_cert, *tls_key; /* PEM files; tls_cert NULL: plain HTTP; tls_key NULL: it is in tls_cert */
+
+    uint32_t connections_max;     /* more are answered with 503 */
+    uint64_t body_bytes_max;      /* longer ones are answered with 413 */
+    void (*stopping)(void *data); /* a stop has begun; NULL: nobody wants to know */
+    void *data;
+    const char *metrics_prefix; /* of the names of metrics */
+    double idle_s;              /* how long a connection waits for its next request */
 };
 /* Takes the address, and refuses no connection of it only once server_run is called. ST_IO: one line says why not. */
 MUST_CHECK enum status server_open(const struct server_config *config, struct server **out, struct error *error);

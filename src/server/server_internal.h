@@ -1,10 +1,11 @@
 /* server_internal.h - shared by the server's files only; grouped by file. */
 #ifndef SERVER_SERVER_INTERNAL_H
 #define SERVER_SERVER_INTERNAL_H
-#include "server/server.h"
+#include "server/auth.h"
 #include <event2/event.h>
 #include <event2/http.h>
 #include <jansson.h>
+#include <openssl/types.h>
 
 /* ---- refusals: an error as the client gets it ----------------------------------------------------------------------- */
 
@@ -18,6 +19,7 @@ struct refusal {
 bool refuse(struct refusal *out, int status, const char *param, const char *format, ...) PRINTF_LIKE(4, 5);
 /* What the library would not do: the fault of the field `param`, or of the server. */
 bool refuse_library(struct refusal *out, const char *param, const struct kvasir_error *error);
+const char *refusal_reason(int status); /* "Bad Request" */
 
 /* ---- body.c: the JSON of a request to parameters; no sockets, no model ------------------------------------------------- */
 
@@ -127,6 +129,11 @@ const struct page_file *page_find(const char *path); /* or NULL */
 /* To a path that page_find finds. */
 void page_answer(struct server *server, struct evhttp_request *http, const struct api *api);
 
+/* ---- log.c: one line for every request --------------------------------------------------------------------------------------- */
+
+struct exchange; /* connection.h */
+void log_exchange(const struct exchange *exchange);
+
 /* ---- http.c: the server -------------------------------------------------------------------------------------------------------- */
 
 struct tool_format;
@@ -138,6 +145,14 @@ struct server {
     struct event_base *base;
     struct evhttp *http;
     struct evhttp_bound_socket *listener; /* NULL while draining */
+    struct auth auth;
+    SSL_CTX *tls; /* NULL: plain HTTP */
+    struct metrics *metrics;
+    struct connection *connections; /* all; see connection.h */
+    uint32_t connection_count;
+    uint32_t answering;        /* connections on which an answer is made or written */
+    bool listening;            /* connections are accepted */
+    uint64_t incomplete_bytes; /* of requests that are not all there */
     struct event *signals[2], *updates, *drain, *keep_alive;
     struct kvasir_model *model;
     struct kvasir_async *async;
@@ -162,9 +177,12 @@ struct route {
 const struct route *server_route(size_t index); /* NULL: there are no more */
 const char *route_path(const struct route *route);
 
-#define READ_TIMEOUT_S 60   /* of a connection on which a request is awaited, or its rest */
-#define WRITE_TIMEOUT_S 120 /* of a client that reads nothing at all */
+#define WRITE_TIMEOUT_S 120      /* of a client that reads nothing at all */
+#define INCOMPLETE_BODIES_MAX 16 /* so many of the longest ones, in bytes, are waited for at once */
 
-void server_reply_gone(struct server *server); /* one reply less: perhaps the last one */
+void server_drain(struct server *server);    /* no new connections and requests; ends when answers have */
+void server_one_less(struct server *server); /* a reply or an answer: perhaps the last one */
+/* A request was answered, or its client went away: it is logged and counted. */
+void server_exchange_ended(struct server *server, const struct exchange *exchange);
 
 #endif

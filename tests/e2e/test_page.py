@@ -117,7 +117,7 @@ class Routes(Case):
         connection = self.server.send({"prompt": "z" * 60000, "max_tokens": 1})
         for _ in range(50):
             waiting = self.server.connect()
-            waiting.sendall(b"GET /kv HTTP/1.1\r\nHost: x\r\n\r\n")
+            waiting.sendall(b"GET /kv HTTP/1.1\r\nHost: localhost\r\n\r\n")
             waiting.close()
         self.assertIn("blocks", self.kv())
         connection.close()
@@ -129,7 +129,7 @@ class Routes(Case):
         slow = []
         for _ in range(12):
             slow.append(self.server.connect(SO_RCVBUF=4096))
-            slow[-1].sendall(b"GET /kv HTTP/1.1\r\nHost: x\r\n\r\n")
+            slow[-1].sendall(b"GET /kv HTTP/1.1\r\nHost: localhost\r\n\r\n")
             time.sleep(0.26)
         status, headers, _ = self.fetch("/kv")
         self.assertEqual((status, headers["Retry-After"]), (503, "1"))

@@ -88,7 +88,7 @@ class Server:
         """A connection on which the request was written; nothing was read."""
         connection = self.connect(**options)
         data = json.dumps(body).encode()
-        connection.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data)
+        connection.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data)
         return connection
 
     def ask(self, path, body=None, method=None):
@@ -241,11 +241,11 @@ class Http(Case):
 
     def test_too_large_a_body(self):
         connection = self.server.connect()
-        connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 17000000\r\n\r\n")
+        connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 17000000\r\n\r\n")
         self.assertIn(b" 413 ", connection.recv(100))
         connection.close()
         connection = self.server.connect()
-        connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
         try:
             for _ in range(300):
                 connection.sendall(b"10000\r\n" + b" " * 65536 + b"\r\n")
@@ -358,7 +358,7 @@ class Http(Case):
     def test_pipelined_requests(self):
         connection = self.server.connect()
         data = json.dumps({"prompt": "x", "max_tokens": 300, "stream": True, "logit_bias": A})
-        connection.sendall(f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n{data}".encode() * 3)
+        connection.sendall(f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n{data}".encode() * 3)
         received = b""
         while received.count(b"[DONE]") < 3:
             received += connection.recv(100000)

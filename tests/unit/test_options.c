@@ -1,5 +1,6 @@
 /* test_options.c - the command line: every row of the table, values, ranges, environment, and JSON text. The program's
  * sources are no library, so those under test are compiled in here. */
+#include "cli/config_file.c"
 #include "cli/option_table.c"
 #include "cli/options.c"
 #include "support.h"
@@ -93,9 +94,9 @@ static void test_every_row(void **state)
 {
     (void)state;
     static const char *const good[] = {
-        [OPTION_FLAG] = "",      [OPTION_TEXT] = "x",     [OPTION_FILE] = "x",     [OPTION_CHOICE] = "",
-        [OPTION_WHOLE] = "16",   [OPTION_REAL] = "0.5",   [OPTION_SIZE] = "1MiB",  [OPTION_TEXTS] = "x",
-        [OPTION_IDS] = "1,2",    [OPTION_VALUES] = "a=1", [OPTION_WHOLES] = "1,2", [OPTION_BIASES] = "1=2",
+        [OPTION_FLAG] = "",      [OPTION_TEXT] = "x",     [OPTION_FILE] = "/dev/null", [OPTION_CHOICE] = "",
+        [OPTION_WHOLE] = "16",   [OPTION_REAL] = "0.5",   [OPTION_SIZE] = "1MiB",      [OPTION_TEXTS] = "x",
+        [OPTION_IDS] = "1,2",    [OPTION_VALUES] = "a=1", [OPTION_WHOLES] = "1,2",     [OPTION_BIASES] = "1=2",
         [OPTION_REALS] = "0.5,2"};
     for (size_t i = 0; i < OPTION_ROW_COUNT; i++)
         for (int command = 0; command < COMMAND_COUNT; command++) {
