@@ -10,7 +10,9 @@ static void check_accepted(const struct body *body, unsigned api)
 {
     const struct kvasir_request *request = &body->request;
     const struct kvasir_sampling *sampling = &request->sampling;
-    ASSERT(api == API_CHAT ? json_is_array(body->messages) : body->prompt || json_is_array(body->messages));
+    ASSERT(api == API_DETOKENIZE ? body->tokens.items != NULL
+           : api == API_CHAT     ? json_is_array(body->messages)
+                                 : body->prompt || json_is_array(body->messages));
     ASSERT(!body->tools || json_is_array(body->tools));
     ASSERT(request->best_of != 1 && (!request->best_of || request->best_of >= request->n));
     ASSERT(!request->beam_width || request->beam_width >= request->n);
