@@ -23,6 +23,9 @@
 #include <time.h>
 
 #define HOLD_BYTES (16u << 10)
+#define TOLD_BYTES_MAX (16u << 20) /* of prompts, in one reply */
+#define TOLD_BYTES_PER_TOKEN 8     /* an id and its comma; the text of one that was given by its id */
+#define TOLD_LOGPROBS_MAX (1u << 18)
 
 /* ---- simple replies -------------------------------------------------------------------------------------------------- */
 
@@ -387,6 +390,26 @@ bool reply_read_body(const struct server *server, struct evhttp_request *http, u
     return false;
 }
 
+/* What is told of prompts is bounded before anything is kept: their text and ids once for each answer, log-probabilities once. */
+static bool check_told(const struct body *body, const struct prompts *prompts, struct refusal *refusal)
+{
+    size_t bytes = 0, entries = 0;
+    for (uint32_t i = 0; i < prompts->count; i++) {
+        const struct prompt *prompt = &prompts->items[i];
+        bytes += (prompt->text ? json_string_length(prompt->text) : 0) + prompt->count * TOLD_BYTES_PER_TOKEN;
+        entries += prompt->count * (body->request.prompt_logprobs + 1);
+    }
+    if ((body->echo || body->token_ids) && bytes * body->request.n > TOLD_BYTES_MAX)
+        return refuse(refusal, 400, body->echo ? "echo" : "return_token_ids",
+                      "the prompts are too long to be told with each of so many answers: at most %u MiB in all",
+                      TOLD_BYTES_MAX >> 20);
+    if (body->request.prompt_logprobs && entries > TOLD_LOGPROBS_MAX)
+        return refuse(refusal, 400, body->prompt_logprobs ? "prompt_logprobs" : "echo",
+                      "the prompts are too long for so many log-probabilities: at most %u, alternatives included",
+                      TOLD_LOGPROBS_MAX);
+    return true;
+}
+
 /* What the request says of prompts and words that only the model can read. */
 static bool prepare(const struct server *server, const struct api_key *key, const struct api *api, struct body *body,
                     struct prompts *prompts, struct kvasir_bad_word **bad_words, struct refusal *refusal)
@@ -397,6 +420,7 @@ static bool prepare(const struct server *server, const struct api_key *key, cons
     if (key) body->request.tenant = key->salt;
     if (!api->prompts(server, body, prompts, refusal)) return false;
     prompts_truncate(body, prompts);
+    if (!check_told(body, prompts, refusal)) return false;
     if (prompts->count * body->request.n > api->answers_max)
         return refuse(refusal, 400, "n", "%u prompts with n = %u: at most %u answers in one request", prompts->count,
                       body->request.n, api->answers_max);

@@ -184,6 +184,13 @@ class Fields(Case):
         self.assertEqual(len(answer["prompt_logprobs"]), len("user: x\nassistant: "))
         self.refused("prompt_logprobs", prompt="a", prompt_logprobs=1, stream=True)
 
+    def test_what_is_told_of_prompts_is_bounded(self):
+        self.refused("prompt_logprobs", prompt="x" * 30000, prompt_logprobs=20)
+        self.refused("echo", prompt="x" * 30000, echo=True, logprobs=20)
+        self.refused("echo", prompt="x" * 30000, echo=True, n=100)
+        self.refused("return_token_ids", prompt=[120] * 30000, return_token_ids=True, n=100)
+        self.refused("n", prompt=["x"] * 64, n=3)
+
     def test_token_ids(self):
         choice = self.complete(return_token_ids=True, logit_bias=A)["choices"][0]
         self.assertEqual((choice["token_ids"], choice["prompt_token_ids"]), ([97] * 4, list(b"hello")))
