@@ -12,6 +12,7 @@
 #include <string.h>
 
 #define HELD_BYTES_MAX (8u << 20)
+#define SPACE_BYTES_MAX 256 /* white space before a call that may be its own; before more of it there is content */
 
 struct tool_format {
     const char *name, *open, *close;
@@ -310,7 +311,7 @@ static bool object_byte(struct tool_parser *parser, char c)
 static bool in_content(struct tool_parser *parser, struct buffer *content)
 {
     const char *text = parser->held.data;
-    size_t length = parser->held.length, kept = 0, space = 0; /* space: that ends at i */
+    size_t length = parser->held.length, kept = 0, space = 0; /* space: that ends at i, counted to a limit */
     for (size_t i = 0; i < length; i++) {
         size_t mark = match(text + i, length - i, parser->format->open);
         bool bare = !parser->begun && text[i] == '{';
@@ -324,7 +325,7 @@ static bool in_content(struct tool_parser *parser, struct buffer *content)
             kept = length - i + space;
             break;
         }
-        space = is_space(text[i]) ? space + 1 : 0;
+        space = is_space(text[i]) ? space + (space < SPACE_BYTES_MAX) : 0;
         if (!space) parser->begun = true;
     }
     give(parser, length - (kept ? kept : space), content);

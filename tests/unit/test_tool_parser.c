@@ -155,6 +155,23 @@ static void test_one_call(void **state)
     json_decref(tools);
 }
 
+/* Of much white space only the end may be the call's, so that no byte is looked at for ever. */
+static void test_much_white_space(void **state)
+{
+    (void)state;
+    json_t *tools = two_tools();
+    char text[1000 + sizeof CALL(F)], expected[1000];
+    memset(text, '\n', 1000);
+    memcpy(text + 1000, CALL(F), sizeof CALL(F));
+    snprintf(expected, sizeof expected, "%.*s | f {\"a\": 1}", 1000 - 256, text);
+    for (size_t step = 0; step < 1000; step = step * 2 + 1) {
+        char *found = parsed(&(struct sample){"hermes", text, NULL}, tools, false, false, step);
+        assert_string_equal(found, expected);
+        mem_free(found);
+    }
+    json_decref(tools);
+}
+
 static void test_formats(void **state)
 {
     (void)state;
@@ -198,6 +215,7 @@ int main(void)
         cmocka_unit_test(test_eager),
         cmocka_unit_test(test_arguments_come_in_pieces),
         cmocka_unit_test(test_one_call),
+        cmocka_unit_test(test_much_white_space),
         cmocka_unit_test(test_formats),
         cmocka_unit_test(test_definitions),
     };
