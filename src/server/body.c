@@ -151,9 +151,7 @@ static bool check_tools(struct body *body, struct refusal *refusal)
     if (!body->tools) return refuse(refusal, 400, "tool_choice", "tool_choice needs tools");
     if (body->tool_name && !tools_have(body->tools, body->tool_name))
         return refuse(refusal, 400, "tool_choice", "tool_choice: there is no function %.64s in tools", body->tool_name);
-    return refuse(refusal, 400, "tool_choice",
-                  "tool_choice: a call that has to be made is not supported by this version: "
-                  "use \"auto\"");
+    return true;
 }
 
 /* Is there a prompt, of the one kind that the API reads? */

@@ -431,9 +431,10 @@ static bool prepare(const struct server *server, const struct api_key *key, cons
     return structure_check(server->model, body, refusal);
 }
 
-static bool check_tools(const struct server *server, const struct body *body, struct refusal *refusal)
+static bool check_tools(const struct server *server, struct body *body, struct refusal *refusal)
 {
-    if (!body->tools || server->tools) return true;
+    if (!body->tools) return true;
+    if (server->tools) return structure_allow_calls(body, tool_format_arguments(server->tools), refusal);
     return refuse(refusal, 400, "tools", "tools are not supported here: %s",
                   strcmp(server->config.tool_call_parser, "auto") == 0
                       ? "the model's chat template teaches no format of calls that is known"

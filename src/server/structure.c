@@ -2,6 +2,7 @@
  * called before, guided_…. One of them at most. Whether the engine can do it is asked when there is a model (structure_check). */
 #include "server/structure.h"
 #include "server/field.h"
+#include "server/tools.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -122,6 +123,32 @@ static bool read_guided_grammar(const struct field *field, const json_t *value, 
                                 struct refusal *refusal)
 {
     return set(body, field->name, KVASIR_GRAMMAR, value, true, refusal);
+}
+
+bool structure_allow_calls(struct body *body, const char *arguments, struct refusal *refusal)
+{
+    struct kvasir_request *request = &body->request;
+    bool demanded = body->tool_choice == TOOL_CHOICE_REQUIRED || body->tool_choice == TOOL_CHOICE_NAMED;
+    bool schema = request->structure == KVASIR_JSON_SCHEMA, object = request->structure == KVASIR_JSON_OBJECT;
+    if (!demanded && !body->structure_field) return true;
+    if (body->structure_field && !schema && !object)
+        return refuse(refusal, 400, body->structure_field, "an answer cannot both call tools and satisfy this %s",
+                      body->structure_field);
+    json_t *answer = NULL;
+    if (!demanded && object) answer = json_pack("{s:s}", "type", "object");
+    if (!demanded && schema)
+        answer = json_loadb(request->structure_text, request->structure_bytes, JSON_DECODE_ANY, NULL);
+    if (!demanded && !answer) return true; /* no JSON: structure_check says so */
+    char *text = tools_schema(body->tools, body->tool_name, arguments, answer);
+    json_decref(answer);
+    if (!text) return refuse(refusal, 503, "", "there is no memory for the request now: try again later");
+    structure_release(body);
+    body->structure_text = text;
+    if (demanded) body->structure_field = "tools";
+    request->structure = KVASIR_JSON_SCHEMA;
+    request->structure_text = text;
+    request->structure_bytes = strlen(text);
+    return true;
 }
 
 bool structure_check(struct kvasir_model *model, const struct body *body, struct refusal *refusal)

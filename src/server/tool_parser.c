@@ -62,6 +62,11 @@ const struct tool_format *tool_format_find(const char *name)
     return NULL;
 }
 
+const char *tool_format_arguments(const struct tool_format *format)
+{
+    return format->arguments;
+}
+
 const struct tool_format *tool_format_of_template(const char *template)
 {
     /* The first that is found says it. <function= is Qwen 3 Coder's, in XML: not among the formats. */

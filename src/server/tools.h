@@ -18,9 +18,15 @@ struct refusal;
 MUST_CHECK bool tools_check(const json_t *tools, struct refusal *refusal);
 bool tools_have(const json_t *tools, const char *name);
 
+/* A JSON Schema of an object that calls one of them, or the one that is called `name` (NULL: any): {"name", ARGUMENTS}, where the
+ * arguments satisfy the function's parameters; or of what satisfies the schema `answer`, where that is not NULL. jansson's text,
+ * to be given to free(); NULL: no memory. */
+char *tools_schema(const json_t *tools, const char *name, const char *arguments, const json_t *answer);
+
 struct tool_format;
 /* By name; NULL: there is no such format, as for "none". */
 const struct tool_format *tool_format_find(const char *name);
+const char *tool_format_arguments(const struct tool_format *format); /* the key that a call's arguments have */
 /* The one that a chat template teaches, or NULL. */
 const struct tool_format *tool_format_of_template(const char *template);
 

@@ -106,6 +106,55 @@ class Tools(Scripted):
         stream = self.stream("3", tools=TOOLS)
         self.assertEqual("".join(event["choices"][0]["delta"].get("content", "") for event in stream), ANSWERS["3"])
 
+    def test_calls_that_have_to_be_made(self):
+        """Whatever the model would say: here a text without a call."""
+        cities = {"type": "object", "properties": {"city": {"$ref": "#/$defs/city"}}, "required": ["city"], "additionalProperties": False,
+                  "$defs": {"city": {"enum": ["Z\u00fcrich", "Bern"]}}}
+        tools = [{"type": "function", "function": {"name": "get_weather", "parameters": cities}}, {"type": "function", "function": {"name": "now"}}]
+        llama = self.own("--tool-call-parser", "llama3_json")
+        for server in (self.server, llama):
+            for tool_choice, names, finish in (("required", ("get_weather", "now"), "tool_calls"),
+                                               ({"type": "function", "function": {"name": "now"}}, ("now",), "stop"),
+                                               ({"type": "function", "function": {"name": "get_weather"}}, ("get_weather",), "stop")):
+                choice = self.chat("4", server, tools=tools, tool_choice=tool_choice)[2]["choices"][0]
+                call, = choice["message"]["tool_calls"]
+                self.assertEqual((choice["finish_reason"], choice["message"]["content"]), (finish, None))
+                self.assertIn(call["function"]["name"], names)
+                arguments = json.loads(call["function"]["arguments"])
+                self.assertTrue(arguments.get("city") in ("Z\u00fcrich", "Bern") if call["function"]["name"] == "get_weather" else arguments == {})
+        stream = self.stream("4", tools=tools, tool_choice="required")
+        self.assertTrue(any("tool_calls" in event["choices"][0]["delta"] for event in stream))
+        self.assertFalse(any(event["choices"][0]["delta"].get("content") for event in stream))
+        flat = [{"type": "function", **tool["function"]} for tool in tools]
+        answer = self.server.ask("/v1/responses", {"input": "4", "tools": flat, "tool_choice": {"type": "function", "name": "now"}})[2]
+        self.assertEqual([(item["type"], item["name"]) for item in answer["output"]], [("function_call", "now")])
+        tools[0]["function"]["parameters"] = {"type": "object", "properties": {"x": {"not": {}}}}
+        status, _, answer = self.chat("4", tools=tools, tool_choice="required")
+        self.assertEqual((status, answer["error"]["param"]), (400, "tools"), answer)
+
+    def test_calls_beside_structured_answers(self):
+        """Either a call or an answer that satisfies the schema."""
+        schema = {"$defs": {"mood": {"enum": ["good", "bad"]}}, "type": "object", "properties": {"mood": {"$ref": "#/$defs/mood"}},
+                  "required": ["mood"], "additionalProperties": False}
+        tools = [{"type": "function", "function": {"name": "now"}}]
+        wanted = {"type": "json_schema", "json_schema": {"name": "m", "schema": schema}}
+        kinds = set()
+        for seed in range(40):
+            choice = self.chat("4", tools=tools, response_format=wanted, temperature=100, seed=seed)[2]["choices"][0]
+            calls = choice["message"].get("tool_calls")
+            kinds.add(bool(calls))
+            if calls:
+                self.assertEqual(([call["function"] for call in calls], choice["message"]["content"]), ([{"name": "now", "arguments": "{}"}], None))
+            else:
+                self.assertIn(json.loads(choice["message"]["content"]), ({"mood": "good"}, {"mood": "bad"}))
+        self.assertEqual(kinds, {True, False})
+        choice = self.chat("4", tools=tools, tool_choice="required", response_format=wanted)[2]["choices"][0]
+        self.assertEqual(choice["message"]["tool_calls"][0]["function"]["name"], "now")
+        choice = self.chat("4", tools=tools, tool_choice="none", response_format=wanted)[2]["choices"][0]
+        self.assertIn("mood", json.loads(choice["message"]["content"]))
+        status, _, answer = self.chat("4", tools=tools, structured_outputs={"regex": "a"})
+        self.assertEqual((status, answer["error"]["param"]), (400, "structured_outputs"))
+
     def test_other_formats(self):
         server = self.own("--tool-call-parser", "llama3_json")
         message = self.chat("5", server, tools=TOOLS)[2]["choices"][0]["message"]
@@ -539,6 +588,9 @@ class Others(Scripted):
         for chunk in model.bind_tools(TOOLS).stream("2"):
             last = chunk if last is None else last + chunk
         self.assertEqual([call["name"] for call in last.tool_calls], ["get_weather", "now"])
+        schema = {"title": "Mood", "description": "how it is", "type": "object", "properties": {"mood": {"enum": ["good", "bad"]}}, "required": ["mood"]}
+        for method in ("function_calling", "json_schema"):
+            self.assertIn(model.with_structured_output(schema, method=method).invoke("4"), ({"mood": "good"}, {"mood": "bad"}))
         embedder = langchain_openai.OpenAIEmbeddings(base_url=self.url, api_key="none", model="tiny", check_embedding_ctx_length=False)
         self.assertEqual([len(vector) for vector in embedder.embed_documents(["a", "b", "c"])], [script_model.STATES] * 3)
         model = langchain_openai.ChatOpenAI(base_url=self.url, api_key="none", model="tiny", temperature=0, use_responses_api=True, max_retries=0)
@@ -589,6 +641,8 @@ class RealTools(unittest.TestCase):
         call, = answer.message.tool_calls
         self.assertEqual((answer.finish_reason, call.function.name), ("tool_calls", "get_weather"))
         self.assertIn("Paris", json.loads(call.function.arguments)["city"])
+        demanded = client.chat.completions.create(messages=[{"role": "user", "content": "Tell me about Rome."}], **fields, tool_choice="required")
+        self.assertEqual(set(json.loads(demanded.choices[0].message.tool_calls[0].function.arguments)), {"city"})
         messages += [answer.message, {"role": "tool", "tool_call_id": call.id, "content": "sunny, 31 degrees"}]
         answer = client.chat.completions.create(messages=messages, **fields, tool_choice="none").choices[0]
         self.assertIn("31", answer.message.content)

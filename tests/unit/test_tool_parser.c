@@ -3,6 +3,7 @@
 #include "server/server_internal.h"
 #include "server/tools.h"
 #include "support.h"
+#include <stdlib.h>
 
 struct sample {
     const char *format, *text;
@@ -208,6 +209,40 @@ static void test_definitions(void **state)
     check_tools("[{\"type\":\"function\",\"function\":{\"name\":\"a\",\"parameters\":1}}]", false);
 }
 
+static void check_schema(const char *tools, const char *name, const char *answer, const char *expected)
+{
+    json_t *json = json_loads(tools, 0, NULL), *schema = answer ? json_loads(answer, 0, NULL) : NULL;
+    char *text = tools_schema(json, name, "arguments", schema);
+    assert_string_equal(text, expected);
+    free(text);
+    json_decref(schema);
+    json_decref(json);
+}
+
+#define NAMED(name, place)                                                                                            \
+    "{\"type\":\"object\",\"properties\":{\"name\":{\"const\":\"" name "\"},\"arguments\":{\"$ref\":\"#/$defs/" place \
+    "\"}},\"required\":[\"name\",\"arguments\"],\"additionalProperties\":false}"
+#define EMPTY "{\"type\":\"object\",\"additionalProperties\":false}"
+
+/* A function's parameters were a document of their own: what they refer to moves with them. */
+static void test_schemas(void **state)
+{
+    (void)state;
+    const char *tools = "[{\"function\":{\"name\":\"f\"}},{\"function\":{\"name\":\"g\",\"parameters\":"
+                        "{\"properties\":{\"a\":{\"items\":[{\"$ref\":\"#/$defs/x\"}]},\"b\":{\"$ref\":\"#\"}}}}}]";
+    check_schema(tools, "f", NULL, "{\"anyOf\":[" NAMED("f", "tool0") "],\"$defs\":{\"tool0\":" EMPTY "}}");
+    check_schema(
+        tools, NULL, NULL,
+        "{\"anyOf\":[" NAMED("f", "tool0") "," NAMED(
+            "g", "tool1") "],\"$defs\":{\"tool0\":" EMPTY
+                          ",\"tool1\":{\"properties\":{\"a\":{\"items\":[{\"$ref\":\"#/$defs/tool1/$defs/x\"}]},"
+                          "\"b\":{\"$ref\":\"#/$defs/tool1\"}},\"type\":\"object\"}}}");
+    check_schema(tools, "f", "{\"$defs\":{\"y\":{}},\"items\":{\"$ref\":\"#/$defs/y\"}}",
+                 "{\"anyOf\":[{\"$ref\":\"#/$defs/answer\"}," NAMED(
+                     "f", "tool0") "],\"$defs\":{\"answer\":{\"$defs\":{\"y\":{}},"
+                                   "\"items\":{\"$ref\":\"#/$defs/answer/$defs/y\"}},\"tool0\":" EMPTY "}}");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -218,6 +253,7 @@ int main(void)
         cmocka_unit_test(test_much_white_space),
         cmocka_unit_test(test_formats),
         cmocka_unit_test(test_definitions),
+        cmocka_unit_test(test_schemas),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
