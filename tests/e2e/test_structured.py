@@ -7,8 +7,11 @@ The model is one of zeros whose tokens are the bytes (tiny_text.py): every allow
 forbidden comes sooner or later.
 """
 import json
+import os
 import re
+import subprocess
 import sys
+import tempfile
 import time
 import unittest
 
@@ -167,6 +170,52 @@ class StructuredOpenAI(Case):
             client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "hi"}],
                                            response_format={"type": "json_schema", "json_schema": {"name": "n", "schema": {"if": {}}}})
         self.assertEqual(caught.exception.param, "response_format")
+
+
+def real_model():
+    return os.path.exists(os.path.join(test_server.cache_folder(), "models", "smollm2.gguf"))
+
+
+@unittest.skipUnless(real_model(), "smollm2 is not fetched: scripts/fetch-model.sh smollm2")
+class RealStructured(unittest.TestCase):
+    """`kvasir run` with a model that has its own mind."""
+
+    def run_kvasir(self, *options):
+        process = subprocess.run([test_server.KVASIR, "run", "smollm2", "Describe a person.", "-n", "300", "--output", "json", *options],
+                                 capture_output=True, text=True, timeout=300)
+        return process
+
+    def answer(self, *options):
+        process = self.run_kvasir(*options)
+        self.assertEqual(process.returncode, 0, process.stderr)
+        answer = json.loads(process.stdout)
+        self.assertEqual(answer["finish_reason"], "stop")
+        return answer["text"]
+
+    def test_schema(self):
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+            file.write(json.dumps(PERSON))
+            file.flush()
+            texts = [self.answer("-j", json.dumps(PERSON)), self.answer("--json-schema-file", file.name),
+                     self.answer("--json-schema", json.dumps(PERSON), "--temp", "1.2", "-s", "4", "--draft-max", "0")]
+        self.assertEqual(texts[0], texts[1])
+        for text in texts:
+            person = json.loads(text)
+            self.assertLessEqual(set(person), set(PERSON["properties"]))
+            self.assertLessEqual(len(person["name"]), 12)
+            self.assertIn(person["age"], range(151))
+
+    def test_others(self):
+        self.assertIn(self.answer("--choice", "tall", "--choice", "small"), ("tall", "small"))
+        self.assertRegex(self.answer("--regex", "[A-Z][a-z]+, \\d{2}"), r"\A[A-Z][a-z]+, \d{2}\Z")
+        self.assertRegex(self.answer("--grammar", 'root ::= ("- " [a-z ]{1,20} "\\n"){2}'), r"\A(- [a-z ]{1,20}\n){2}\Z")
+
+    def test_errors(self):
+        for options, told in ((("-j", "{"), "JSON schema: "), (("--regex", "(?=a)"), "looking ahead"), (("--grammar-file", "/nowhere"), "nowhere"),
+                              (("--choice", "a", "--regex", "b"), "both --regex and --choice")):
+            process = self.run_kvasir(*options)
+            self.assertNotEqual(process.returncode, 0)
+            self.assertIn(told, process.stderr)
 
 
 if __name__ == "__main__":

@@ -233,6 +233,31 @@ static void test_places(void **state)
     grammar_close(grammar);
 }
 
+/* Of SentencePiece's first token the text lacks the space that it begins with. */
+static void test_first_space(void **state)
+{
+    (void)state;
+    struct grammar *grammar;
+    struct grammar_next next;
+    struct grammar_place place = {0};
+    uint32_t words = (tokenizer_vocabulary_size(tokenizers[1]) + 63) / 64;
+    uint64_t *set = malloc(words * sizeof *set);
+    struct token_list list = encode_all(tokenizers[1], "the one the", 11, 0);
+    assert_int_equal(grammar_open(stores[1], GRAMMAR_REGEX, "the one the", 11, &grammar, NULL), ST_OK);
+    assert_true(list.count > 1);
+    for (uint32_t count = 0; count < list.count; count++) {
+        memset(set, 0xff, words * sizeof *set);
+        assert_int_equal(grammar_mask(grammar, &place, list.ids, count, set, words, &next), ST_OK);
+        assert_true(set[list.ids[count] / 64] >> list.ids[count] % 64 & 1);
+        assert_false(next.may_end);
+    }
+    assert_int_equal(grammar_ends(grammar, &place, list.ids, (uint32_t)list.count, &next), ST_OK);
+    assert_true(next.must_end);
+    grammar_close(grammar);
+    token_list_release(&list);
+    free(set);
+}
+
 /* ---- hostile sources ---------------------------------------------------------------------------------------------------- */
 
 static void repeat(struct buffer *out, const char *text, uint32_t times)
@@ -366,8 +391,8 @@ static void test_limits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_vectors), cmocka_unit_test(test_sets),   cmocka_unit_test(test_places),
-        cmocka_unit_test(test_hostile), cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_vectors),     cmocka_unit_test(test_sets),    cmocka_unit_test(test_places),
+        cmocka_unit_test(test_first_space), cmocka_unit_test(test_hostile), cmocka_unit_test(test_limits),
     };
     return cmocka_run_group_tests(tests, load, unload);
 }
