@@ -155,7 +155,10 @@ static void refuse_now(struct connection *connection)
     buffer_printf(&out,
                   "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n%sConnection: "
                   "close\r\n\r\n",
-                  status, refusal_reason(status), json.length, status == 503 ? "Retry-After: 1\r\n" : "");
+                  status, refusal_reason(status), json.length,
+                  status == 503   ? "Retry-After: 1\r\n"
+                  : status == 405 ? "Allow: GET, HEAD, POST, OPTIONS\r\n"
+                                  : "");
     buffer_append(&out, json.data, json.length);
     connection->phase = PHASE_REFUSED;
     set_received(connection, 0);

@@ -61,7 +61,7 @@ static bool check_method(const struct head *head, struct refusal *refusal)
     for (size_t i = 0; i < ARRAY_COUNT(methods); i++)
         if (head->method.bytes == strlen(methods[i]) && memcmp(head->method.data, methods[i], head->method.bytes) == 0)
             return true;
-    return refuse(refusal, 501, "", "the method is none that is known here");
+    return refuse(refusal, 405, "", "the method is none that is known here");
 }
 
 /* "/path?query", or the same after "http:" and a host. */
