@@ -24,24 +24,31 @@ OPTIONS = ["--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--no-f
            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
 
 
+class NotStarted(Exception):
+    """There is a Chromium, but it does not run here (no sandbox for this user, say)."""
+
+
 class Browser:
     def __init__(self):
         self.folder = tempfile.mkdtemp(prefix="kvasir-browser-")
         self.driver = subprocess.Popen([DRIVER, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         self.session = None
         try:
+            found = None
             for line in self.driver.stdout:
                 if found := re.search(r"started successfully on port (\d+)", line):
                     break
+            if not found:
+                raise AssertionError("chromedriver ended")
             self.base = f"http://127.0.0.1:{found.group(1)}/session"
             options = [*OPTIONS, f"--user-data-dir={self.folder}", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
             wanted = {"browserName": "chrome", "goog:chromeOptions": {"binary": CHROMIUM, "args": options},
                       "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"}}
             self.session = self.call("", {"capabilities": {"alwaysMatch": wanted}})["sessionId"]
             self.base += "/" + self.session
-        except BaseException:
+        except (AssertionError, OSError) as error:
             self.close()
-            raise
+            raise NotStarted(f"chromium does not start: {error}") from None
 
     def call(self, path, body=None, method=None):
         data = json.dumps(body).encode() if body is not None else None
