@@ -250,6 +250,9 @@ const struct option_row OPTION_ROWS[] = {
     {.commands = FOR(SERVE), .name = "max-connections", .kind = OPTION_WHOLE, .argument = "N", .group = "Server",
      .fallback = "2048", .low = 1, .high = 65536, .offset = AT(connections_max),
      .help = "open at once; more are answered with 503"},
+    {.commands = FOR(SERVE), .name = "max-waiting", .kind = OPTION_WHOLE, .argument = "N", .group = "Server",
+     .fallback = "1024", .low = 0, .high = 4096, .offset = AT(max_waiting),
+     .help = "answers that may wait while --max-num-seqs run; more are answered with 429"},
     {.commands = FOR(SERVE), .name = "max-body-size", .kind = OPTION_SIZE, .argument = "SIZE", .group = "Server",
      .fallback = "16MiB", .low = 1024, .high = 1073741824.0, .offset = AT(body_bytes_max),
      .help = "of a request; longer ones are answered with 413"},
@@ -272,6 +275,9 @@ const struct option_row OPTION_ROWS[] = {
     {.commands = ASKS_SERVER, .name = "api-key", .kind = OPTION_TEXTS, .argument = "KEY", .group = "Server",
      .environment = "KVASIR_API_KEY", .unset = "none", .offset = AT(api_keys),
      .help = "the key to show"},
+    {.commands = ASKS_SERVER, .name = "tls-ca", .kind = OPTION_FILE, .argument = "FILE", .group = "Server",
+     .unset = "the system's", .offset = AT(tls_ca),
+     .help = "certificates to trust (PEM), where the server's own is signed by nobody known"},
 
     /* ---- prompt ---- */
     {.commands = READS_TEXT, .letter = 'p', .name = "prompt", .kind = OPTION_TEXT, .argument = "TEXT",

@@ -180,9 +180,9 @@ struct options {
 
     const char *tool_call_parser;
     bool trust_chat_template;
-    const char *config_path, *served_name, *host, *tls_cert, *tls_key, *url, *api_key_file, *log_format, *log_level,
-        *metrics_prefix;
-    int64_t port, connections_max;
+    const char *config_path, *served_name, *host, *tls_cert, *tls_key, *tls_ca, *url, *api_key_file, *log_format,
+        *log_level, *metrics_prefix;
+    int64_t port, connections_max, max_waiting;
     uint64_t body_bytes_max;
     double drain_s, keep_alive_s, idle_s;
     struct text_list api_keys, allowed_hosts, allowed_origins;

@@ -59,6 +59,7 @@ static enum status perform(CURL *curl, const struct options *options, const char
     curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, reason);
     curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_bytes);
     curl_easy_setopt(curl, CURLOPT_WRITEDATA, &answer);
+    if (options->tls_ca) curl_easy_setopt(curl, CURLOPT_CAINFO, options->tls_ca);
     if (text) curl_easy_setopt(curl, CURLOPT_COPYPOSTFIELDS, text);
     CURLcode code = failed ? CURLE_OUT_OF_MEMORY : curl_easy_perform(curl);
     long status = 0;

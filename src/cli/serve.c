@@ -62,6 +62,7 @@ static enum status service_open(struct service *service, struct error *error)
                                          .allowed_origins = options->allowed_origins.items,
                                          .allowed_origin_count = options->allowed_origins.count,
                                          .connections_max = (uint32_t)options->connections_max,
+                                         .answers_max = (uint32_t)(options->max_sequences + options->max_waiting),
                                          .body_bytes_max = options->body_bytes_max,
                                          .tls_cert = options->tls_cert,
                                          .tls_key = options->tls_key,

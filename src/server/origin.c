@@ -46,11 +46,11 @@ static bool ends_with(struct text name, struct text ending)
 static bool is_listed(const struct name_list *list, struct text text, struct text name)
 {
     for (size_t i = 0; i < list->count; i++)
-        for (const char *p = list->items[i];;) {
-            p += strspn(p, " ");
+        for (const char *p = list->items[i], *blanks = strncmp(p, "[\"", 2) == 0 ? " []\"" : " ";;) {
+            p += strspn(p, blanks);
             struct text item = {p, strcspn(p, ",")};
             p += item.bytes;
-            while (item.bytes && item.data[item.bytes - 1] == ' ') item.bytes--;
+            while (item.bytes && strchr(blanks, item.data[item.bytes - 1])) item.bytes--;
             bool all = item.bytes == 1 && *item.data == '*',
                  domain = item.bytes > 2 && strncmp(item.data, "*.", 2) == 0;
             if (all || (item.bytes && (same(item, text) || same(item, name))) ||

@@ -8,7 +8,7 @@
 #define SERVER_ORIGIN_H
 #include "base/base.h"
 
-/* Lists are separated by commas, each text perhaps itself a list; "*" allows all. Hosts: "name", "name:port", "*.domain". */
+/* Lists are separated by commas, each text perhaps itself a list, or one as vLLM has it: ["a","b"]; "*" allows all. Hosts: "name", "name:port", "*.domain". */
 struct name_list {
     const char *const *items; /* [count], borrowed */
     size_t count;

@@ -26,6 +26,7 @@
 #define TOLD_BYTES_MAX (16u << 20) /* of prompts, in one reply */
 #define TOLD_BYTES_PER_TOKEN 8     /* an id and its comma; the text of one that was given by its id */
 #define TOLD_LOGPROBS_MAX (1u << 18)
+#define PROMPT_TOKENS_MAX (64u << 20) /* of all answers that run or wait: 256 MiB */
 
 /* ---- simple replies -------------------------------------------------------------------------------------------------- */
 
@@ -110,6 +111,8 @@ void reply_free(struct reply *reply)
         response_writer_close(choice->writer);
     }
     body_release(&reply->body);
+    server->answers -= reply->held_answers;
+    server->prompt_tokens -= reply->held_tokens;
     mem_free(reply);
     server_one_less(server);
 }
@@ -301,10 +304,31 @@ void reply_keep_alive(struct reply *reply, double now_s)
 
 /* ---- beginning ---------------------------------------------------------------------------------------------------------- */
 
+/* Is there room for these prompts among those that run or wait? Each answer has a copy of its own. */
+static bool admit(struct reply *reply, const struct prompts *prompts, struct refusal *refusal)
+{
+    struct server *server = reply->server;
+    uint64_t tokens = 0;
+    for (uint32_t i = 0; i < prompts->count; i++) tokens += prompts->items[i].count;
+    tokens *= reply->body.request.n;
+    if (server->answers && server->answers + reply->count > server->config.answers_max)
+        return refuse(refusal, 429, "", "%u answers run or wait already: try again later", server->answers);
+    if (server->answers && server->prompt_tokens + tokens > PROMPT_TOKENS_MAX)
+        return refuse(refusal, 429, "",
+                      "the prompts of %u answers are waited for already, which is much: try again later",
+                      server->answers);
+    server->answers += reply->count;
+    server->prompt_tokens += tokens;
+    reply->held_answers = reply->count;
+    reply->held_tokens = tokens;
+    return true;
+}
+
 static bool submit_all(struct reply *reply, const struct prompts *prompts, struct refusal *refusal)
 {
     struct kvasir_request *request = &reply->body.request;
     struct kvasir_error error;
+    if (!admit(reply, prompts, refusal)) return false;
     for (uint32_t i = 0; i < prompts->count; i++) {
         struct choice *choice = &reply->choices[i * request->n];
         request->prompt = prompts->items[i].ids;

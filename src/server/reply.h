@@ -67,6 +67,8 @@ struct reply {
     int64_t created;
     struct usage usage;
     uint32_t unfinished, count;
+    uint32_t held_answers; /* what it adds to server->answers and server->prompt_tokens */
+    uint64_t held_tokens;
     struct choice choices[]; /* [count] */
 };
 

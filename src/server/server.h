@@ -42,6 +42,7 @@ struct server_config {
     const char *tls_cert, *tls_key; /* PEM files; tls_cert NULL: plain HTTP; tls_key NULL: it is in tls_cert */
 
     uint32_t connections_max;     /* more are answered with 503 */
+    uint32_t answers_max;         /* that run or wait; more are answered with 429 */
     uint64_t body_bytes_max;      /* longer ones are answered with 413 */
     void (*stopping)(void *data); /* a stop has begun; NULL: nobody wants to know */
     void *data;

@@ -151,6 +151,8 @@ struct server {
     struct connection *connections; /* all; see connection.h */
     uint32_t connection_count;
     uint32_t answering;        /* connections on which an answer is made or written */
+    uint32_t answers;          /* of all replies */
+    uint64_t prompt_tokens;    /* theirs, each answer's counted */
     bool listening;            /* connections are accepted */
     uint64_t incomplete_bytes; /* of requests that are not all there */
     struct event *signals[2], *updates, *drain, *keep_alive;

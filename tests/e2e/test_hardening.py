@@ -323,6 +323,8 @@ class Websites(Case):
         self.assertEqual(status_of(answer), 200)
 
     def test_allowed_origins(self):
+        for given in ('["*"]', '["https://c.example", "https://a.example"]', "*"):
+            self.assertEqual(status_of(self.get(self.own("--allowed-origins", given), "Origin: https://a.example")), 200, given)
         server = self.own("--allowed-origins", "https://a.example,https://b.example:444", "--api-key", KEY)
         asks = ("Access-Control-Request-Method: POST", "Access-Control-Request-Headers: authorization, x-stainless-os")
         answer = self.get(server, "Origin: https://a.example", *asks, method="OPTIONS")

@@ -231,10 +231,8 @@ class Tls(Case):
                 old.wrap_socket(server.connect())
         except ValueError:
             pass  # this OpenSSL cannot even ask for it
-        silent = [server.connect() for _ in range(20)]
-        self.assertEqual(program("ps", "-q", "--url", f"https://localhost:{server.port}", env={**os.environ, "CURL_CA_BUNDLE": cert, "SSL_CERT_FILE": cert}).returncode in (0, 1), True)
-        for connection in silent:
-            connection.close()
+        url = f"https://localhost:{server.port}"
+        self.assertEqual([program("ps", "-q", "--url", url, *options).returncode for options in ((), ("--tls-ca", cert))], [1, 0])
         server.signal()
         self.assertEqual(server.end(), 0)
 
@@ -439,9 +437,31 @@ class Load(Case):
         for name in ('kv_cache_bytes{state="held"}', 'kv_cache_bytes{state="pinned"}', "process_open_fds"):
             self.assertEqual(after[name], before[name], name)
         if not SANITIZED:  # which keep what was freed
-            grown = self.server.memory() - memory - (after['kv_cache_bytes{state="mapped"}'] - before['kv_cache_bytes{state="mapped"}'])
-            self.assertLess(grown, 0.01 * memory + (1 << 20))
+            grown = self.server.memory() - memory - sum(after[name] - before[name] for name in (
+                'kv_cache_bytes{state="mapped"}', 'kv_cache_bytes{state="metadata"}'))  # what stays cached may take memory
+            self.assertLess(grown, 0.01 * memory + (2 << 20))
         self.assertEqual(self.server.ask("/v1/completions", {"prompt": "x", "max_tokens": 1})[0], 200)
+
+    def test_overload(self):
+        """Fifty times what may run and wait: most are told to come again, all others are answered, memory stays."""
+        server = self.own("--max-num-seqs", "2", "--max-waiting", "8")
+        body = json.dumps({"prompt": "o" * 2000, "max_tokens": 50, "logit_bias": A}).encode()
+        memory = server.memory()
+        connections = []
+        for _ in range(500):
+            connection = server.connect()
+            connection.sendall(post(body, "Connection: close"))
+            connections.append(connection)
+        answers = [b"".join(iter(lambda c=connection: c.recv(65536), b"")) for connection in connections]
+        statuses = [status_of(answer) for answer in answers]
+        self.assertEqual(set(statuses), {200, 429})
+        self.assertGreaterEqual(statuses.count(200), 10)
+        for answer in answers:
+            if status_of(answer) == 429:
+                self.assertIn(b"Retry-After: ", answer)
+                self.assertIn(b'"type":"rate_limit_error"', answer)
+        if not SANITIZED:
+            self.assertLess(server.memory() - memory, 64 << 20)
 
     def ttft(self, count):
         """Times to the first token of 8 clients that take turns, sorted."""
@@ -470,7 +490,7 @@ class Load(Case):
 
     def test_slow_readers_delay_nobody(self):
         """Their answers have been computed, and lie there unread: each costs little, and the others do not notice."""
-        tokens = 4000
+        tokens = 1000 if FULL else 4000
         self.ttft(80)
         alone = [self.ttft(160) for _ in range(3)]
         self.server.wait_until_idle()
