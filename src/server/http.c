@@ -87,6 +87,19 @@ static void reserve_descriptors(struct server *server)
              (unsigned long long)given, *most);
 }
 
+/* Who listens to others without keys is told. */
+static void warn_if_open(const struct server *server)
+{
+    struct sockaddr_storage address;
+    socklen_t bytes = sizeof address;
+    if (server->auth.count || getsockname(server->socket, (struct sockaddr *)&address, &bytes) != 0) return;
+    const struct in6_addr *wide = &((const struct sockaddr_in6 *)&address)->sin6_addr;
+    uint32_t narrow = ntohl(((const struct sockaddr_in *)&address)->sin_addr.s_addr);
+    bool loopback = address.ss_family == AF_INET6 ? IN6_IS_ADDR_LOOPBACK(wide) : narrow >> 24 == 127;
+    if (!loopback)
+        log_line(LOG_WARNING, "no API keys: whoever reaches %s may use the model (--api-key-file)", server->url);
+}
+
 enum status server_open(const struct server_config *config, struct server **out, struct error *error)
 {
     *out = NULL;
@@ -106,6 +119,7 @@ enum status server_open(const struct server_config *config, struct server **out,
     if (status == ST_OK && config->tls_cert) status = tls_open(config->tls_cert, config->tls_key, &server->tls, error);
     if (status == ST_OK) status = take_address(server, error);
     if (status == ST_OK) status = set_url(server, error);
+    if (status == ST_OK) warn_if_open(server);
     if (status != ST_OK) {
         server_close(server);
         return status;

@@ -126,6 +126,16 @@ class Attacks(Case):
         for bad in (b"x\r\n", b"-1\r\n", b"5\r\nabc", b"ffffffffffffffffff\r\n"):
             self.assertNotEqual(status_of(raw(self.server, chunked + bad, shut=True)), 200, bad)
 
+    def test_a_client_that_asks_before_it_sends(self):
+        """Expect: 100-continue, as curl does with long bodies."""
+        connection = self.server.connect()
+        connection.sendall(post(b"", "Expect: 100-continue", "Connection: close", length=len(GOOD)))
+        self.assertIn(b" 100 Continue", connection.recv(1000))
+        connection.sendall(GOOD)
+        self.assertEqual(status_of(connection.recv(1000)), 200)
+        connection.close()
+        self.check(post(b"", "Expect: 100-continue", length=1 << 21), 413)
+
     def test_incomplete_bodies_are_bounded(self):
         """Sixteen bodies of the largest size may be waited for; who adds to that is sent away, and the others are answered."""
         waiting = []
