@@ -239,13 +239,20 @@ static void look(struct connection *connection)
         pass(connection);
 }
 
-static void on_head(struct bufferevent *stream, void *data)
+/* Takes what has come, so that evhttp does not find it. */
+static void gather(struct connection *connection)
 {
-    struct connection *connection = data;
-    struct evbuffer *input = bufferevent_get_input(stream);
+    struct evbuffer *input = bufferevent_get_input(connection->stream);
     char piece[4096];
     for (int got; (got = evbuffer_remove(input, piece, sizeof piece)) > 0;)
         buffer_append(&connection->head, piece, (size_t)got);
+}
+
+static void on_head(struct bufferevent *stream, void *data)
+{
+    (void)stream;
+    struct connection *connection = data;
+    gather(connection);
     if (connection->head.failed) {
         close_now(connection);
         return;
@@ -259,6 +266,7 @@ static void begin(struct connection *connection, double patience_s)
     connection->phase = PHASE_HEAD;
     connection->head_checked = 0;
     connection->exchange = (struct exchange){.method = "", .route = ""};
+    gather(connection);
     connection->began_s = connection->head.length ? clock_seconds() : 0;
     bufferevent_getcb(connection->stream, &connection->on_read, &connection->on_write, &connection->on_event, NULL);
     bufferevent_setcb(connection->stream, on_head, NULL, on_event, connection);
@@ -386,26 +394,25 @@ struct exchange *connection_exchange(struct connection *connection)
     return &connection->exchange;
 }
 
-/* All was written. evhttp goes on to the next request, or closes. */
+/* All was written. evhttp goes on to the next request, or closes. It must read nothing of that before begin: neither what is
+ * here already, nor what the system has told us of in this turn of the loop. */
 static void on_complete(struct evhttp_request *http, void *data)
 {
     struct connection *connection = data;
-    struct evbuffer *input = bufferevent_get_input(connection->stream);
     void (*written)(void *data) = connection->written;
     connection->phase = PHASE_ANSWERED;
     connection_unwatch(connection);
     if (written) written(connection->watcher);
     answer_end(connection, evhttp_request_get_response_code(http));
-    char piece[4096];
-    for (int got; (got = evbuffer_remove(input, piece, sizeof piece)) > 0;) /* pipelined */
-        buffer_append(&connection->head, piece, (size_t)got);
+    bufferevent_disable(connection->stream, EV_READ);
+    gather(connection);
     event_active(connection->turn, EV_TIMEOUT, 0);
 }
 
 struct connection *connection_answer(struct server *server, struct evhttp_request *http)
 {
     struct connection *connection = connection_of(server, http);
-    if (!connection) return NULL;
+    if (!connection || connection->phase != PHASE_BODY) return NULL; /* never one whose head was not checked */
     list_remove(connection);
     list_insert(connection); /* in front, where it is found again */
     event_del(connection->deadline);

@@ -36,7 +36,7 @@ struct connection;
 struct bufferevent *connection_new(struct event_base *base, void *server);
 /* Lets go of those that evhttp does not own yet; evhttp is freed already. */
 void connections_release(struct server *server);
-/* Of a request that evhttp has read; NULL: there was no memory for it. From here on it is answered. */
+/* Of a request that evhttp has read; NULL: there was no memory to look after it. From here on it is answered. */
 struct connection *connection_answer(struct server *server, struct evhttp_request *http);
 struct connection *connection_of(struct server *server, struct evhttp_request *http);
 struct exchange *connection_exchange(struct connection *connection);

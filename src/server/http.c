@@ -321,6 +321,7 @@ static void on_request(struct evhttp_request *http, void *data)
         refuse(&refusal, 503, "", "there is no memory for the request now: try again later");
     else if (answer(server, http, connection_exchange(connection), &refusal))
         return;
+    if (!connection) evhttp_add_header(evhttp_request_get_output_headers(http), "Connection", "close");
     reply_refuse(http, &refusal);
 }
 

@@ -9,6 +9,7 @@ can be made to do. Published: attacks that worked on other servers, by their num
 import glob
 import json
 import os
+import random
 import re
 import socket
 import subprocess
@@ -102,6 +103,24 @@ class Attacks(Case):
                 while piece := connection.recv(65536):
                     answer += piece
                 self.assertEqual(status_of(answer), 200, answer)
+
+    def test_heads_that_come_as_an_answer_ends(self):
+        """However the next request meets the end of the last answer, its head is checked."""
+        body = json.dumps({"prompt": "x", "max_tokens": 2, "stream": True, "logit_bias": A}).encode()
+        bad = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n{}"
+        generator = random.Random(3)
+        for _ in range(400):
+            connection = self.server.connect()
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.sendall(post(body))
+            time.sleep(generator.random() * 0.002)
+            connection.sendall(bad)
+            answer = b""
+            while piece := connection.recv(65536):
+                answer += piece
+            self.assertEqual(re.findall(rb"HTTP/1\.1 (\d+) ", answer), [b"200", b"400"])
+            self.assertIn(b"Content-Length must be there once", answer)
+            connection.close()
 
     def test_paths(self):
         """Nothing is read from files whose names come from a request; so none of these finds anything."""
