@@ -442,6 +442,43 @@ class Load(Case):
             self.assertLess(grown, 0.01 * memory + (2 << 20))
         self.assertEqual(self.server.ask("/v1/completions", {"prompt": "x", "max_tokens": 1})[0], 200)
 
+    def test_who_leaves_gives_back(self):
+        """In the queue, in prefill, in decode: blocks are let go of at once, whoever else runs."""
+        server = self.own("--max-num-seqs", "2", "--max-num-batched-tokens", "16")
+        stays = server.send({"prompt": "s", "max_tokens": LONG, "stream": True, "logit_bias": A})
+        stays.recv(1000)
+
+        def read():
+            try:
+                while stays.recv(65536):
+                    pass
+            except OSError:
+                pass
+        reader = threading.Thread(target=read)
+        reader.start()
+        for phase, body in (("decode", {"prompt": "d" * 999, "max_tokens": LONG}), ("prefill", {"prompt": "p" * 60000, "max_tokens": 1}),
+                            ("queue", {"prompt": "q", "max_tokens": LONG})):
+            blocker = server.send({"prompt": "b", "max_tokens": LONG, "stream": True, "logit_bias": A}) if phase == "queue" else None
+            time.sleep(0.1 if blocker else 0)
+            leaves = server.send({**body, "stream": True, "logit_bias": A})
+            for _ in range(200):
+                told = json.loads(program("ps", "-o", "json", "--url", f"http://127.0.0.1:{server.port}").stdout)["requests"]
+                if phase in [request["phase"] for request in told] and (phase != "decode" or len(told) == 2):
+                    break
+            else:
+                self.fail(f"no request is in {phase}: {told}")
+            leaves.close()
+            if blocker:
+                blocker.close()
+            began = time.monotonic()
+            while True:
+                now, told = server.ask("/kv/stats")[2], server.ask("/requests")[2]["requests"]
+                if (now["running"], now["waiting"], len(told)) == (1, 0, 1) and now["blocks_held"] <= told[0]["output_tokens"] / now["block_size"] + 8:  # which is told a moment later
+                    break
+                self.assertLess(time.monotonic() - began, 2, (phase, now, told))
+        stays.shutdown(socket.SHUT_RDWR)
+        reader.join()
+
     def test_overload(self):
         """Fifty times what may run and wait: most are told to come again, all others are answered, memory stays."""
         server = self.own("--max-num-seqs", "2", "--max-waiting", "8")
