@@ -157,7 +157,7 @@ static void refuse_now(struct connection *connection)
                   "close\r\n\r\n",
                   status, refusal_reason(status), json.length,
                   status == 503   ? "Retry-After: 1\r\n"
-                  : status == 405 ? "Allow: GET, HEAD, POST, OPTIONS\r\n"
+                  : status == 405 ? "Allow: GET, POST\r\n"
                                   : "");
     buffer_append(&out, json.data, json.length);
     connection->phase = PHASE_REFUSED;

@@ -93,8 +93,7 @@ static bool read_first_line(struct head *head, struct text line, struct refusal 
     struct text version = {last + 1, (size_t)(line.data + line.bytes - last) - 1};
     head->old = version.bytes == 8 && memcmp(version.data, "HTTP/1.0", 8) == 0;
     if (!head->old && !(version.bytes == 8 && memcmp(version.data, "HTTP/1.1", 8) == 0))
-        return refuse(refusal, version.bytes == 8 && memcmp(version.data, "HTTP/", 5) == 0 ? 505 : 400, "",
-                      "the request is of no version of HTTP that is spoken here: 1.0 and 1.1");
+        return refuse(refusal, 400, "", "the request is of no version of HTTP that is spoken here: 1.0 and 1.1");
     return check_method(head, refusal) && check_target(&head->target, refusal);
 }
 

@@ -41,8 +41,7 @@ const char *refusal_reason(int status)
                    {429, "Too Many Requests"},
                    {431, "Request Header Fields Too Large"},
                    {500, "Internal Server Error"},
-                   {503, "Service Unavailable"},
-                   {505, "HTTP Version Not Supported"}};
+                   {503, "Service Unavailable"}};
     for (size_t i = 0; i < ARRAY_COUNT(reasons); i++)
         if (reasons[i].status == status) return reasons[i].reason;
     return "Error";

@@ -78,10 +78,10 @@ class Attacks(Case):
                 (get + b"a: b\rc\r\n\r\n", 400), (get + b"a: \0\r\n\r\n", 400), (get + b"a: b\n\n", 400), (b"GET /health HTTP/1.1\n", 400),
                 (get + b"a: \x1b[2J\r\n\r\n", 400), (get + b"a: " + b"b" * 40000 + b"\r\n\r\n", 431), (get + b"a: b\r\n" * 101 + b"\r\n", 431),
                 (get + b"X-Api-Key: a\r\nAuthorization: Bearer b\r\n\r\n", 400),
-                (b"GET /health HTTP/2.0\r\nHost: localhost\r\n\r\n", 505), (b"GET /health http/1.1\r\nHost: localhost\r\n\r\n", 400),
+                (b"GET /health HTTP/2.0\r\nHost: localhost\r\n\r\n", 400), (b"GET /health http/1.1\r\nHost: localhost\r\n\r\n", 400),
                 (b"GET  /health HTTP/1.1\r\nHost: localhost\r\n\r\n", 400), (b"GET /health\r\n\r\n", 400), (b"GET\r\n\r\n", 400),
                 (b"FETCH /health HTTP/1.1\r\nHost: localhost\r\n\r\n", 405), (b"TRACE /health HTTP/1.1\r\nHost: localhost\r\n\r\n", 405),
-                (b"CONNECT localhost:1 HTTP/1.1\r\nHost: localhost\r\n\r\n", 405), (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+                (b"CONNECT localhost:1 HTTP/1.1\r\nHost: localhost\r\n\r\n", 405), (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
                 (b"GET /" + b"a" * 3000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 414), (b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
                 (b"GET /a b HTTP/1.1\r\nHost: localhost\r\n\r\n", 400), (b"GET * HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
                 (b"\x16\x03\x01\x02\x00\x01\x00", 400), (b"get /health HTTP/1.1\r\n\r\n", 400), (b"HEAD /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n", 400)]:
