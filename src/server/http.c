@@ -404,8 +404,7 @@ static bool open_http(struct server *server)
     evhttp_set_bevcb(server->http, connection_new, server);
     evhttp_set_gencb(server->http, on_request, server);
     evhttp_set_allowed_methods(server->http, EVHTTP_REQ_GET | EVHTTP_REQ_POST | EVHTTP_REQ_HEAD | EVHTTP_REQ_PUT |
-                                                 EVHTTP_REQ_DELETE | EVHTTP_REQ_OPTIONS | EVHTTP_REQ_PATCH |
-                                                 EVHTTP_REQ_TRACE | EVHTTP_REQ_CONNECT);
+                                                 EVHTTP_REQ_DELETE | EVHTTP_REQ_OPTIONS | EVHTTP_REQ_PATCH);
     return true;
 }
 

@@ -17,6 +17,9 @@ struct description {
 static const struct description DESCRIPTIONS[] = {
     {"/health", "Is the server there?", 0, "", "\"status\"", false},
     {"/kv", "Every block of the KV cache", 0, "", "\"stats\",\"blocks\"", false},
+    {"/kv/stats", "Figures of the KV cache", 0, "", "\"context\",\"block_size\"", false},
+    {"/requests", "What runs and waits", 0, "", "\"requests\",\"draining\"", false},
+    {"/metrics", "Figures for Prometheus", 0, "", NULL, false},
     {"/version", "The server's version", 0, "", "\"version\"", false},
     {"/openapi.json", "This document", 0, "", "\"openapi\",\"paths\"", false},
     {"/v1/models", "The model that is served", 0, "", "\"object\",\"data\"", false},
@@ -55,12 +58,13 @@ static void write_body(const struct server *server, const struct description *de
 
 static void write_answers(const struct description *description, struct buffer *out)
 {
-    buffer_printf(
-        out,
-        ",\"responses\":{\"200\":{\"description\":\"the answer\",\"content\":{\"application/json\":{\"schema\":"
-        "{\"type\":\"object\",\"required\":[%s]}}%s}},",
-        description->answer, description->streams ? ",\"text/event-stream\":{}" : "");
-    buffer_text(out, "\"default\":{\"description\":\"a refusal\",\"content\":{\"application/json\":"
+    buffer_text(out, ",\"responses\":{\"200\":{\"description\":\"the answer\",\"content\":{");
+    if (description->answer)
+        buffer_printf(out, "\"application/json\":{\"schema\":{\"type\":\"object\",\"required\":[%s]}}%s",
+                      description->answer, description->streams ? ",\"text/event-stream\":{}" : "");
+    else
+        buffer_text(out, "\"text/plain\":{}");
+    buffer_text(out, "}},\"default\":{\"description\":\"a refusal\",\"content\":{\"application/json\":"
                      "{\"schema\":{\"$ref\":\"#/components/schemas/Error\"}}}}}");
 }
 
@@ -100,7 +104,8 @@ void openapi_answer(struct server *server, struct evhttp_request *http, const st
     }
     buffer_text(
         &json,
-        "},\"components\":{\"schemas\":{\"Error\":{\"type\":\"object\",\"required\":[\"error\"],\"properties\":{"
+        "},\"security\":[{},{\"key\":[]}],\"components\":{\"securitySchemes\":{\"key\":{\"type\":\"http\",\"scheme\":"
+        "\"bearer\"}},\"schemas\":{\"Error\":{\"type\":\"object\",\"required\":[\"error\"],\"properties\":{"
         "\"error\":{\"type\":\"object\",\"required\":[\"message\",\"type\",\"param\",\"code\"],\"properties\":{"
         "\"message\":{\"type\":\"string\"},\"type\":{\"type\":\"string\"},\"param\":{\"type\":[\"string\",\"null\"]},"
         "\"code\":{\"type\":[\"string\",\"null\"]}}}}}}}}");

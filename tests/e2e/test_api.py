@@ -551,10 +551,12 @@ class OpenApi(Case):
     def test_document(self):
         status, _, document = self.server.ask("/openapi.json")
         self.assertEqual((status, document["openapi"]), (200, "3.1.0"))
-        for path, method in (("/v1/chat/completions", "post"), ("/v1/models/{model}", "get"), ("/tokenize", "post"), ("/v1/responses", "post")):
+        for path, method in (("/v1/chat/completions", "post"), ("/v1/models/{model}", "get"), ("/tokenize", "post"), ("/v1/responses", "post"),
+                             ("/metrics", "get"), ("/requests", "get"), ("/kv/stats", "get")):
             self.assertIn("summary", document["paths"][path][method])
         body = document["paths"]["/v1/completions"]["post"]["requestBody"]["content"]["application/json"]["schema"]
         self.assertEqual(body["properties"]["temperature"]["anyOf"], [{"type": "number", "minimum": 0, "maximum": 100}, {"type": "null"}])
+        self.assertIn({"key": []}, document["security"])
         self.assertEqual((body["required"], body["properties"]["suffix"]["anyOf"][0]["type"]), (["prompt"], "null"))
 
     @unittest.skipUnless(importlib.util.find_spec("schemathesis"), "schemathesis is not here (scripts/fetch-client.sh)")
