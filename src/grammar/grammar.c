@@ -218,17 +218,28 @@ static uint32_t take_token(struct grammar *g, uint32_t set, uint32_t id, bool fi
     return take(&g->machine, set, bytes + drop, count - drop);
 }
 
+static bool make_room(struct machine *m, struct grammar_place *place)
+{
+    if (machine_bytes(m) <= MEMORY_BYTES) return true;
+    if (machine_compact(m, &place->state) != ST_OK) return false;
+    place->epoch = m->epoch;
+    return true;
+}
+
 /* Brings the place to the end of the answer. */
 static enum status go_to(struct grammar *g, struct grammar_place *place, const uint32_t *answer, uint32_t count)
 {
     struct machine *m = &g->machine;
-    bool full = machine_bytes(m) > MEMORY_BYTES;
-    if ((full || m->failed) && machine_reset(m) != ST_OK) return ST_NOMEM;
+    if (m->failed && machine_reset(m) != ST_OK) return ST_NOMEM;
     if (place->epoch != m->epoch || place->count > count)
         *place = (struct grammar_place){.epoch = m->epoch, .state = m->start};
-    for (; place->count < count; place->count++)
+    bool room = make_room(m, place);
+    for (; room && place->count < count; place->count++) {
         place->state = take_token(g, place->state, answer[place->count], place->count == 0);
-    if (!m->failed) return ST_OK;
+        room = make_room(m, place);
+    }
+    if (room && !m->failed) return ST_OK;
+    m->failed = true; /* to be begun anew */
     *place = (struct grammar_place){0};
     return ST_NOMEM;
 }

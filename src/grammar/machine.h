@@ -5,8 +5,8 @@
  * and count, and equal sets have the same number, so one set of stacks has one number. Set 0 is empty: dead. Set 1 holds
  * the bottom: a set that holds it is one in which the grammar is satisfied.
  *
- * What is remembered is forgotten as a whole when it takes more than MEMORY_BYTES; then the epoch changes, and a place of
- * an older epoch is found again from the answer's tokens. */
+ * What is remembered is forgotten when it takes more than MEMORY_BYTES, but for the place that is asked for; then the epoch
+ * changes, and a place of an older epoch is found again from the answer's tokens. */
 #ifndef GRAMMAR_MACHINE_H
 #define GRAMMAR_MACHINE_H
 #include "grammar/automaton.h"
@@ -16,8 +16,9 @@
 #define MEMORY_BYTES (6u << 20) /* remembered of one grammar, between two token sets */
 #define DEPTH_MAX 512u          /* calls inside calls */
 #define ITEMS_MAX 4096u         /* work of one transition */
-#define WALK_COST_MAX 500000u   /* work of one token set: some hundredths of a second */
-#define SET_COST 32u            /* of a set, beside that of what leads there and of its transitions' room */
+#define WALK_COST_MAX \
+    150000u          /* work of one level of a token set: about a hundredth of a second; real ones take a third */
+#define SET_COST 32u /* of a set, beside that of what leads there and of its transitions' room */
 
 struct entry {
     uint32_t node, count, below; /* below: a set */
@@ -77,6 +78,8 @@ uint64_t machine_bytes(const struct machine *machine);       /* of what it remem
 uint64_t machine_fixed_bytes(const struct machine *machine); /* of what it needs beside that */
 /* Forgets everything: every set number is void, but for the start's. ST_NOMEM. */
 MUST_CHECK enum status machine_reset(struct machine *machine);
+/* Forgets all but what `set` is made of, which gets another number. ST_NOMEM: `set` is void. */
+MUST_CHECK enum status machine_compact(struct machine *machine, uint32_t *set);
 
 /* The set after one more byte of the class; 0: none, or no memory, and then `failed` is set. */
 uint32_t machine_next(struct machine *machine, uint32_t set, uint8_t byte_class);

@@ -432,6 +432,40 @@ enum status machine_reset(struct machine *m)
     return m->failed ? ST_NOMEM : ST_OK;
 }
 
+/* A set of `from`, and all below it, in `to`; memo: by old number, the new one. Depth is at most DEPTH_MAX. */
+static uint32_t move_set(struct machine *to, const struct machine *from, uint32_t set, uint32_t *memo)
+{
+    if (set <= 1 || memo[set] || to->failed) return set <= 1 ? set : memo[set];
+    uint32_t begin = to->result_count;
+    for (uint32_t i = 0; i < from->sets[set].count && !to->failed; i++) {
+        struct entry entry = from->entries[from->sets[set].first + i];
+        entry.below = move_set(to, from, entry.below, memo);
+        put_result(to, entry);
+    }
+    if (!to->failed) memo[set] = find_set(to, to->result + begin, to->result_count - begin);
+    to->result_count = begin;
+    return memo[set];
+}
+
+enum status machine_compact(struct machine *m, uint32_t *set)
+{
+    struct machine old = *m;
+    uint32_t *memo = mem_zero(m->set_count, sizeof *memo);
+    if (!memo) return ST_NOMEM;
+    m->entries = m->result = NULL;
+    m->sets = NULL;
+    m->table = NULL;
+    m->transitions = NULL;
+    m->masks = NULL;
+    m->listed = NULL;
+    m->bits = NULL;
+    enum status status = machine_reset(m);
+    if (status == ST_OK) *set = move_set(m, &old, *set, memo);
+    forget(&old);
+    mem_free(memo);
+    return status == ST_OK && m->failed ? ST_NOMEM : status;
+}
+
 enum status machine_init(struct machine *m, const struct automaton *automaton, uint32_t mask_words)
 {
     *m = (struct machine){.automaton = automaton, .mask_words = mask_words};

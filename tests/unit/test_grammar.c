@@ -233,6 +233,34 @@ static void test_places(void **state)
     grammar_close(grammar);
 }
 
+/* What is remembered is forgotten when it takes too much room; places are found again. */
+static void test_forgetting(void **state)
+{
+    (void)state;
+    struct grammar *grammar = open_text(GRAMMAR_REGEX, "(a[b-d]?|x){0,100000}(yes|no)?");
+    struct grammar_place place = {0};
+    uint32_t answer[30000], words = (tokenizer_vocabulary_size(tokenizers[0]) + 63) / 64;
+    uint64_t *one = malloc(words * sizeof *one), *other = malloc(words * sizeof *other);
+    const uint32_t letter = tokenizer_find(tokenizers[0], "a", 1);
+    struct grammar_next next;
+    for (uint32_t count = 0; count < ARRAY_COUNT(answer); count++) {
+        memset(one, 0xff, words * sizeof *one);
+        assert_int_equal(grammar_mask(grammar, &place, answer, count, one, words, &next), ST_OK);
+        assert_true(next.may_end && !next.must_end);
+        assert_true(one[letter / 64] >> letter % 64 & 1);
+        answer[count] = letter;
+        if (count % 5000) continue;
+        struct grammar_place fresh = {0};
+        memset(other, 0xff, words * sizeof *other);
+        assert_int_equal(grammar_mask(grammar, &fresh, answer, count, other, words, &next), ST_OK);
+        assert_memory_equal(one, other, words * sizeof *one);
+    }
+    assert_true(place.epoch > 1); /* it was */
+    free(one);
+    free(other);
+    grammar_close(grammar);
+}
+
 /* Of SentencePiece's first token the text lacks the space that it begins with. */
 static void test_first_space(void **state)
 {
@@ -391,8 +419,9 @@ static void test_limits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_vectors),     cmocka_unit_test(test_sets),    cmocka_unit_test(test_places),
-        cmocka_unit_test(test_first_space), cmocka_unit_test(test_hostile), cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_vectors),    cmocka_unit_test(test_sets),        cmocka_unit_test(test_places),
+        cmocka_unit_test(test_forgetting), cmocka_unit_test(test_first_space), cmocka_unit_test(test_hostile),
+        cmocka_unit_test(test_limits),
     };
     return cmocka_run_group_tests(tests, load, unload);
 }
