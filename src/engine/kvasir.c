@@ -44,8 +44,8 @@ static enum status open_template(struct kvasir_model *model, struct error *error
     enum status status =
         format_get_text(model->format, "tokenizer.chat_template", &source, &bytes, &model->template_error);
     if (status == ST_NOT_FOUND) {
-        error_set(&model->template_error, ST_NOT_FOUND, "%s has no chat template: give plain text, or a template",
-                  format_path(model->format));
+        error_set(&model->template_error, ST_NOT_FOUND,
+                  "the model has no chat template: give plain text, or a template");
         return ST_OK;
     }
     if (status == ST_OK) status = template_compile(source, bytes, &model->chat_template, &model->template_error);
