@@ -590,6 +590,7 @@ void options_release(struct options *options)
     mem_free(options->stop.items);
     mem_free(options->stop_ids.items);
     mem_free(options->bad_words.items);
+    mem_free(options->choices.items);
     mem_free(options->allowed_ids.items);
     mem_free(options->bias.items);
     mem_free(options->bench_prompt.items);
