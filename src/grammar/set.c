@@ -396,16 +396,9 @@ uint64_t machine_fixed_bytes(const struct machine *m)
     return ITEMS_MAX * sizeof *m->items + SEEN_SIZE * sizeof *m->seen + 2 * m->mask_words * sizeof *m->scratch;
 }
 
-static void forget(struct machine *m)
+/* Lets go of the tables without freeing them: they are somebody else's, or were freed. */
+static void empty(struct machine *m)
 {
-    mem_free(m->entries);
-    mem_free(m->sets);
-    mem_free(m->table);
-    mem_free(m->transitions);
-    mem_free(m->masks);
-    mem_free(m->listed);
-    mem_free(m->bits);
-    mem_free(m->result);
     m->entries = m->result = NULL;
     m->sets = NULL;
     m->table = NULL;
@@ -416,6 +409,19 @@ static void forget(struct machine *m)
     m->entry_count = m->entry_capacity = m->set_count = m->set_capacity = m->table_size = 0;
     m->transition_count = m->transition_capacity = m->mask_count = m->mask_capacity = m->result_capacity = 0;
     m->listed_count = m->listed_capacity = m->bits_count = m->bits_capacity = 0;
+}
+
+static void forget(struct machine *m)
+{
+    mem_free(m->entries);
+    mem_free(m->sets);
+    mem_free(m->table);
+    mem_free(m->transitions);
+    mem_free(m->masks);
+    mem_free(m->listed);
+    mem_free(m->bits);
+    mem_free(m->result);
+    empty(m);
 }
 
 enum status machine_reset(struct machine *m)
@@ -452,13 +458,7 @@ enum status machine_compact(struct machine *m, uint32_t *set)
     struct machine old = *m;
     uint32_t *memo = mem_zero(m->set_count, sizeof *memo);
     if (!memo) return ST_NOMEM;
-    m->entries = m->result = NULL;
-    m->sets = NULL;
-    m->table = NULL;
-    m->transitions = NULL;
-    m->masks = NULL;
-    m->listed = NULL;
-    m->bits = NULL;
+    empty(m);
     enum status status = machine_reset(m);
     if (status == ST_OK) *set = move_set(m, &old, *set, memo);
     forget(&old);

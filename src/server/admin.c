@@ -70,31 +70,28 @@ void admin_drain(struct server *server, struct evhttp_request *http, const struc
 
 static void write_stats(const struct kvasir_engine_stats *s, struct buffer *out)
 {
-    const struct {
-        const char *name;
-        uint64_t value;
-    } members[] = {{"context", s->context},
-                   {"block_size", s->block_size},
-                   {"bytes_per_token", s->kv_bytes_per_token},
-                   {"bytes_budget", s->kv_bytes_budget},
-                   {"bytes_held", s->kv_bytes_used},
-                   {"blocks_held", s->kv_blocks_used},
-                   {"bytes_wasted", s->kv_bytes_wasted},
-                   {"bytes_cached", s->kv_bytes_cached},
-                   {"blocks_cached", s->kv_blocks_cached},
-                   {"bytes_pinned", s->kv_bytes_pinned},
-                   {"bytes_mapped", s->kv_bytes_mapped},
-                   {"bytes_swapped", s->kv_bytes_swapped},
-                   {"queried_tokens", s->kv_queried_tokens},
-                   {"hit_tokens", s->kv_hit_tokens},
-                   {"evicted_blocks", s->kv_evicted_blocks},
-                   {"running", s->running},
-                   {"waiting", s->waiting},
-                   {"preemptions", s->preemptions},
-                   {"prompt_tokens", s->prompt_tokens},
-                   {"output_tokens", s->output_tokens}};
-    for (size_t i = 0; i < ARRAY_COUNT(members); i++)
-        buffer_printf(out, "%c\"%s\":%llu", i ? ',' : '{', members[i].name, (unsigned long long)members[i].value);
+    const struct json_count members[] = {{"context", s->context},
+                                         {"block_size", s->block_size},
+                                         {"bytes_per_token", s->kv_bytes_per_token},
+                                         {"bytes_budget", s->kv_bytes_budget},
+                                         {"bytes_held", s->kv_bytes_used},
+                                         {"blocks_held", s->kv_blocks_used},
+                                         {"bytes_wasted", s->kv_bytes_wasted},
+                                         {"bytes_cached", s->kv_bytes_cached},
+                                         {"blocks_cached", s->kv_blocks_cached},
+                                         {"bytes_pinned", s->kv_bytes_pinned},
+                                         {"bytes_mapped", s->kv_bytes_mapped},
+                                         {"bytes_swapped", s->kv_bytes_swapped},
+                                         {"queried_tokens", s->kv_queried_tokens},
+                                         {"hit_tokens", s->kv_hit_tokens},
+                                         {"evicted_blocks", s->kv_evicted_blocks},
+                                         {"running", s->running},
+                                         {"waiting", s->waiting},
+                                         {"preemptions", s->preemptions},
+                                         {"prompt_tokens", s->prompt_tokens},
+                                         {"output_tokens", s->output_tokens}};
+    buffer_text(out, "{");
+    json_counts(members, ARRAY_COUNT(members), out);
     buffer_text(out, "}");
 }
 
@@ -161,7 +158,7 @@ static bool read_tokens(const struct server *server, const json_t *json, struct 
     }
     if (!json_is_array(messages)) return refuse(refusal, 400, "prompt", "prompt (a text) or messages are missing");
     char *text = json_dumps(messages, JSON_COMPACT);
-    if (!text) return refuse(refusal, 503, "", "there is no memory for the messages now: try again later");
+    if (!text) return refuse_no_memory(refusal, "messages");
     struct kvasir_chat chat = {.messages = text, .no_generation_prompt = true};
     int status = kvasir_chat_tokenize(server->model, &chat, &out->ids, &out->count, &out->error);
     free(text); /* jansson's */

@@ -57,11 +57,6 @@ static bool read_json(const struct field *field, const json_t *value, struct bod
     return true;
 }
 
-static bool no_memory(struct refusal *refusal)
-{
-    return refuse(refusal, 503, "", "there is no memory for the request now: try again later");
-}
-
 /* Lower is sooner. */
 static bool read_priority(const struct field *field, const json_t *value, struct body *body, struct refusal *refusal)
 {
@@ -87,7 +82,7 @@ static bool read_texts(const struct field *field, const json_t *value, struct bo
     if (count > (size_t)field->high)
         return refuse(refusal, 400, field->name, "%s has %zu texts: at most %.0f", field->name, count, field->high);
     out->items = mem_zero(count, sizeof *out->items);
-    if (!out->items) return no_memory(refusal);
+    if (!out->items) return refuse_no_memory(refusal, "request");
     out->count = count;
     for (size_t i = 0; i < count; i++) {
         const char *text = json_string_value(json_is_array(value) ? json_array_get(value, i) : value);
@@ -115,7 +110,7 @@ static bool read_ids(const struct field *field, const json_t *value, struct body
         return refuse(refusal, 400, field->name, "%s must be an array of %.0f to %.0f token ids", field->name,
                       field->low, field->high);
     out->items = mem_zero(count, sizeof *out->items);
-    if (!out->items) return no_memory(refusal);
+    if (!out->items) return refuse_no_memory(refusal, "request");
     out->count = count;
     for (size_t i = 0; i < count; i++)
         if (!token_id(json_array_get(value, i), &out->items[i]))
@@ -143,7 +138,7 @@ static bool read_bias(const struct field *field, const json_t *value, struct bod
     if (!json_is_object(value) || count > BIASES_MAX)
         return refuse(refusal, 400, field->name, "logit_bias must be an object of at most %u token ids", BIASES_MAX);
     struct kvasir_logit_bias *bias = mem_zero(count, sizeof *bias);
-    if (!bias) return no_memory(refusal);
+    if (!bias) return refuse_no_memory(refusal, "request");
     body->request.sampling.bias = bias;
     body->request.sampling.bias_count = count;
     const char *key;

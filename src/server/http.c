@@ -195,27 +195,27 @@ static void one_model(struct server *server, struct evhttp_request *http, const 
 
 /* clang-format off */
 static const struct route ROUTES[] = {
-    {"/health", "GET", EVHTTP_REQ_GET, health, NULL},
-    {"/metrics", "GET", EVHTTP_REQ_GET, metrics_reply, NULL},
-    {"/kv", "GET", EVHTTP_REQ_GET, kv_view_answer, NULL},
-    {"/v1/models", "GET", EVHTTP_REQ_GET, models, NULL},
-    {NULL, "POST", EVHTTP_REQ_POST, reply_begin, &COMPLETIONS},
-    {NULL, "POST", EVHTTP_REQ_POST, reply_begin, &CHAT},
-    {NULL, "POST", EVHTTP_REQ_POST, reply_begin, &RESPONSES},
-    {NULL, "POST", EVHTTP_REQ_POST, reply_begin, &EMBEDDINGS},
-    {"/tokenize", "POST", EVHTTP_REQ_POST, tokenize_answer, NULL},
-    {"/detokenize", "POST", EVHTTP_REQ_POST, detokenize_answer, NULL},
-    {"/version", "GET", EVHTTP_REQ_GET, version, NULL},
-    {"/openapi.json", "GET", EVHTTP_REQ_GET, openapi_answer, NULL},
-    {"/requests", "GET", EVHTTP_REQ_GET, admin_requests, NULL},
-    {"/drain", "POST", EVHTTP_REQ_POST, admin_drain, NULL},
-    {"/kv/stats", "GET", EVHTTP_REQ_GET, admin_kv_stats, NULL},
-    {"/kv/pins", "GET", EVHTTP_REQ_GET, admin_kv_pins, NULL},
-    {"/kv/pins", "POST", EVHTTP_REQ_POST, admin_change_pins, NULL},
+    {"/health", EVHTTP_REQ_GET, health, NULL},
+    {"/metrics", EVHTTP_REQ_GET, metrics_reply, NULL},
+    {"/kv", EVHTTP_REQ_GET, kv_view_answer, NULL},
+    {"/v1/models", EVHTTP_REQ_GET, models, NULL},
+    {NULL, EVHTTP_REQ_POST, reply_begin, &COMPLETIONS},
+    {NULL, EVHTTP_REQ_POST, reply_begin, &CHAT},
+    {NULL, EVHTTP_REQ_POST, reply_begin, &RESPONSES},
+    {NULL, EVHTTP_REQ_POST, reply_begin, &EMBEDDINGS},
+    {"/tokenize", EVHTTP_REQ_POST, tokenize_answer, NULL},
+    {"/detokenize", EVHTTP_REQ_POST, detokenize_answer, NULL},
+    {"/version", EVHTTP_REQ_GET, version, NULL},
+    {"/openapi.json", EVHTTP_REQ_GET, openapi_answer, NULL},
+    {"/requests", EVHTTP_REQ_GET, admin_requests, NULL},
+    {"/drain", EVHTTP_REQ_POST, admin_drain, NULL},
+    {"/kv/stats", EVHTTP_REQ_GET, admin_kv_stats, NULL},
+    {"/kv/pins", EVHTTP_REQ_GET, admin_kv_pins, NULL},
+    {"/kv/pins", EVHTTP_REQ_POST, admin_change_pins, NULL},
 };
 /* clang-format on */
-static const struct route MODEL_ROUTE = {"/v1/models/", "GET", EVHTTP_REQ_GET, one_model, NULL};
-static const struct route PAGE_ROUTE = {"/", "GET", EVHTTP_REQ_GET, page_answer, NULL};
+static const struct route MODEL_ROUTE = {"/v1/models/", EVHTTP_REQ_GET, one_model, NULL};
+static const struct route PAGE_ROUTE = {"/", EVHTTP_REQ_GET, page_answer, NULL};
 
 const struct route *server_route(size_t index)
 {
@@ -303,10 +303,11 @@ static bool answer(struct server *server, struct evhttp_request *http, struct ex
         return refuse(refusal, 503, "", "the server is stopping");
     }
     if (!route) return refuse(refusal, 404, "", "there is nothing at %.200s", path ? path : "that address");
-    if (access_preflight(http, route->method)) return true;
+    if (access_preflight(http, method_name(route->command))) return true;
     if (!is_method(http, route)) {
-        evhttp_add_header(evhttp_request_get_output_headers(http), "Allow", route->method);
-        return refuse(refusal, 405, "", "%.200s is for %s only", path, route->method);
+        const char *method = method_name(route->command);
+        evhttp_add_header(evhttp_request_get_output_headers(http), "Allow", method);
+        return refuse(refusal, 405, "", "%.200s is for %s only", path, method);
     }
     route->answer(server, http, route->api);
     return true;
@@ -318,7 +319,7 @@ static void on_request(struct evhttp_request *http, void *data)
     struct connection *connection = connection_answer(server, http);
     struct refusal refusal;
     if (!connection)
-        refuse(&refusal, 503, "", "there is no memory for the request now: try again later");
+        refuse_no_memory(&refusal, "request");
     else if (answer(server, http, connection_exchange(connection), &refusal))
         return;
     if (!connection) evhttp_add_header(evhttp_request_get_output_headers(http), "Connection", "close");

@@ -14,6 +14,11 @@ bool refuse(struct refusal *out, int status, const char *param, const char *form
     return false;
 }
 
+bool refuse_no_memory(struct refusal *out, const char *what)
+{
+    return refuse(out, 503, "", "there is no memory for the %s now: try again later", what);
+}
+
 bool refuse_library(struct refusal *out, const char *param, const struct kvasir_error *error)
 {
     int status = error->status == KVASIR_FULL    ? 429
@@ -54,6 +59,12 @@ static const char *error_type(int status)
            : status == 429 ? "rate_limit_error"
            : status >= 500 ? "server_error"
                            : "invalid_request_error";
+}
+
+void json_counts(const struct json_count *counts, size_t count, struct buffer *out)
+{
+    for (size_t i = 0; i < count; i++)
+        buffer_printf(out, "%s\"%s\":%llu", i ? "," : "", counts[i].name, (unsigned long long)counts[i].value);
 }
 
 void json_error(const struct refusal *refusal, struct buffer *out)

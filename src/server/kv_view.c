@@ -89,25 +89,21 @@ static void take(struct background_task *task)
 
 static void write_stats(const struct kvasir_engine_stats *stats, struct buffer *out)
 {
-    const struct {
-        const char *name;
-        uint64_t value;
-    } rows[] = {{"running", stats->running},
-                {"waiting", stats->waiting},
-                {"context", stats->context},
-                {"kv_bytes_budget", stats->kv_bytes_budget},
-                {"kv_bytes_used", stats->kv_bytes_used},
-                {"kv_bytes_cached", stats->kv_bytes_cached},
-                {"kv_bytes_pinned", stats->kv_bytes_pinned},
-                {"kv_bytes_swapped", stats->kv_bytes_swapped},
-                {"kv_queried_tokens", stats->kv_queried_tokens},
-                {"kv_hit_tokens", stats->kv_hit_tokens},
-                {"kv_evicted_blocks", stats->kv_evicted_blocks},
-                {"preemptions", stats->preemptions},
-                {"prompt_tokens", stats->prompt_tokens},
-                {"output_tokens", stats->output_tokens}};
-    for (size_t i = 0; i < ARRAY_COUNT(rows); i++)
-        buffer_printf(out, "%s\"%s\":%llu", i ? "," : "", rows[i].name, (unsigned long long)rows[i].value);
+    const struct json_count rows[] = {{"running", stats->running},
+                                      {"waiting", stats->waiting},
+                                      {"context", stats->context},
+                                      {"kv_bytes_budget", stats->kv_bytes_budget},
+                                      {"kv_bytes_used", stats->kv_bytes_used},
+                                      {"kv_bytes_cached", stats->kv_bytes_cached},
+                                      {"kv_bytes_pinned", stats->kv_bytes_pinned},
+                                      {"kv_bytes_swapped", stats->kv_bytes_swapped},
+                                      {"kv_queried_tokens", stats->kv_queried_tokens},
+                                      {"kv_hit_tokens", stats->kv_hit_tokens},
+                                      {"kv_evicted_blocks", stats->kv_evicted_blocks},
+                                      {"preemptions", stats->preemptions},
+                                      {"prompt_tokens", stats->prompt_tokens},
+                                      {"output_tokens", stats->output_tokens}};
+    json_counts(rows, ARRAY_COUNT(rows), out);
 }
 
 static void write_finished(const struct kv_view *view, struct buffer *out)

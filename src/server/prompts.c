@@ -3,15 +3,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bool no_memory(struct refusal *refusal)
-{
-    return refuse(refusal, 503, "", "there is no memory for the prompt now: try again later");
-}
-
 static bool make_room(struct prompts *out, size_t count, struct refusal *refusal)
 {
     out->items = mem_zero(count, sizeof *out->items);
-    return out->items || no_memory(refusal);
+    return out->items || refuse_no_memory(refusal, "prompt");
 }
 
 void prompts_release(struct prompts *prompts)
@@ -40,7 +35,7 @@ static bool add_ids(const char *name, const json_t *array, struct prompts *out, 
 {
     size_t count = json_array_size(array);
     uint32_t *ids = mem_alloc(count * sizeof *ids);
-    if (!ids) return no_memory(refusal);
+    if (!ids) return refuse_no_memory(refusal, "prompt");
     out->items[out->count++] = (struct prompt){.ids = ids, .count = count};
     for (size_t i = 0; i < count; i++) {
         const json_t *item = json_array_get(array, i);
@@ -113,7 +108,7 @@ static bool flatten(json_t *message, size_t index, struct refusal *refusal)
     bool done = !text.failed &&
                 json_object_set_new(message, "content", json_stringn(text.data ? text.data : "", text.length)) == 0;
     buffer_release(&text);
-    return done || no_memory(refusal);
+    return done || refuse_no_memory(refusal, "prompt");
 }
 
 /* Calls that the assistant made: templates want the arguments as an object, clients send its text. */
@@ -148,7 +143,7 @@ static bool read_message(json_t *message, size_t index, struct refusal *refusal)
         return refuse(refusal, 400, "messages", "messages[%zu] must be an object with a role and a content", index);
     /* OpenAI's newer name; templates know the older one. */
     if (strcmp(role, "developer") == 0 && json_object_set_new(message, "role", json_string("system")) != 0)
-        return no_memory(refusal);
+        return refuse_no_memory(refusal, "prompt");
     return flatten(message, index, refusal) && unpack_calls(message, index, refusal);
 }
 
@@ -157,7 +152,7 @@ static json_t *read_messages(const json_t *messages, struct refusal *refusal)
 {
     json_t *copy = json_deep_copy(messages), *message;
     size_t i;
-    if (!copy) no_memory(refusal);
+    if (!copy) refuse_no_memory(refusal, "prompt");
     json_array_foreach(copy, i, message)
     {
         if (read_message(message, i, refusal)) continue;
@@ -198,7 +193,8 @@ bool prompts_render(const struct server *server, const struct body *body, struct
                                      .template_source = body->chat_template,
                                      .no_generation_prompt = !body->add_generation_prompt,
                                      .continue_final_message = body->continue_final_message};
-    bool done = (text && (tools || !body->tools) && (values || !body->template_values)) || no_memory(refusal);
+    bool done =
+        (text && (tools || !body->tools) && (values || !body->template_values)) || refuse_no_memory(refusal, "prompt");
     if (done &&
         kvasir_chat_tokenize(server->model, &chat, &out->items[0].ids, &out->items[0].count, &error) != KVASIR_OK)
         done = refuse_library(refusal, body->chat_template ? "chat_template" : "messages", &error);

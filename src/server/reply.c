@@ -63,7 +63,7 @@ void reply_refuse(struct evhttp_request *http, const struct refusal *refusal)
 void reply_no_memory(struct evhttp_request *http)
 {
     struct refusal refusal;
-    refuse(&refusal, 503, "", "there is no memory for the answer now: try again later");
+    refuse_no_memory(&refusal, "answer");
     reply_refuse(http, &refusal);
 }
 
@@ -280,7 +280,7 @@ void reply_update(const struct kvasir_update *update)
     if (choice->finish == KVASIR_ERROR || choice->finish == KVASIR_CANCELLED_BY_CALLER ||
         reply->api->framing->failed(choice)) {
         struct refusal refusal;
-        refuse(&refusal, 503, "", "there is no memory for the answer now: try again later");
+        refuse_no_memory(&refusal, "answer");
         reply_fail(reply, &refusal);
         return;
     }
@@ -472,7 +472,7 @@ static void begin(struct server *server, struct evhttp_request *http, const stru
     struct reply *reply = reply_new(server, api, body, prompts->count * body->request.n);
     if (!reply || !start_all(reply, prompts)) {
         if (reply) reply_free(reply);
-        refuse(&refusal, 503, "", "there is no memory for the request now: try again later");
+        refuse_no_memory(&refusal, "request");
         reply_refuse(http, &refusal);
         return;
     }

@@ -4,14 +4,9 @@
 #include "server/tools.h"
 #include <string.h>
 
-static bool no_memory(struct refusal *refusal)
-{
-    return refuse(refusal, 503, "", "there is no memory for the request now: try again later");
-}
-
 static bool add(json_t *messages, json_t *message, struct refusal *refusal)
 {
-    return json_array_append_new(messages, message) == 0 || no_memory(refusal);
+    return json_array_append_new(messages, message) == 0 || refuse_no_memory(refusal, "request");
 }
 
 /* A string stays one; parts, {"type": "input_text" | "output_text", "text"}, become those of chats. A new value, or NULL. */
@@ -33,7 +28,7 @@ static json_t *content_of(const json_t *content, size_t index, struct refusal *r
                      (strcmp(type, "input_text") == 0 || strcmp(type, "output_text") == 0 || strcmp(type, "text") == 0);
         if (right && json_array_append_new(parts, json_pack("{s:s,s:O}", "type", "text", "text", text)) == 0) continue;
         if (right)
-            no_memory(refusal);
+            refuse_no_memory(refusal, "request");
         else
             refuse(refusal, 400, "input",
                    "input[%zu], part %zu must be {\"type\":\"input_text\",\"text\":…}: others are not supported", index,
@@ -67,10 +62,11 @@ static bool add_call(json_t *messages, const json_t *item, size_t index, struct 
         if (!add(messages, last, refusal)) return false;
     }
     json_t *calls = json_object_get(last, "tool_calls");
-    if (!calls && json_object_set_new(last, "tool_calls", calls = json_array()) != 0) return no_memory(refusal);
+    if (!calls && json_object_set_new(last, "tool_calls", calls = json_array()) != 0)
+        return refuse_no_memory(refusal, "request");
     json_t *call = json_pack("{s:s,s:s,s:{s:s,s:s}}", "id", id, "type", "function", "function", "name", name,
                              "arguments", arguments);
-    return json_array_append_new(calls, call) == 0 || no_memory(refusal);
+    return json_array_append_new(calls, call) == 0 || refuse_no_memory(refusal, "request");
 }
 
 static bool add_output(json_t *messages, const json_t *item, size_t index, struct refusal *refusal)
@@ -110,7 +106,7 @@ static bool convert_tools(const json_t *flat, json_t *tools, struct refusal *ref
         json_t *tool = json_array_get(flat, i), *type = json_object_get(tool, "type"), *copy = json_deep_copy(tool);
         json_object_del(copy, "type");
         if (json_array_append_new(tools, json_pack("{s:O*,s:o}", "type", type, "function", copy)) != 0)
-            return no_memory(refusal);
+            return refuse_no_memory(refusal, "request");
     }
     return tools_check(tools, refusal);
 }
@@ -119,7 +115,7 @@ bool response_input_convert(struct body *body, struct refusal *refusal)
 {
     json_t *messages = json_array(), *tools = json_array();
     body->converted = json_pack("{s:o,s:o}", "messages", messages, "tools", tools);
-    if (!body->converted) return no_memory(refusal);
+    if (!body->converted) return refuse_no_memory(refusal, "request");
     if (!convert_input(body, messages, refusal) || (body->tools && !convert_tools(body->tools, tools, refusal)))
         return false;
     body->messages = messages;

@@ -17,6 +17,7 @@ struct refusal {
 };
 /* Fills it and returns false, so that one can `return refuse(…)`. */
 bool refuse(struct refusal *out, int status, const char *param, const char *format, ...) PRINTF_LIKE(4, 5);
+bool refuse_no_memory(struct refusal *out, const char *what); /* "request", "prompt", …: which it would be for */
 /* What the library would not do: the fault of the field `param`, or of the server. */
 bool refuse_library(struct refusal *out, const char *param, const struct kvasir_error *error);
 const char *refusal_reason(int status); /* "Bad Request" */
@@ -97,6 +98,12 @@ MUST_CHECK bool response_input_convert(struct body *body, struct refusal *refusa
 
 /* ---- json.c: pieces of JSON that several replies have ---------------------------------------------------------------------- */
 
+/* Members of an object, side by side. */
+struct json_count {
+    const char *name;
+    uint64_t value;
+};
+void json_counts(const struct json_count *counts, size_t count, struct buffer *out);
 void json_error(const struct refusal *refusal, struct buffer *out);
 struct usage {
     uint64_t prompt, cached, output;
@@ -171,7 +178,6 @@ struct server {
 struct api;
 struct route {
     const char *path; /* that of `api`, where that is not NULL */
-    const char *method;
     enum evhttp_cmd_type command;
     void (*answer)(struct server *server, struct evhttp_request *http, const struct api *api);
     const struct api *api;

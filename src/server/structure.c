@@ -22,8 +22,7 @@ static bool set(struct body *body, const char *name, enum kvasir_structure kind,
         return true;
     }
     body->structure_text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
-    if (!body->structure_text)
-        return refuse(refusal, 503, "", "there is no memory for the request now: try again later");
+    if (!body->structure_text) return refuse_no_memory(refusal, "request");
     body->request.structure_text = body->structure_text;
     body->request.structure_bytes = strlen(body->structure_text);
     return true;
@@ -141,7 +140,7 @@ bool structure_allow_calls(struct body *body, const char *arguments, struct refu
     if (!demanded && !answer) return true; /* no JSON: structure_check says so */
     char *text = tools_schema(body->tools, body->tool_name, arguments, answer);
     json_decref(answer);
-    if (!text) return refuse(refusal, 503, "", "there is no memory for the request now: try again later");
+    if (!text) return refuse_no_memory(refusal, "request");
     structure_release(body);
     body->structure_text = text;
     if (demanded) body->structure_field = "tools";

@@ -258,7 +258,7 @@ class Keys(Case):
     def test_every_route_but_open_ones_wants_a_key(self):
         """All routes of the sources' tables; the others, too. (vLLM's --api-key leaves /invocations and others open.)"""
         source = sources()
-        routes = set(re.findall(r'\{"(/[^"]*)",\s*"(?:GET|POST|PUT|DELETE)"', source)) | set(re.findall(r'\.path = "(/[^"]+)"', source))
+        routes = set(re.findall(r'\{"(/[^"]*)",\s*EVHTTP_REQ_(?:GET|POST|PUT|DELETE),', source)) | set(re.findall(r'\.path = "(/[^"]+)"', source))
         opened = set(re.findall(r'"([^"]+)"', re.search(r"OPEN_PATHS\[\] = \{(.*?)\}", source, re.S).group(1)))
         self.assertTrue({"/health", "/v1/models", "/v1/chat/completions"} <= routes, routes)
         self.assertIn("/health", opened)
