@@ -161,6 +161,12 @@ MICRO_INLINE void micro_group(__m512 *chains, const struct micro_kind kind, cons
     }
 }
 
+/* One instance for each number of tokens, so that it is a constant. */
+#define COUNT_CASE(count, function, ...) \
+    case count:                          \
+        function(__VA_ARGS__, count);    \
+        break;
+
 /* `count` is a constant: 1...4, 8 or 12. */
 MICRO_INLINE void micro_tokens(const struct matmul_call *call, const struct micro_kind kind, const uint32_t count)
 {
@@ -185,21 +191,11 @@ MICRO_INLINE void micro_tokens(const struct matmul_call *call, const struct micr
 MICRO_INLINE void micro_any(const struct matmul_call *call, const struct micro_kind kind)
 {
     switch (call->tokens) {
-    case 1:
-        micro_tokens(call, kind, 1);
-        break;
-    case 2:
-        micro_tokens(call, kind, 2);
-        break;
-    case 3:
-        micro_tokens(call, kind, 3);
-        break;
-    case 4:
-        micro_tokens(call, kind, 4);
-        break;
-    case 8:
-        micro_tokens(call, kind, 8);
-        break;
+        COUNT_CASE(1, micro_tokens, call, kind)
+        COUNT_CASE(2, micro_tokens, call, kind)
+        COUNT_CASE(3, micro_tokens, call, kind)
+        COUNT_CASE(4, micro_tokens, call, kind)
+        COUNT_CASE(8, micro_tokens, call, kind)
     default:
         micro_tokens(call, kind, kind.words == 8 ? TOKENS_MAX : HALF_TOKENS_MAX);
         break;
@@ -278,27 +274,13 @@ MICRO_INLINE void sweep_any(const uint16_t *halves, const uint32_t *words, const
                             const struct unpack_format format, const struct micro_kind kind)
 {
     switch (call->tokens) {
-    case 1:
-        sweep_tokens(halves, words, call, format, kind, 1);
-        break;
-    case 2:
-        sweep_tokens(halves, words, call, format, kind, 2);
-        break;
-    case 3:
-        sweep_tokens(halves, words, call, format, kind, 3);
-        break;
-    case 4:
-        sweep_tokens(halves, words, call, format, kind, 4);
-        break;
-    case 5:
-        sweep_tokens(halves, words, call, format, kind, 5);
-        break;
-    case 6:
-        sweep_tokens(halves, words, call, format, kind, 6);
-        break;
-    case 7:
-        sweep_tokens(halves, words, call, format, kind, 7);
-        break;
+        COUNT_CASE(1, sweep_tokens, halves, words, call, format, kind)
+        COUNT_CASE(2, sweep_tokens, halves, words, call, format, kind)
+        COUNT_CASE(3, sweep_tokens, halves, words, call, format, kind)
+        COUNT_CASE(4, sweep_tokens, halves, words, call, format, kind)
+        COUNT_CASE(5, sweep_tokens, halves, words, call, format, kind)
+        COUNT_CASE(6, sweep_tokens, halves, words, call, format, kind)
+        COUNT_CASE(7, sweep_tokens, halves, words, call, format, kind)
     default:
         sweep_tokens(halves, words, call, format, kind, SWEEP_TOKENS);
         break;
