@@ -42,6 +42,8 @@ struct kv_layer {
     const struct kv_reach *heads;
     uint32_t kv_heads, head_dim, value_dim;
     enum number_format k_format, v_format;
+    bool index; /* heads of kind KV_FULL have entries in the index for retrieval, in a group of blocks of its own; of a
+                 * layer that stores rows */
 };
 
 /* Bytes of one token's K and V in one layer, all heads; 0 for a layer that stores nothing. */

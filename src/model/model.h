@@ -67,6 +67,15 @@ void model_run_close(struct model_run *run);
  * with f32 activations. For measurements that are to see something smaller than the rounding of int8. */
 void model_run_precise(struct model_run *run);
 
+/* Retrieval attention ("look up instead of compute"): which keys a token reads in place of all. Where a KV head keeps every token, it
+ * reads the first tokens, those of a local window, and between them the key groups (16 tokens; 32 where K closes) whose entries
+ * in the index (kv_layer.index) promise the most attention. Layers with a window of their own are read as ever. */
+struct model_retrieval {
+    uint32_t initial_tokens, local_tokens; /* always read; rounded up to whole groups, the token itself is a local one */
+    uint32_t recall_tokens; /* of those between them, at most, rounded up to whole groups; as many as there are: all are read */
+    uint32_t dense_layers;  /* the first so many layers read everything */
+};
+
 /* `count` tokens of one sequence, from position kv_seq_count(seq) on; rows reserved and the sequence pinned. Logits are
  * computed for its last `logits_count` tokens (0 while a prompt is still being prefilled), hidden rows are kept of its last
  * `hidden_count` (for embeddings; 0 otherwise). */
@@ -74,6 +83,9 @@ struct model_entry {
     struct kv_seq *seq;
     const uint32_t *tokens;
     uint32_t count, logits_count, hidden_count;
+    /* NULL: every key is read. Else `count` is 1 and the sequence's cache has an index. What follows from such a token's rows is no
+     * longer what all keys would have given: whoever keeps them apart is the caller. */
+    const struct model_retrieval *retrieval;
 };
 /* One pass, layer by layer: project, write K and V, attend over spans, feed-forward. The entries' tokens together are
  * at most tokens_max. *logits: [sum of logits_count, vocabulary], rows in the order of entries and tokens, borrowed
@@ -83,6 +95,13 @@ void model_forward(struct model_run *run, const struct model_entry *entries, uin
 /* The hidden rows of the last pass, after the final norm, which the output matrix makes logits of: [sum of hidden_count,
  * embedding], rows in the order of entries and tokens, borrowed until the next pass. */
 const float *model_run_hidden(const struct model_run *run);
+
+/* K and V rows (of one KV head and one token) that entries with retrieval have read since the run was opened, in layers that keep
+ * every token, and those that they would have read without it. */
+struct model_retrieval_tally {
+    uint64_t rows_read, rows_dense;
+};
+void model_run_retrieval_tally(const struct model_run *run, struct model_retrieval_tally *out);
 
 /* What any pass over `count` tokens of one sequence, from `position` on, has to do, `logits_count` of them with logits:
  * the figures that a limit of speed is made of. Only matrices and attention count; norms, rotations, activations, the
