@@ -71,9 +71,11 @@ void model_run_precise(struct model_run *run);
  * reads the first tokens, those of a local window, and between them the key groups (16 tokens; 32 where K closes) whose entries
  * in the index (kv_layer.index) promise the most attention. Layers with a window of their own are read as ever. */
 struct model_retrieval {
-    uint32_t initial_tokens, local_tokens; /* always read; rounded up to whole groups, the token itself is a local one */
-    uint32_t recall_tokens; /* of those between them, at most, rounded up to whole groups; as many as there are: all are read */
-    uint32_t dense_layers;  /* the first so many layers read everything */
+    uint32_t initial_tokens,
+        local_tokens; /* always read; rounded up to whole groups, the token itself is a local one */
+    uint32_t
+        recall_tokens; /* of those between them, at most, rounded up to whole groups; as many as there are: all are read */
+    uint32_t dense_layers; /* the first so many layers read everything */
 };
 
 /* `count` tokens of one sequence, from position kv_seq_count(seq) on; rows reserved and the sequence pinned. Logits are
