@@ -216,6 +216,32 @@ struct kernel_attend {
 /* Softmax state of one segment: per (token, head): maximum, sum, then value_dim weighted values, all f32. */
 uint64_t kernel_attend_state_floats(const struct kernel_attend *attend); /* tokens * group * (2 + value_dim) */
 
+/* ---- the index for retrieval -------------------------------------------------------------------------------------------- */
+
+/* Which keys a query will attend to most, told from one entry for each key group of a KV head. An entry holds, of each channel, the
+ * mean of the group's 16 keys (f16) and their variance (8 bits, with one scale an entry), of keys as a query meets them: rotated, with
+ * their bias, not turned (src/model/rows.c). The group's share of the softmax is the sum of its exp(s q.k), s being attention's scale. Were the keys
+ * Gaussian with independent channels, the logarithm of their mean would be
+ *     s q.mean + INDEX_SPREAD s^2 (sum of q[i]^2 var[i]),  INDEX_SPREAD = 1/2;
+ * 1/4 finds more of the attention, on models whose channels are not independent (docs/retrieval.md has the measurements, also of
+ * minima and maxima, as Tang et al., "Quest", arXiv:2406.10774 have them). It is an inner product of [mean, var] and a vector that
+ * is made of the query: what any index for maximum inner products could hold. */
+#define KERNEL_INDEX_SPREAD 0.25f
+uint64_t kernel_index_bytes(uint32_t head_dim); /* of an entry: a multiple of 16 */
+/* An entry from the 16 keys at keys + i * stride, [head_dim] each. The same bytes in all tables. */
+void kernel_index_write(const float *keys, uint64_t stride, uint32_t head_dim, void *entry);
+
+/* The queries of one token and KV head, against entries. */
+struct kernel_index {
+    const float *q; /* [group][head_dim], as kernel_attend has them, but not turned */
+    uint32_t group, head_dim;
+    float scale, softcap;
+    /* Entries of key groups 0, 1, …: per_block of them, one after the other, at each of these. */
+    const void *const *blocks;
+    uint32_t per_block;
+};
+uint64_t kernel_index_scratch_floats(const struct kernel_index *index);
+
 /* ---- the table ------------------------------------------------------------------------------------------------------------ */
 
 struct kernel {
@@ -254,6 +280,14 @@ struct kernel {
     void (*attend_fold)(const struct kernel_attend *attend, float *state, const float *next);
     /* Divides by the sum and writes attend->out; no numbers for a query that saw no key. */
     void (*attend_finish)(const struct kernel_attend *attend, const float *state);
+
+    /* Scores of the key groups [begin, end), in base 2 (score = log2 of the mean of exp(s q.k)): of query head h and group g at
+     * scores[h * stride + g]. `scratch`: kernel_index_scratch_floats(). */
+    void (*index_score)(const struct kernel_index *index, uint32_t begin, uint32_t end, float *scores, uint64_t stride,
+                        float *scratch);
+    /* Scores to what the groups [0, count) promise: shares[g] = the sum over `heads` rows of the softmax of each row. In whole
+     * vectors: `scores`' rows and `shares` have room for `count` rounded up to 16; what is behind `count` is written to. */
+    void (*index_shares)(float *scores, uint32_t heads, uint64_t stride, uint32_t count, float *shares);
 
     /* One row each, `count` elements. */
     void (*rms_norm)(const float *x, const float *weight, float eps, uint32_t count, float *out); /* in place allowed */

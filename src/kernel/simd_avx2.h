@@ -57,6 +57,10 @@ SIMD_INLINE void simd_load_fp8_e4m3(const uint8_t *p, simd *first, simd *second)
     *first = _mm256_cvtph_ps(_mm_and_si128(_mm_srai_epi16(_mm_slli_epi16(pairs, 8), 1), fields));
     *second = _mm256_cvtph_ps(_mm_and_si128(_mm_srai_epi16(pairs, 1), fields));
 }
+SIMD_INLINE simd simd_load_u8(const uint8_t *p)
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+}
 SIMD_INLINE void simd_store(float *p, simd a)
 {
     _mm256_storeu_ps(p, a);

@@ -58,6 +58,10 @@ SIMD_INLINE void simd_load_fp8_e4m3(const uint8_t *p, simd *first, simd *second)
     *first = _mm512_cvtph_ps(_mm256_and_si256(_mm256_srai_epi16(_mm256_slli_epi16(pairs, 8), 1), fields));
     *second = _mm512_cvtph_ps(_mm256_and_si256(_mm256_srai_epi16(pairs, 1), fields));
 }
+SIMD_INLINE simd simd_load_u8(const uint8_t *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
 SIMD_INLINE void simd_store(float *p, simd a)
 {
     _mm512_storeu_ps(p, a);

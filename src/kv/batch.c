@@ -89,6 +89,48 @@ void kv_seq_close_group(struct kv_seq *seq, uint32_t layer, uint32_t head, uint3
                            shape->head_dim);
 }
 
+void kv_seq_group_rows(const struct kv_seq *seq, uint32_t layer, uint32_t head, uint32_t position, const void **k,
+                       const void **v)
+{
+    const struct kv_cache *cache = seq->cache;
+    const struct kv_layer *shape = &cache->layers[layer];
+    const struct kv_place *place = place_of(cache, layer, head);
+    const uint32_t block = seq->tables[place->group].blocks[position / cache->block_tokens],
+                   group = position % cache->block_tokens / KERNEL_GROUP_TOKENS;
+    ASSERT(seq->pinned && position < seq->reserved && block != BLOCK_NONE);
+    const unsigned char *base = block_address(&cache->groups[place->group], block);
+    *k = base + place->k_offset + group * kernel_k_group_bytes(shape->k_format, shape->head_dim);
+    *v = base + place->v_offset + group * kernel_v_group_bytes(shape->v_format, shape->value_dim);
+}
+
+bool kv_seq_indexed(const struct kv_seq *seq, uint32_t layer, uint32_t head)
+{
+    return place_of(seq->cache, layer, head)->index_group != GROUP_NONE;
+}
+
+static unsigned char *entries_of(const struct kv_seq *seq, uint32_t layer, uint32_t head, uint32_t block)
+{
+    const struct kv_place *place = place_of(seq->cache, layer, head);
+    ASSERT(seq->pinned && place->index_group != GROUP_NONE);
+    return block_address(&seq->cache->groups[place->index_group], seq->tables[place->index_group].blocks[block]) +
+           place->index_offset;
+}
+
+void *kv_seq_index_entry(const struct kv_seq *seq, uint32_t layer, uint32_t head, uint32_t position)
+{
+    const uint32_t size = seq->cache->block_tokens, group = position % size / KERNEL_GROUP_TOKENS;
+    ASSERT(position < seq->reserved);
+    return entries_of(seq, layer, head, position / size) +
+           group * kernel_index_bytes(seq->cache->layers[layer].head_dim);
+}
+
+uint32_t kv_seq_index(const struct kv_seq *seq, uint32_t layer, uint32_t head, uint32_t count, const void **out)
+{
+    const uint32_t blocks = blocks_for(seq->cache, count * KERNEL_GROUP_TOKENS);
+    for (uint32_t b = 0; b < blocks; b++) out[b] = entries_of(seq, layer, head, b);
+    return seq->cache->block_tokens / KERNEL_GROUP_TOKENS;
+}
+
 struct kv_reach kv_seq_reach(const struct kv_seq *seq, uint32_t layer, uint32_t head)
 {
     return place_of(seq->cache, layer, head)->reach;

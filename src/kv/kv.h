@@ -135,6 +135,18 @@ uint32_t kv_seq_spans(const struct kv_seq *seq, uint32_t layer, uint32_t head, u
  *   kv_seq_close_group()  quantises a full group of exact rows, laid out like these, into its block; position: a multiple of 32 */
 void *kv_seq_open_rows(const struct kv_seq *seq, uint32_t layer, uint32_t head);
 void kv_seq_close_group(struct kv_seq *seq, uint32_t layer, uint32_t head, uint32_t position, const void *exact);
+/* One KV head's rows of the key group (16 tokens) that holds `position`, which the head still keeps. Borrowed until unpin. */
+void kv_seq_group_rows(const struct kv_seq *seq, uint32_t layer, uint32_t head, uint32_t position, const void **k,
+                       const void **v);
+/* Entries of the index for retrieval (kv_layer.index): one for each key group of a head that keeps every token, kernel_index_bytes()
+ * long, to be written by whoever has the head when the group's rows are all there.
+ *   kv_seq_indexed()      whether the head has entries
+ *   kv_seq_index_entry()  that of the group that holds `position`
+ *   kv_seq_index()        where the entries of key groups [0, count) lie: a pointer to the first one of each block into `out`, which
+ *                         has block_tokens / 16 of them; returns that number */
+bool kv_seq_indexed(const struct kv_seq *seq, uint32_t layer, uint32_t head);
+void *kv_seq_index_entry(const struct kv_seq *seq, uint32_t layer, uint32_t head, uint32_t position);
+uint32_t kv_seq_index(const struct kv_seq *seq, uint32_t layer, uint32_t head, uint32_t count, const void **out);
 /* Index in kv_groups() of the group whose blocks hold the head's rows. */
 uint32_t kv_seq_group(const struct kv_seq *seq, uint32_t layer, uint32_t head);
 /* An order of sequences of one cache in which those that share blocks of the head's group stand together: negative when `a` comes

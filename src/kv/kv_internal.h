@@ -37,8 +37,8 @@ const struct kind *kind_of(enum kv_layer_kind kind); /* NULL: there is none of t
 /* Where one head's rows lie inside a block of its group. */
 struct kv_place {
     struct kv_reach reach;
-    uint32_t group; /* GROUP_NONE: nothing is cached */
-    uint64_t k_offset, v_offset;
+    uint32_t group, index_group; /* GROUP_NONE: nothing is cached, or there are no entries of the index */
+    uint64_t k_offset, v_offset, index_offset;
 };
 
 struct kv_layout {
@@ -78,10 +78,11 @@ struct kv_lru {
     uint32_t oldest, newest, count;
 };
 
-/* Heads of one kind, window and sinks, and the blocks that hold them. */
+/* Heads of one kind, window and sinks, and the blocks that hold their rows, or their entries in the index. */
 struct kv_group {
     struct kv_reach reach;
     const struct kind *kind;
+    bool index; /* of entries for retrieval, not of rows */
     uint64_t token_bytes, block_bytes;
     uint32_t blocks_max;   /* as many as the whole budget could hold */
     unsigned char *memory; /* [blocks_max * block_bytes] of address space */

@@ -10,11 +10,6 @@ static uint64_t head_bytes(const struct kv_layer *layer)
            KERNEL_GROUP_TOKENS;
 }
 
-uint64_t kv_layer_bytes_per_token(const struct kv_layer *layer)
-{
-    return kind_of(layer->kind)->rows == ROWS_OWN ? layer->kv_heads * head_bytes(layer) : 0;
-}
-
 static bool same_shape(const struct kv_layer *a, const struct kv_layer *b)
 {
     return a->kv_heads == b->kv_heads && a->head_dim == b->head_dim && a->value_dim == b->value_dim &&
@@ -33,6 +28,21 @@ static struct kv_reach reach_of(const struct kv_layer *layer, uint32_t head)
     if (!kind_of(reach.kind)->windowed) reach.window = 0; /* so that what a kind does not read makes no second group */
     if (!kind_of(reach.kind)->sinks) reach.sinks = 0;
     return reach;
+}
+
+/* Whether the head's keys have entries in the index: those that nothing lets go. */
+static bool indexed(const struct kv_layer *layer, uint32_t head)
+{
+    return layer->index && stores(layer) && reach_of(layer, head).kind == KV_FULL;
+}
+
+uint64_t kv_layer_bytes_per_token(const struct kv_layer *layer)
+{
+    if (!stores(layer)) return 0;
+    uint64_t bytes = layer->kv_heads * head_bytes(layer);
+    for (uint32_t h = 0; h < layer->kv_heads; h++)
+        if (indexed(layer, h)) bytes += kernel_index_bytes(layer->head_dim) / KERNEL_GROUP_TOKENS;
+    return bytes;
 }
 
 /* ---- whether a configuration can be had -------------------------------------------------------------------------- */
@@ -103,14 +113,29 @@ enum status layout_check(const struct kv_config *config, struct error *error)
 
 /* ---- groups and places ------------------------------------------------------------------------------------------- */
 
-static uint32_t group_for(struct kv_layout *layout, const struct kv_reach *reach)
+static uint32_t group_for(struct kv_layout *layout, const struct kv_reach *reach, bool index)
 {
     for (uint32_t g = 0; g < layout->group_count; g++) {
         const struct kv_reach *own = &layout->groups[g].reach;
-        if (own->kind == reach->kind && own->window == reach->window && own->sinks == reach->sinks) return g;
+        if (own->kind == reach->kind && own->window == reach->window && own->sinks == reach->sinks &&
+            layout->groups[g].index == index)
+            return g;
     }
-    layout->groups[layout->group_count] = (struct kv_group){.reach = *reach, .kind = kind_of(reach->kind)};
+    layout->groups[layout->group_count] =
+        (struct kv_group){.reach = *reach, .kind = kind_of(reach->kind), .index = index};
     return layout->group_count++;
+}
+
+/* A head's entries of the index, in a group of their own: they are read where K and V are not. */
+static void place_entries(const struct kv_config *config, struct kv_layout *layout, const struct kv_layer *layer,
+                          struct kv_place *place)
+{
+    const uint64_t bytes = kernel_index_bytes(layer->head_dim);
+    place->index_group = group_for(layout, &(struct kv_reach){.kind = KV_FULL}, true);
+    struct kv_group *group = &layout->groups[place->index_group];
+    place->index_offset = group->block_bytes;
+    group->block_bytes += config->block_tokens / KERNEL_GROUP_TOKENS * bytes;
+    group->token_bytes += bytes / KERNEL_GROUP_TOKENS;
 }
 
 static void place_head(const struct kv_config *config, struct kv_layout *layout, const struct kv_layer *layer,
@@ -119,7 +144,7 @@ static void place_head(const struct kv_config *config, struct kv_layout *layout,
     /* Without a cache every layer needs all tokens, whatever its window: attention masks, and one shape is one group. */
     struct kv_reach stored = config->one_layer_at_a_time ? (struct kv_reach){.kind = KV_FULL} : place->reach;
     uint64_t groups_of_block = config->block_tokens / KERNEL_GROUP_TOKENS;
-    place->group = group_for(layout, &stored);
+    place->group = group_for(layout, &stored, false);
     struct kv_group *group = &layout->groups[place->group];
     place->k_offset = group->block_bytes;
     place->v_offset = place->k_offset + groups_of_block * kernel_k_group_bytes(layer->k_format, layer->head_dim);
@@ -155,10 +180,12 @@ static void place_layer(const struct kv_config *config, struct kv_layout *layout
     bool same_rows = rows == ROWS_OF_SOURCE || (rows == ROWS_OWN && overwritten(config, index, &twin));
     for (uint32_t h = 0; h < layer->kv_heads; h++) {
         struct kv_place *place = &layout->places[layout->first_place[index] + h];
-        *place = (struct kv_place){.reach = reach_of(layer, h), .group = GROUP_NONE};
+        *place = (struct kv_place){.reach = reach_of(layer, h), .group = GROUP_NONE, .index_group = GROUP_NONE};
         if (same_rows) *place = layout->places[layout->first_place[twin] + h];
         if (same_rows && rows == ROWS_OWN) place->reach = reach_of(layer, h);
-        if (!same_rows && rows == ROWS_OWN) place_head(config, layout, layer, place);
+        if (same_rows || rows != ROWS_OWN) continue;
+        place_head(config, layout, layer, place);
+        if (indexed(layer, h) && !config->one_layer_at_a_time) place_entries(config, layout, layer, place);
     }
 }
 
@@ -169,7 +196,7 @@ enum status layout_init(const struct kv_config *config, struct kv_layout *out)
     for (uint32_t i = 0; i < config->layer_count; i++) heads += config->layers[i].kv_heads;
     out->places = mem_zero(heads, sizeof *out->places);
     out->first_place = mem_zero(config->layer_count, sizeof *out->first_place);
-    out->groups = mem_zero(heads, sizeof *out->groups);
+    out->groups = mem_zero(heads + 1, sizeof *out->groups); /* at worst one a head, and that of the index */
     if (!out->places || !out->first_place || !out->groups) {
         layout_release(out);
         return ST_NOMEM;

@@ -55,8 +55,8 @@ static void fingerprint(const struct kv_cache *cache, unsigned char out[KV_KEY_B
             const struct kv_place *place = &cache->places[cache->first_place[i] + h];
             mix(out,
                 (const uint64_t[]){(uint64_t)place->reach.kind, place->reach.window, place->reach.sinks, place->group,
-                                   place->k_offset, place->v_offset},
-                6);
+                                   place->k_offset, place->v_offset, place->index_group, place->index_offset},
+                8);
         }
     }
 }
@@ -96,6 +96,11 @@ static void blank_rows(const struct kv_cache *cache, uint32_t g, uint32_t first,
         if (kind_of(layer->kind)->rows != ROWS_OWN) continue;
         for (uint32_t h = 0; h < layer->kv_heads; h++) {
             const struct kv_place *place = &cache->places[cache->first_place[i] + h];
+            if (place->index_group == g) {
+                const uint64_t entry = kernel_index_bytes(layer->head_dim), whole = first / KERNEL_GROUP_TOKENS;
+                memset(block + place->index_offset + whole * entry, 0,
+                       (cache->block_tokens / KERNEL_GROUP_TOKENS - whole) * entry);
+            }
             if (place->group != g) continue;
             cache->kernel->kv_write(layer->k_format, layer->v_format, block + place->k_offset, block + place->v_offset,
                                     first, cache->block_tokens - first, zeros, 0, layer->head_dim, zeros, 0,

@@ -108,7 +108,9 @@ uint64_t attend_state_floats(const struct model_run *run, uint32_t tokens)
 uint64_t attend_scratch_floats(const struct model_run *run)
 {
     struct kernel_attend attend = shape_of(run, TILE_TOKENS);
-    return round_up(kernel_attend_scratch_floats(&attend), 16);
+    const struct kernel_index index = {.group = attend.group, .head_dim = attend.head_dim};
+    uint64_t floats = kernel_attend_scratch_floats(&attend), scores = kernel_index_scratch_floats(&index);
+    return round_up(floats > scores ? floats : scores, 16);
 }
 
 uint64_t attend_query_floats(const struct model_run *run)
@@ -243,6 +245,7 @@ static void attend_place(const struct model_run *run, const struct place *place,
 {
     const struct attend_plan *plan = run->head_plans[head];
     const uint32_t i = place->index, segment = place->segment;
+    struct kernel_attend attend;
     switch (place->kind) {
     case PLACE_SHARED:
         attend_shared(run, &plan->shares[i], head, segment, shared_state(run, &plan->shares[i], head, segment), worker);
@@ -253,6 +256,10 @@ static void attend_place(const struct model_run *run, const struct place *place,
     case PLACE_SEGMENT:
         attend_cached(run, &run->tiles[i], head, segment, segment + 1, 0,
                       own_state(run, i, head, segment - plan->tiles[i].begin), worker);
+        return;
+    case PLACE_CHOSEN:
+        describe_tile(run, &run->tiles[i], head, &attend);
+        retrieve_attend(run, &run->tiles[i], head, segment, &attend, own_state(run, i, head, segment), worker);
         return;
     case PLACE_OPEN:
         attend_open(run, &run->tiles[i], head, own_state(run, i, head, plan->tiles[i].end - plan->tiles[i].begin),

@@ -18,16 +18,17 @@ struct share {
 struct tile_plan {
     uint32_t share, token; /* or SHARE_NONE; its first token's place among the share's */
     bool whole;            /* one call for all keys; else its segments are places, and it is folded */
+    bool retrieves;        /* its segments are of keys that are chosen: retrieve.c */
     uint32_t begin, end;   /* segments that are its own: of keys that it sees and no share has begun */
     uint64_t state;        /* place of its own states: of each of these segments, then of the open group */
 };
 
 /* A piece of work, for each KV head of the plan. */
-enum place_kind { PLACE_SHARED, PLACE_TILE, PLACE_SEGMENT, PLACE_OPEN };
+enum place_kind { PLACE_SHARED, PLACE_TILE, PLACE_SEGMENT, PLACE_CHOSEN, PLACE_OPEN };
 struct place {
     enum place_kind kind;
-    uint32_t index; /* share or tile */
-    uint32_t segment;
+    uint32_t index;   /* share or tile */
+    uint32_t segment; /* PLACE_CHOSEN: of the keys that were chosen, as many as a segment has */
 };
 
 struct attend_plan {
@@ -35,8 +36,9 @@ struct attend_plan {
     uint32_t group; /* kv_seq_group() */
     struct kv_reach reach;
     bool closes;
-    uint32_t unit;  /* attend_unit() */
-    uint32_t stamp; /* 1 + the last layer that used it; 0: it holds for nothing */
+    uint32_t retrieving; /* tiles that retrieve: from layer to layer there are more, so the number says which */
+    uint32_t unit;       /* attend_unit() */
+    uint32_t stamp;      /* 1 + the last layer that used it; 0: it holds for nothing */
 
     struct tile_plan *tiles; /* [tile_count] */
     struct share *shares;

@@ -46,6 +46,7 @@ static uint32_t sort_tiles(const struct model_run *run, const struct attend_plan
     uint32_t count = 0, shared;
     for (uint32_t t = 0; t < run->tile_count; t++) {
         uint32_t low = 0, high = count;
+        if (plan->tiles[t].retrieves) continue;
         if (run->tiles[t].count >= tokens_max || keys_seen(plan, &run->tiles[t]) < SHARE_KEYS) continue;
         while (low < high) {
             uint32_t middle = low + (high - low) / 2;
@@ -96,8 +97,14 @@ static void find_shares(const struct model_run *run, struct attend_plan *plan, u
 /* ---- work -------------------------------------------------------------------------------------------------------- */
 
 /* The segments in which the tile's queries see keys that it does not share. */
-static void own_segments(const struct attend_plan *plan, const struct tile *tile, struct tile_plan *own)
+static void own_segments(const struct model_run *run, const struct attend_plan *plan, const struct tile *tile,
+                         struct tile_plan *own)
 {
+    if (own->retrieves) {
+        const uint32_t groups = KERNEL_SEGMENT_TOKENS / KERNEL_GROUP_TOKENS;
+        own->end = (retrieve_groups_max(run, tile) + groups - 1) / groups;
+        return;
+    }
     const struct kv_reach *reach = &plan->reach;
     bool passed = reach->window && !reach->sinks && tile->position >= reach->window;
     own->begin = passed ? (tile->position - reach->window + 1) / KERNEL_SEGMENT_TOKENS : 0;
@@ -146,14 +153,15 @@ static void add_own(const struct model_run *run, struct attend_plan *plan, uint6
     const bool split = splits(run, plan);
     for (uint32_t t = run->tile_count; t-- > 0;) {
         struct tile_plan *own = &plan->tiles[t];
-        own->whole = !split && own->share == SHARE_NONE;
+        own->whole = !split && own->share == SHARE_NONE && !own->retrieves;
         if (own->whole) {
             add_place(plan, PLACE_TILE, t, 0);
             continue;
         }
         plan->folded[plan->folded_count++] = t;
         own->state = state;
-        for (uint32_t i = own->begin; i < own->end; i++) add_place(plan, PLACE_SEGMENT, t, i);
+        for (uint32_t i = own->begin; i < own->end; i++)
+            add_place(plan, own->retrieves ? PLACE_CHOSEN : PLACE_SEGMENT, t, i);
         if (plan->closes) add_place(plan, PLACE_OPEN, t, 0);
         state += (own->end - own->begin + plan->closes) * attend_state_floats(run, run->tiles[t].count);
     }
@@ -161,11 +169,12 @@ static void add_own(const struct model_run *run, struct attend_plan *plan, uint6
 
 static void plan_fill(const struct model_run *run, struct attend_plan *plan, uint32_t head)
 {
+    for (uint32_t t = 0; t < run->tile_count; t++)
+        plan->tiles[t] = (struct tile_plan){.share = SHARE_NONE, .retrieves = retrieves(run, &run->tiles[t], head)};
     find_shares(run, plan, head);
     plan->place_count = plan->folded_count = 0;
-    for (uint32_t t = 0; t < run->tile_count; t++) plan->tiles[t] = (struct tile_plan){.share = SHARE_NONE};
     uint64_t state = add_shared(run, plan, 0);
-    for (uint32_t t = 0; t < run->tile_count; t++) own_segments(plan, &run->tiles[t], &plan->tiles[t]);
+    for (uint32_t t = 0; t < run->tile_count; t++) own_segments(run, plan, &run->tiles[t], &plan->tiles[t]);
     add_own(run, plan, state);
 }
 
@@ -177,10 +186,13 @@ struct attend_plan *attend_plan(struct model_run *run, uint32_t head)
     const struct kv_reach reach = kv_seq_reach(seq, run->layer, head);
     const uint32_t unit = run->model->kernel->attend_unit(rows->k_format, rows->v_format);
     struct attend_plan *oldest = &run->plans[0];
+    uint32_t retrieving = 0;
+    for (uint32_t t = 0; t < run->tile_count; t++) retrieving += retrieves(run, &run->tiles[t], head);
     for (uint32_t i = 0; i < run->plan_count; i++) {
         struct attend_plan *plan = &run->plans[i];
         if (plan->stamp && plan->group == group && plan->reach.window == reach.window &&
-            plan->reach.sinks == reach.sinks && plan->closes == rows->closes && plan->unit == unit) {
+            plan->reach.sinks == reach.sinks && plan->closes == rows->closes && plan->retrieving == retrieving &&
+            plan->unit == unit) {
             plan->stamp = stamp;
             return plan;
         }
@@ -190,6 +202,7 @@ struct attend_plan *attend_plan(struct model_run *run, uint32_t head)
     oldest->group = group;
     oldest->reach = reach;
     oldest->closes = rows->closes;
+    oldest->retrieving = retrieving;
     oldest->unit = unit;
     oldest->stamp = stamp;
     plan_fill(run, oldest, head);

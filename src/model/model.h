@@ -75,7 +75,7 @@ struct model_retrieval {
         local_tokens; /* always read; rounded up to whole groups, the token itself is a local one */
     uint32_t
         recall_tokens; /* of those between them, at most, rounded up to whole groups; as many as there are: all are read */
-    uint32_t dense_layers; /* the first so many layers read everything */
+    uint32_t dense_layers; /* the first so many layers of the model read everything */
 };
 
 /* `count` tokens of one sequence, from position kv_seq_count(seq) on; rows reserved and the sequence pinned. Logits are

@@ -202,6 +202,19 @@ static void write_exact(const struct model_run *run, const struct tile *tile, ui
         kv_seq_close_group(seq, run->layer, head, tile->position - first, exact);
 }
 
+void rows_key(const struct model_run *run, const struct tile *tile, uint32_t head, uint32_t position,
+              const void *k_groups, uint32_t slot, float *out)
+{
+    const struct model_config *c = &run->model->config;
+    const struct row_treatment *treatment = &run->treatment;
+    float *bias = run->bias + ((uint64_t)tile->row * c->kv_heads + head) * c->head_dim;
+    kernel_k_row_decode(treatment->k_format, k_groups, slot, c->head_dim, out);
+    if (treatment->turn_k) run->model->kernel->hadamard(out, c->head_dim);
+    if (!treatment->offset) return;
+    stored_bias(run, run->model->layers[run->layer].k.bias + (uint64_t)head * c->head_dim, position, bias);
+    for (uint32_t d = 0; d < c->head_dim; d++) out[d] += bias[d];
+}
+
 /* Of one tile and KV head: its queries and its key are rotated, its K and V rows written. */
 static void ready_and_write(const struct model_run *run, const struct tile *tile, uint32_t head)
 {
@@ -233,8 +246,13 @@ void rows_write_task(struct model_run *run, uint32_t worker, uint32_t workers)
 {
     uint64_t begin, end, heads = run->model->config.kv_heads;
     pool_share(run->tile_count * heads, 1, worker, workers, &begin, &end);
-    for (uint64_t unit = begin; unit < end; unit++)
-        ready_and_write(run, &run->tiles[unit / heads], (uint32_t)(unit % heads));
+    for (uint64_t unit = begin; unit < end; unit++) {
+        const struct tile *tile = &run->tiles[unit / heads];
+        const uint32_t head = (uint32_t)(unit % heads);
+        ready_and_write(run, tile, head);
+        retrieve_index(run, tile, head, &run->workers[worker]);
+        retrieve_choose(run, tile, head, &run->workers[worker]);
+    }
 }
 
 void rows_finish(const struct model_run *run, const struct tile *tile, uint32_t head)

@@ -76,8 +76,13 @@ static void take_workers(struct model_run *run, uint32_t workers, bool *failed)
              state_bytes = round_up(state * sizeof(float), 64);
     uint64_t scratch_bytes = round_up(scratch * sizeof(float), 64);
     uint64_t query_bytes = round_up(attend_query_floats(run) * sizeof(float), 64);
+    uint64_t promise_bytes =
+        retrieve_stride(run) * (1 + run->model->config.heads / run->model->config.kv_heads) * sizeof(float);
+    uint64_t gathered_bytes = (rows_group_dims(&run->model->config) + KERNEL_GROUP_TOKENS * KERNEL_OFFSET_KEY_DIMS) *
+                              (uint64_t)(KERNEL_SEGMENT_TOKENS / KERNEL_GROUP_TOKENS) * sizeof(float);
     uint64_t bytes = round_up(row_bytes + residual_bytes + 2 * feed_bytes + 2 * state_bytes + scratch_bytes +
-                                  query_bytes + input + spans * sizeof(struct kernel_span),
+                                  query_bytes + promise_bytes + gathered_bytes + input +
+                                  spans * sizeof(struct kernel_span) + retrieve_stride(run) * sizeof(void *),
                               4096);
     unsigned char *memory = take(run, workers, bytes, failed);
     for (uint32_t i = 0; !*failed && i < workers; i++) {
@@ -90,8 +95,11 @@ static void take_workers(struct model_run *run, uint32_t workers, bool *failed)
         run->workers[i].open_state = (float *)(void *)(own += state_bytes);
         run->workers[i].scratch = (float *)(void *)(own += state_bytes);
         run->workers[i].queries = (float *)(void *)(own += scratch_bytes);
-        run->workers[i].input_storage = own += query_bytes;
-        run->workers[i].spans = (struct kernel_span *)(void *)(own + input);
+        run->workers[i].promises = (float *)(void *)(own += query_bytes);
+        run->workers[i].gathered = (float *)(void *)(own += promise_bytes);
+        run->workers[i].input_storage = own += gathered_bytes;
+        run->workers[i].spans = (struct kernel_span *)(void *)(own += input);
+        run->workers[i].entries = (const void **)(void *)(own + spans * sizeof(struct kernel_span));
     }
 }
 
@@ -167,6 +175,9 @@ enum status model_run_open(const struct model *model, struct pool *pool, uint32_
     }
     run->exact = take(run, (uint64_t)tokens_max * c->kv_heads, kernel_k_exact_bytes(c->head_dim), &failed);
     run->tiles = take(run, tokens_max, sizeof *run->tiles, &failed); /* at worst every token is an entry of its own */
+    run->chosen = take(run, (uint64_t)tokens_max * c->kv_heads, sizeof *run->chosen, &failed);
+    run->chosen_groups =
+        take(run, (uint64_t)tokens_max * c->kv_heads * retrieve_stride(run), sizeof *run->chosen_groups, &failed);
     take_plans(run, &failed);
     take_workers(run, pool_workers(pool), &failed);
     if (failed) {

@@ -1,5 +1,5 @@
-/* run_internal.h - the working memory of a pass, shared by run.c (its life), forward.c (the order of things) and
- * attend.c (queries against the cache). */
+/* run_internal.h - the working memory of a pass, shared by run.c (its life), forward.c (the order of things), rows.c, attend.c
+ * (queries against the cache) and retrieve.c (which of it they read). */
 #ifndef MODEL_RUN_INTERNAL_H
 #define MODEL_RUN_INTERNAL_H
 #include "model/model_internal.h"
@@ -30,6 +30,11 @@ struct worker {
     float *state, *open_state; /* softmax states of a tile: of all keys, or of the closed groups; of the open group */
     float *scratch;            /* the kernels' */
     float *queries;            /* [TILE_TOKENS] tokens' queries of one KV head, then their coefficients of offsets */
+    /* retrieve.c: what the index promises, [1 + heads / kv_heads][retrieve_stride]; where its entries lie, one pointer a block;
+     * and the offsets' tables of a segment of groups that were chosen */
+    float *promises;
+    const void **entries;
+    float *gathered;
 };
 
 /* A run of at most TILE_TOKENS tokens of one entry. */
@@ -37,6 +42,12 @@ struct tile {
     uint32_t entry, first, count; /* first: token index inside the entry */
     uint32_t row;                 /* of `first` in the batch */
     uint32_t position;            /* of `first` in its sequence */
+};
+
+/* The key groups that a token with retrieval reads of one KV head, ascending: [count] of [retrieve_stride]. */
+struct chosen {
+    const uint32_t *groups;
+    uint32_t count;
 };
 
 /* How a row of activations is made ready for a matmul. */
@@ -98,11 +109,14 @@ struct model_run {
     struct attend_plan *plans;       /* [plan_count] of this pass's layers; see attend_internal.h */
     struct attend_plan **head_plans; /* [kv_heads] of the layer at hand */
     uint32_t plan_count;
+    struct chosen *chosen;              /* [tokens_max tiles at most, kv_heads] of the layer at hand */
+    uint32_t *chosen_groups;            /* [tokens_max, kv_heads, retrieve_stride] */
+    struct model_retrieval_tally tally; /* atomic while a phase runs */
     struct worker *workers;
     struct run_block {
         void *memory;
         uint64_t bytes;
-    } blocks[40]; /* what the pointers above lie in */
+    } blocks[48]; /* what the pointers above lie in */
     uint32_t block_count;
 
     /* the pass that runs now */
@@ -142,6 +156,10 @@ void logits_refine_task(struct model_run *run, uint32_t worker, uint32_t workers
 /* Exact K rows of the closing group that a tile lies in, two f16 key groups. */
 void *rows_exact(const struct model_run *run, const struct tile *tile, uint32_t head);
 void rows_treatment(const struct model_run *run, struct row_treatment *out); /* of run->layer */
+/* The key in slot `slot` of `k_groups` as queries meet it: rotated, with its bias, not turned; [head_dim]. For whoever has the tile and
+ * head. Not fast. */
+void rows_key(const struct model_run *run, const struct tile *tile, uint32_t head, uint32_t position,
+              const void *k_groups, uint32_t slot, float *out);
 uint32_t rows_group_dims(const struct model_config *config);
 uint32_t rows_fast_pairs(const struct model_config *config, uint32_t kind);
 void rows_begin(struct model_run *run); /* tables for the positions of a pass; once a pass */
@@ -155,5 +173,19 @@ uint64_t attend_scratch_floats(const struct model_run *run);
 uint64_t attend_query_floats(const struct model_run *run); /* of worker.queries */
 void attend_tiles(struct model_run *run);                  /* cuts the batch into tiles; once a pass */
 void attend_layer(struct model_run *run); /* q, k, v of run->layer -> attended: rotates, writes the cache, attends */
+
+/* ---- retrieve.c ---- */
+uint64_t retrieve_stride(const struct model_run *run); /* key groups of the longest sequence, in whole vectors */
+/* Whether the tile, one token, reads only a part of the keys of the head in run->layer. */
+bool retrieves(const struct model_run *run, const struct tile *tile, uint32_t head);
+uint32_t retrieve_groups_max(const struct model_run *run, const struct tile *tile); /* that it then reads, at most */
+/* Entries of the groups that the tile has completed; its rows are written. */
+void retrieve_index(const struct model_run *run, const struct tile *tile, uint32_t head, struct worker *worker);
+/* Which groups an entry with retrieval reads: its queries are ready. Nothing for other entries. */
+void retrieve_choose(struct model_run *run, const struct tile *tile, uint32_t head, struct worker *worker);
+/* The keys of chosen groups 64 * part and on, as many as a segment has, into `state`. `attend` describes the tile and head. */
+struct kernel_attend;
+void retrieve_attend(const struct model_run *run, const struct tile *tile, uint32_t head, uint32_t part,
+                     struct kernel_attend *attend, float *state, struct worker *worker);
 
 #endif

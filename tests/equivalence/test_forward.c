@@ -1,6 +1,7 @@
 /* test_forward.c - the promise of determinism, on the seven tiny checkpoints: logits are the same bits alone or
  * batched, in any chunks, with any number of threads, block size, warm or cold prefix, forked, with or without the cache, in every
- * number format of the cache, and with a prefix that is read once for many sequences. */
+ * number format of the cache, with a prefix that is read once for many sequences, and with
+ * retrieval. */
 #include "model/model.h"
 #include "support.h"
 
@@ -11,6 +12,9 @@ struct setting {
     bool no_cache, batched, warm, forked;
     enum number_format k, v;
     struct kv_reach reach; /* of all layers, where it has a window */
+    /* Tokens from `dense` on run one at a time and read what is retrieved; or NULL. */
+    const struct model_retrieval *retrieval;
+    uint32_t dense;
 };
 
 /* The first ones at all lengths. */
@@ -32,16 +36,21 @@ static void make_tokens(uint32_t *ids, uint32_t count, uint32_t seed)
 }
 
 /* Feeds ids[0, count) to `seq` (and, batched, another text to `other`) and copies the last token's logits. */
-static void feed(struct model_run *run, struct kv_cache *cache, struct kv_seq *seq, struct kv_seq *other,
-                 const uint32_t *ids, uint32_t count, uint32_t chunk, uint32_t vocabulary, float *out)
+static void feed(struct model_run *run, struct kv_cache *cache, const struct setting *s, struct kv_seq *seq,
+                 struct kv_seq *other, const uint32_t *ids, uint32_t count, uint32_t chunk, uint32_t vocabulary,
+                 float *out)
 {
     uint32_t other_ids[64];
     make_tokens(other_ids, 64, 99);
     while (kv_seq_count(seq) < count) {
         uint32_t at = kv_seq_count(seq), part = count - at < chunk ? count - at : chunk, entries = 1;
         struct kv_seq *seqs[2] = {seq, other};
-        struct model_entry entry[2] = {
-            {.seq = seq, .tokens = ids + at, .count = part, .logits_count = at + part == count}};
+        if (s->retrieval && at + part > s->dense) part = at < s->dense ? s->dense - at : 1;
+        struct model_entry entry[2] = {{.seq = seq,
+                                        .tokens = ids + at,
+                                        .count = part,
+                                        .logits_count = at + part == count,
+                                        .retrieval = at < s->dense ? NULL : s->retrieval}};
         assert_int_equal(kv_seq_reserve(seq, part), ST_OK);
         if (other && kv_seq_count(other) < 64) { /* first in the batch, so that rows are shifted */
             entry[1] = entry[0];
@@ -86,6 +95,7 @@ static void layers_of(const struct bench *bench, const struct setting *s, struct
         layers[i].window = s->reach.window;
         layers[i].sinks = s->reach.sinks;
     }
+    for (uint32_t i = 0; i < c->layers; i++) layers[i].index = s->retrieval != NULL;
 }
 
 static void logits_of(const struct bench *bench, const struct setting *s, const uint32_t *ids, uint32_t count,
@@ -112,7 +122,7 @@ static void logits_of(const struct bench *bench, const struct setting *s, const 
     uint32_t cached;
     if (s->warm) {
         assert_int_equal(kv_seq_open(cache, ids, count, 0, &seq, &cached), ST_OK);
-        feed(run, cache, seq, NULL, ids, count, s->chunk, c->vocabulary, out);
+        feed(run, cache, s, seq, NULL, ids, count, s->chunk, c->vocabulary, out);
         kv_seq_close(seq);
         memset(out, 0, c->vocabulary * sizeof *out);
     }
@@ -122,14 +132,14 @@ static void logits_of(const struct bench *bench, const struct setting *s, const 
     if (s->batched) assert_int_equal(kv_seq_open(cache, NULL, 0, 0, &other, &cached), ST_OK);
     if (s->forked) { /* after an odd number of tokens; the first one goes on differently */
         struct kv_seq *first = seq;
-        feed(run, cache, first, NULL, ids, count - 8, s->chunk, c->vocabulary, out);
+        feed(run, cache, s, first, NULL, ids, count - 8, s->chunk, c->vocabulary, out);
         assert_int_equal(kv_seq_fork(first, &seq), ST_OK);
         uint32_t strays[64];
         make_tokens(strays, 64, 5);
         stray(run, cache, first, strays, 20);
         kv_seq_close(first);
     }
-    feed(run, cache, seq, other, ids, count, s->no_cache ? count : s->chunk, c->vocabulary, out);
+    feed(run, cache, s, seq, other, ids, count, s->no_cache ? count : s->chunk, c->vocabulary, out);
     assert_int_equal(kv_check(cache, &error), ST_OK);
     kv_seq_close(seq);
     kv_seq_close(other);
@@ -197,6 +207,80 @@ static void compare_model(const char *name, const char *path, const char *isa, u
     free(expected);
     free(got);
     bench_close(&bench);
+}
+
+/* ---- retrieval --------------------------------------------------------------------------------------------------- */
+
+/* What retrieval reads is no part of how it is computed, and where it reads everything it is dense attention. */
+static void compare_retrieval(const char *name, const char *isa, const enum number_format *format)
+{
+    enum { COUNT = 200, DENSE = 180 };
+    static const struct model_retrieval all = {.initial_tokens = 5, .local_tokens = 40, .recall_tokens = COUNT},
+                                        some = {.initial_tokens = 16, .local_tokens = 33, .recall_tokens = 48},
+                                        late = {.initial_tokens = 1,
+                                                .local_tokens = 1,
+                                                .recall_tokens = 64,
+                                                .dense_layers = 1};
+    static const struct model_retrieval *const kinds[] = {&all, &some, &late};
+    char path[256];
+    struct bench bench;
+    struct error error;
+    const struct kernel *kernel;
+    if (kernel_select(isa, &kernel, &error) != ST_OK) return; /* this machine cannot run it */
+    snprintf(path, sizeof path, TEST_DATA "/tiny/%s", name);
+    bench_open(&bench, path, kernel);
+    const uint32_t vocabulary = model_config(bench.model)->vocabulary;
+    uint32_t ids[COUNT];
+    float *dense = calloc(vocabulary, sizeof *dense), *expected = calloc(vocabulary, sizeof *expected),
+          *got = calloc(vocabulary, sizeof *got);
+    make_tokens(ids, COUNT, 7);
+    const enum number_format k = format[0], v = format[1];
+    const uint32_t small = kernel_k_closes(k) ? 32 : 16;
+    const struct setting plain = {.threads = 1, .chunk = COUNT, .block_tokens = 32, .k = k, .v = v};
+    logits_of(&bench, &plain, ids, COUNT, dense);
+    for (size_t i = 0; i < ARRAY_COUNT(kinds); i++) {
+        struct setting base = plain;
+        base.retrieval = kinds[i];
+        base.dense = DENSE;
+        logits_of(&bench, &base, ids, COUNT, expected);
+        const bool same = memcmp(dense, expected, vocabulary * sizeof *dense) == 0;
+        if (same != (kinds[i] == &all))
+            fail_msg("%s, %s: retrieval %zu is %s dense", name, isa, i, same ? "as" : "unlike");
+        const struct setting others[] = {
+            {.threads = 3, .chunk = 1, .block_tokens = 128},
+            {.threads = 2, .chunk = 19, .block_tokens = small, .batched = true},
+            {.threads = 2, .chunk = 13, .block_tokens = 32, .forked = true},
+            {.threads = 1, .chunk = 50, .block_tokens = 64, .warm = true},
+        };
+        for (size_t o = 0; o < ARRAY_COUNT(others); o++) {
+            struct setting setting = others[o];
+            setting.k = k;
+            setting.v = v;
+            setting.retrieval = kinds[i];
+            setting.dense = DENSE;
+            logits_of(&bench, &setting, ids, COUNT, got);
+            if (memcmp(expected, got, vocabulary * sizeof *got) != 0)
+                fail_msg("%s, %s, k=%s: retrieval %zu, setting %zu gives other logits", name, isa,
+                         number_format_info(k)->name, i, o);
+        }
+    }
+    free(dense);
+    free(expected);
+    free(got);
+    bench_close(&bench);
+}
+
+static void test_retrieval(void **state)
+{
+    (void)state;
+    static const char *const some[] = {"qwen2", "llama", "qwen3"};
+    for (size_t n = 0; n < ARRAY_COUNT(some); n++)
+        for (size_t f = 0; f < ARRAY_COUNT(formats); f++) {
+            if (f % 3 != n && f != 2) continue; /* each with one model, int8 with all */
+            compare_retrieval(some[n], "auto", formats[f]);
+            for (const char *const *isa = kernel_names(); *isa && test_count(f == 2 && n == 0, 1); isa++)
+                compare_retrieval(some[n], *isa, formats[f]);
+        }
 }
 
 /* ---- many sequences that share a prefix -------------------------------------------------------------------------- */
@@ -279,13 +363,13 @@ static void crowd_logits(const struct bench *bench, const struct setting *s, con
                                .share_prefixes = true};
     assert_int_equal(kv_open(&config, &cache, &error), ST_OK);
     assert_int_equal(kv_seq_open(cache, crowd->ids[0], shared, 0, &seqs[0], &cached), ST_OK);
-    feed(run, cache, seqs[0], NULL, crowd->ids[0], shared, s->chunk, c->vocabulary, out);
+    feed(run, cache, s, seqs[0], NULL, crowd->ids[0], shared, s->chunk, c->vocabulary, out);
     kv_seq_close(seqs[0]);
     for (uint32_t i = 0; i < CROWD; i++)
         assert_int_equal(kv_seq_open(cache, crowd->ids[i], crowd->counts[i], 0, &seqs[i], &cached), ST_OK);
     /* The one that shares nothing is brought as far as the others, so that it is among them in every pass. */
-    feed(run, cache, seqs[4], NULL, crowd->ids[4], shared, s->chunk, c->vocabulary, out);
-    feed(run, cache, seqs[3], NULL, crowd->ids[3], shared, s->chunk, c->vocabulary, out);
+    feed(run, cache, s, seqs[4], NULL, crowd->ids[4], shared, s->chunk, c->vocabulary, out);
+    feed(run, cache, s, seqs[3], NULL, crowd->ids[3], shared, s->chunk, c->vocabulary, out);
     while (crowd_step(run, cache, crowd, seqs, c->vocabulary, out)) continue;
     assert_int_equal(kv_check(cache, &error), ST_OK);
     for (uint32_t i = 0; i < CROWD; i++) kv_seq_close(seqs[i]);
@@ -394,6 +478,7 @@ static void test_quantised_model(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_short_texts), cmocka_unit_test(test_long_texts),
-                                       cmocka_unit_test(test_shared_prefixes), cmocka_unit_test(test_quantised_model)};
+                                       cmocka_unit_test(test_shared_prefixes), cmocka_unit_test(test_retrieval),
+                                       cmocka_unit_test(test_quantised_model)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

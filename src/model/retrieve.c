@@ -1,0 +1,241 @@
+/* retrieve.c - which keys a token with retrieval reads of one layer and KV head: the first ones, a local window, and between them
+ * the key groups whose entries in the index promise most.
+ *
+ * The index's scores are made a softmax for each query head, over all whole groups, and the shares of the heads that read one KV
+ * head are added: a head that looks at the window anyway has little to say about the rest. Groups are taken by their sum, the
+ * earlier one where two are equal. All of it follows from the token's query and the keys before it, so the choice depends on
+ * nothing else (docs/retrieval.md has what was measured).
+ *
+ * The groups that are chosen are then read as if they were consecutive: softmax does not know positions. What a key's position gives
+ * beside its row, the offsets of its bias, is gathered for them. So every kernel and every cache format reads them as it reads all. */
+#include "attend_internal.h"
+#include <math.h>
+#include <string.h>
+
+/* Groups go in pairs where K closes. */
+static uint32_t unit_groups(const struct model_run *run)
+{
+    return run->treatment.closes ? KERNEL_CLOSED_TOKENS / KERNEL_GROUP_TOKENS : 1;
+}
+
+static uint32_t groups_for(uint32_t tokens, uint32_t unit)
+{
+    return (uint32_t)round_up(((uint64_t)tokens + KERNEL_GROUP_TOKENS - 1) / KERNEL_GROUP_TOKENS, unit);
+}
+
+/* What a token reads: groups [0, initial), `recalled` of [initial, local), and [local, end), the last one perhaps only in part. */
+struct reading {
+    uint32_t initial, local, end, recalled, unit;
+};
+
+uint64_t retrieve_stride(const struct model_run *run)
+{
+    return (uint64_t)run->segments_max * (KERNEL_SEGMENT_TOKENS / KERNEL_GROUP_TOKENS);
+}
+
+static struct reading reading_of(const struct model_run *run, const struct tile *tile)
+{
+    const struct model_retrieval *retrieval = run->entries[tile->entry].retrieval;
+    const uint32_t unit = unit_groups(run), keys = run->treatment.closes ? open_begin(tile) : tile->position + 1;
+    const uint32_t near =
+        tile->position + 1 > retrieval->local_tokens ? tile->position + 1 - retrieval->local_tokens : 0;
+    struct reading reading = {.initial = groups_for(retrieval->initial_tokens, unit),
+                              .local = near / KERNEL_GROUP_TOKENS / unit * unit,
+                              .end = (keys + KERNEL_GROUP_TOKENS - 1) / KERNEL_GROUP_TOKENS,
+                              .unit = unit};
+    /* Entries stand for whole groups: the one that the token is in is always local. */
+    const uint32_t whole = tile->position / KERNEL_GROUP_TOKENS / unit * unit;
+    if (reading.local > whole) reading.local = whole;
+    if (reading.initial > reading.local) reading.initial = reading.local;
+    const uint32_t recalled = groups_for(retrieval->recall_tokens, unit), between = reading.local - reading.initial;
+    reading.recalled = recalled < between ? recalled : between;
+    return reading;
+}
+
+bool retrieves(const struct model_run *run, const struct tile *tile, uint32_t head)
+{
+    const struct model_entry *entry = &run->entries[tile->entry];
+    return entry->retrieval && run->layer >= entry->retrieval->dense_layers &&
+           kv_seq_indexed(entry->seq, run->layer, head);
+}
+
+uint32_t retrieve_groups_max(const struct model_run *run, const struct tile *tile)
+{
+    const struct reading reading = reading_of(run, tile);
+    return reading.end - (reading.local - reading.initial) + reading.recalled;
+}
+
+static struct chosen *chosen_of(const struct model_run *run, const struct tile *tile, uint32_t head)
+{
+    return &run->chosen[(tile - run->tiles) * run->model->config.kv_heads + head];
+}
+
+/* ---- choosing ---------------------------------------------------------------------------------------------------- */
+
+static uint32_t bits_of(float share) /* orders as the shares do, which are not negative */
+{
+    uint32_t bits;
+    memcpy(&bits, &share, sizeof bits);
+    return bits;
+}
+
+/* The least share of the `take` largest of `count`, and how many of those that are equal to it are among them. */
+static uint32_t threshold(const float *shares, uint32_t count, uint32_t take, uint32_t *equal)
+{
+    uint32_t prefix = 0, mask = 0;
+    for (uint32_t shift = 24; shift <= 24; shift -= 8) { /* a byte at a time, the highest first */
+        uint32_t counts[256] = {0}, byte = 255;
+        for (uint32_t i = 0; i < count; i++) {
+            const uint32_t bits = bits_of(shares[i]);
+            if ((bits & mask) == prefix) counts[bits >> shift & 255]++;
+        }
+        while (counts[byte] < take) take -= counts[byte--];
+        prefix |= byte << shift;
+        mask |= 255u << shift;
+    }
+    *equal = take;
+    return prefix;
+}
+
+/* Of the groups between the first and the local ones those that promise most, into `out`, ascending. Shares of a pair are added. */
+static uint32_t take_best(const struct reading *reading, float *shares, uint32_t *out)
+{
+    const uint32_t units = (reading->local - reading->initial) / reading->unit;
+    uint32_t take = reading->recalled / reading->unit, equal = 0, count = 0;
+    float *between = shares + reading->initial;
+    for (uint32_t i = 0; i < units && reading->unit > 1; i++) between[i] = between[2 * i] + between[2 * i + 1];
+    const uint32_t least = take ? threshold(between, units, take, &equal) : 0;
+    for (uint32_t i = 0; i < units && take; i++) {
+        const uint32_t bits = bits_of(between[i]);
+        if (bits < least || (bits == least && !equal)) continue;
+        if (bits == least) equal--;
+        for (uint32_t g = 0; g < reading->unit; g++) out[count++] = reading->initial + i * reading->unit + g;
+        take--;
+    }
+    return count;
+}
+
+/* The shares of all whole groups before the local ones' end, in the worker's own memory. */
+static float *promised(const struct model_run *run, const struct tile *tile, uint32_t head, uint32_t groups,
+                       struct worker *worker)
+{
+    const struct model_config *c = &run->model->config;
+    const struct kernel *kernel = run->model->kernel;
+    const uint32_t heads = c->heads / c->kv_heads;
+    const uint64_t stride = retrieve_stride(run);
+    struct kernel_index index = {.group = heads,
+                                 .head_dim = c->head_dim,
+                                 .scale = c->attention_scale,
+                                 .softcap = c->attention_softcap,
+                                 .q = run->q + ((uint64_t)tile->row * c->heads + (uint64_t)head * heads) * c->head_dim};
+    if (run->treatment
+            .turn_k) { /* entries are of keys as they were before they were turned: turning is its own inverse */
+        memcpy(worker->queries, index.q, (uint64_t)heads * c->head_dim * sizeof *index.q);
+        for (uint32_t h = 0; h < heads; h++) kernel->hadamard(worker->queries + (uint64_t)h * c->head_dim, c->head_dim);
+        index.q = worker->queries;
+    }
+    index.blocks = worker->entries;
+    index.per_block = kv_seq_index(run->entries[tile->entry].seq, run->layer, head, groups, worker->entries);
+    kernel->index_score(&index, 0, groups, worker->promises + stride, stride, worker->scratch);
+    kernel->index_shares(worker->promises + stride, heads, stride, groups, worker->promises);
+    return worker->promises;
+}
+
+static void count_rows(struct model_run *run, uint64_t read, uint64_t dense)
+{
+    __atomic_fetch_add(&run->tally.rows_read, read, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&run->tally.rows_dense, dense, __ATOMIC_RELAXED);
+}
+
+void model_run_retrieval_tally(const struct model_run *run, struct model_retrieval_tally *out)
+{
+    *out = run->tally;
+}
+
+void retrieve_choose(struct model_run *run, const struct tile *tile, uint32_t head, struct worker *worker)
+{
+    const struct model_entry *entry = &run->entries[tile->entry];
+    const uint64_t keys = (uint64_t)tile->position + 1;
+    if (!entry->retrieval || !kv_seq_indexed(entry->seq, run->layer, head)) return;
+    if (!retrieves(run, tile, head)) {
+        count_rows(run, keys, keys);
+        return;
+    }
+    const struct reading reading = reading_of(run, tile);
+    struct chosen *chosen = chosen_of(run, tile, head);
+    uint32_t count = 0, *groups = run->chosen_groups + (chosen - run->chosen) * retrieve_stride(run);
+    const uint32_t whole = tile->position / KERNEL_GROUP_TOKENS;
+    for (uint32_t g = 0; g < reading.initial; g++) groups[count++] = g;
+    if (reading.recalled == reading.local - reading.initial)
+        for (uint32_t g = reading.initial; g < reading.local; g++) groups[count++] = g;
+    else if (reading.recalled)
+        count += take_best(&reading, promised(run, tile, head, whole, worker), groups + count);
+    for (uint32_t g = reading.local; g < reading.end; g++) groups[count++] = g;
+    *chosen = (struct chosen){.groups = groups, .count = count};
+    const uint64_t skipped = reading.local - reading.initial - reading.recalled;
+    count_rows(run, keys - skipped * KERNEL_GROUP_TOKENS, keys);
+}
+
+/* ---- reading ----------------------------------------------------------------------------------------------------- */
+
+/* The tables of offsets for groups that were chosen, side by side as the kernel would find them at positions from 0 on. */
+static void gather_offsets(const struct model_run *run, const uint32_t *groups, uint32_t count, struct worker *worker,
+                           struct kernel_offset *offset)
+{
+    const struct model_config *c = &run->model->config;
+    const uint32_t lanes = KERNEL_SEGMENT_TOKENS / KERNEL_GROUP_TOKENS, dims = offset->group_dims;
+    const uint64_t key_floats = (uint64_t)offset->key_dims * KERNEL_GROUP_TOKENS;
+    float *group_table = worker->gathered, *key_table = group_table + (uint64_t)rows_group_dims(c) * lanes;
+    for (uint32_t i = 0; i < count; i++) {
+        const float *column = offset->groups + (uint64_t)(groups[i] / lanes) * dims * lanes + groups[i] % lanes;
+        for (uint32_t d = 0; d < dims; d++) group_table[d * lanes + i] = column[d * lanes];
+        if (key_floats)
+            memcpy(key_table + i * key_floats, offset->keys + groups[i] * key_floats, key_floats * sizeof *key_table);
+    }
+    offset->groups = group_table;
+    if (key_floats) offset->keys = key_table;
+}
+
+void retrieve_attend(const struct model_run *run, const struct tile *tile, uint32_t head, uint32_t part,
+                     struct kernel_attend *attend, float *state, struct worker *worker)
+{
+    const struct kv_seq *seq = run->entries[tile->entry].seq;
+    const struct chosen *chosen = chosen_of(run, tile, head);
+    const uint32_t lanes = KERNEL_SEGMENT_TOKENS / KERNEL_GROUP_TOKENS, first = part * lanes;
+    const uint32_t count = first >= chosen->count ? 0 : chosen->count - first < lanes ? chosen->count - first : lanes;
+    const uint32_t *groups = chosen->groups + first, unit = unit_groups(run);
+    uint32_t keys = count * KERNEL_GROUP_TOKENS;
+    if (count && groups[count - 1] == tile->position / KERNEL_GROUP_TOKENS)
+        keys -= KERNEL_GROUP_TOKENS - 1 - tile->position % KERNEL_GROUP_TOKENS;
+    attend->spans = worker->spans;
+    attend->span_count = 0;
+    for (uint32_t i = 0; i < count; i += unit) {
+        struct kernel_span *span = &worker->spans[attend->span_count++];
+        kv_seq_group_rows(seq, run->layer, head, groups[i] * KERNEL_GROUP_TOKENS, &span->k, &span->v);
+        span->position = i * KERNEL_GROUP_TOKENS;
+        span->count =
+            keys - span->position < unit * KERNEL_GROUP_TOKENS ? keys - span->position : unit * KERNEL_GROUP_TOKENS;
+    }
+    attend->position = keys ? keys - 1 : 0;
+    if (attend->offset.q) gather_offsets(run, groups, count, worker, &attend->offset);
+    run->model->kernel->attend(attend, 0, count > 0, state, worker->scratch);
+}
+
+/* ---- writing ----------------------------------------------------------------------------------------------------- */
+
+void retrieve_index(const struct model_run *run, const struct tile *tile, uint32_t head, struct worker *worker)
+{
+    const struct model_config *c = &run->model->config;
+    struct kv_seq *seq = run->entries[tile->entry].seq;
+    const uint32_t unit = unit_groups(run) * KERNEL_GROUP_TOKENS, end = tile->position + tile->count;
+    if (!kv_seq_indexed(seq, run->layer, head)) return;
+    for (uint32_t at = tile->position / unit * unit; at + unit <= end; at += unit)
+        for (uint32_t first = at; first < at + unit; first += KERNEL_GROUP_TOKENS) {
+            const void *k, *v;
+            kv_seq_group_rows(seq, run->layer, head, at, &k, &v);
+            for (uint32_t i = 0; i < KERNEL_GROUP_TOKENS; i++)
+                rows_key(run, tile, head, first + i, k, first - at + i, worker->queries + (uint64_t)i * c->head_dim);
+            kernel_index_write(worker->queries, c->head_dim, c->head_dim,
+                               kv_seq_index_entry(seq, run->layer, head, first));
+        }
+}
