@@ -120,8 +120,12 @@ MUST_CHECK enum status file_write(const char *path, const void *bytes, size_t co
 struct file_writer {
     int fd;
     char *path, *temporary; /* temporary: NULL in place */
+    bool cached;            /* private */
 };
 MUST_CHECK enum status file_writer_open(const char *path, struct file_writer *out, struct error *error);
+/* The same for what may be lost, but never be half there while the machine runs: no fsync. Whoever writes holds a lock on the temporary
+ * name, so that what a killed process left can be told (file_remove_abandoned). */
+MUST_CHECK enum status file_writer_open_cached(const char *path, struct file_writer *out, struct error *error);
 /* The same in place, for readers who follow: what was put is there at once, and stays whatever happens. */
 MUST_CHECK enum status file_writer_open_stream(const char *path, struct file_writer *out, struct error *error);
 MUST_CHECK enum status file_writer_put(struct file_writer *writer, const void *bytes, uint64_t count,
@@ -140,6 +144,20 @@ MUST_CHECK enum status file_reader_get(struct file_reader *reader, void *out, ui
 void file_reader_close(struct file_reader *reader);
 bool file_exists(const char *path);
 bool file_is_folder(const char *path);
+bool file_remove(const char *path); /* true: it is gone, and was there */
+/* A temporary name that nobody writes to any more; true: it is gone. */
+bool file_remove_abandoned(const char *path);
+void file_touch(const char *path); /* changed now, where that is allowed */
+/* Makes the folder, mode 0700, if it is not there; what it lies in must be. One of this user's that is empty gets that mode, too.
+ * `private_only`: any other must be this user's, and gets it; without, it stays as it is. */
+MUST_CHECK enum status file_folder_open(const char *path, bool private_only, struct error *error);
+/* Shows every regular file in a folder, in no order; `name` is borrowed. A folder that is not there has none. */
+struct file_listed {
+    const char *name;
+    uint64_t bytes, changed_ns; /* since 1970, as clock_wall_ns */
+};
+MUST_CHECK enum status file_folder_list(const char *path, void (*show)(void *data, const struct file_listed *file),
+                                        void *data, struct error *error);
 
 /* ---- faults, for the torture tests ------------------------------------------------------------------------------- */
 
@@ -199,6 +217,7 @@ void process_usage(struct process_usage *out);
 uint64_t process_descriptors(uint64_t wanted);
 
 double clock_seconds(void);        /* monotonic */
+uint64_t clock_wall_ns(void);      /* since 1970; can be set back */
 double clock_thread_seconds(void); /* that this thread has run: waiting, and the time of others, do not count */
 
 /* xoshiro256** (Blackman, Vigna 2018) seeded by splitmix64. */

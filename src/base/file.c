@@ -2,8 +2,10 @@
 #include "base/base_internal.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -13,7 +15,7 @@
 /* A regular file that holds something; the caller closes *fd. */
 static enum status open_regular(const char *path, int *fd, struct stat *info, struct error *error)
 {
-    *fd = fault_now(FAULT_READ) ? (errno = EIO, -1) : open(path, O_RDONLY | O_CLOEXEC);
+    *fd = fault_now(FAULT_READ) ? (errno = EIO, -1) : open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (*fd < 0) return error_set(error, ST_IO, "%s: cannot open: %s", path, strerror(errno));
     enum status status = ST_OK;
     if (fstat(*fd, info) != 0)
@@ -99,9 +101,10 @@ static enum status cannot_write(const char *path, int reason, struct error *erro
 
 enum status file_writer_open(const char *path, struct file_writer *out, struct error *error)
 {
+    static _Atomic uint64_t serial; /* two threads may write the same file */
     struct buffer name;
     buffer_init(&name, 0);
-    buffer_printf(&name, "%s.%ld.tmp", path, (long)getpid());
+    buffer_printf(&name, "%s.%ld.%llu.tmp", path, (long)getpid(), (unsigned long long)atomic_fetch_add(&serial, 1));
     *out = (struct file_writer){.fd = -1, .path = mem_strndup(path, strlen(path)), .temporary = buffer_take(&name)};
     enum status status = ST_OK;
     if (!out->path || !out->temporary) {
@@ -114,6 +117,16 @@ enum status file_writer_open(const char *path, struct file_writer *out, struct e
     mem_free(out->path);
     mem_free(out->temporary);
     return status;
+}
+
+enum status file_writer_open_cached(const char *path, struct file_writer *out, struct error *error)
+{
+    enum status status = file_writer_open(path, out, error);
+    if (status != ST_OK) return status;
+    out->cached = true;
+    if (flock(out->fd, LOCK_EX | LOCK_NB) == 0) return ST_OK;
+    status = cannot_write(path, errno, error); /* file_remove_abandoned was quicker */
+    return file_writer_close(out, false, NULL) == ST_OK ? status : ST_IO;
 }
 
 enum status file_writer_open_stream(const char *path, struct file_writer *out, struct error *error)
@@ -146,7 +159,7 @@ enum status file_writer_close(struct file_writer *writer, bool keep, struct erro
 {
     bool ok = true, in_place = !writer->temporary;
     int reason = 0;
-    if (keep && !in_place && (fault_now(FAULT_WRITE) ? (errno = EIO, -1) : fsync(writer->fd)) != 0)
+    if (keep && !in_place && !writer->cached && (fault_now(FAULT_WRITE) ? (errno = EIO, -1) : fsync(writer->fd)) != 0)
         ok = false, reason = errno;
     if (close(writer->fd) != 0 && ok) ok = false, reason = errno;
     if (keep && ok && !in_place && rename(writer->temporary, writer->path) != 0) ok = false, reason = errno;

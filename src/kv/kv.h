@@ -14,6 +14,7 @@
 #define KV_KV_H
 #include "base/base.h"
 #include "kernel/kernel.h"
+#include "kv/store.h"
 
 /* ---- what a layer caches ----------------------------------------------------------------------------------------- */
 

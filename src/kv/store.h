@@ -1,0 +1,52 @@
+/* store.h - blobs by key, outside of RAM: files in a private folder, or a server that speaks Redis' protocol. Knows no blocks,
+ * tokens or sequences. What comes back may have been written by anybody: a blob whose head, length or checksum is wrong is
+ * removed, counted, and reported as absent. Checksums (XXH3, 128 bits) find accidents, not forgeries: who may write to a folder
+ * or a server may put well-formed blobs there, so both must be as private as the prompts are.
+ *
+ * Unless said otherwise, functions may be called from any thread, by several at a time, and block while a disk or server works.
+ * Nothing is retried, and nothing waits longer than STORE_PATIENCE_S: after a failure a server is left alone for a while
+ * (1 s, doubling to 30 s), and so is a disk's writing; all that is asked meanwhile fails at once. */
+#ifndef KV_STORE_H
+#define KV_STORE_H
+#include "base/base.h"
+
+#define STORE_KEY_BYTES 32
+#define STORE_BLOB_BYTES_MAX ((uint64_t)1 << 30) /* of one blob's data */
+#define STORE_PATIENCE_S 3.0
+
+struct store;
+struct store_key {
+    unsigned char bytes[STORE_KEY_BYTES];
+};
+
+/* A folder, made if it is not there; the blobs lie in a folder of its own in it, mode 0700, by names made of their keys; other
+ * files are left alone. They take at most bytes_max (files rounded up to 4 KiB): the least recently used go first, by the times of
+ * the files after a restart. What is there is listed now: 10,000 blobs take some 50 ms.
+ * Several processes may share a folder. Each looks what the others did before it has written bytes_max / 16 more, so n of them
+ * may pass the limit by n / 16 of it for a while. ST_IO: not a folder of one's own that can be written. */
+MUST_CHECK enum status store_open_folder(const char *path, uint64_t bytes_max, struct store **out, struct error *error);
+void store_close(struct store *store); /* nobody may use it any more; NULL is allowed */
+
+/* A folder answers from RAM in a microsecond, or, for what is not known to be there, with one look (another process may have
+ * stored it); a server is asked. What is there may be gone at the next moment. */
+bool store_has(struct store *store, const struct store_key *key);
+void store_have(struct store *store, const struct store_key *keys, uint32_t count, bool *out); /* at once, pipelined */
+/* ST_OK, also when it is there already. Compressed with zstd where that helps. ST_FULL: more than the limits allow. ST_IO: the
+ * disk is full, the server is gone … ST_NOMEM. Then nothing was stored. */
+MUST_CHECK enum status store_put(struct store *store, const struct store_key *key, const void *data, uint64_t bytes);
+/* ST_NOT_FOUND: absent, damaged, not of exactly `bytes`, or cannot be read; `data` is undefined then. */
+MUST_CHECK enum status store_get(struct store *store, const struct store_key *key, void *data, uint64_t bytes);
+void store_remove(struct store *store, const struct store_key *key);
+
+struct store_stats {
+    uint64_t bytes, bytes_max, entries; /* of a folder, as this process knows it; 0 of a server */
+    uint64_t puts;                      /* blobs written */
+    uint64_t gets, hits, misses;        /* gets = hits + misses + damaged + what of `failed` were gets */
+    uint64_t damaged;                   /* found not to be what was put, and removed */
+    uint64_t failed;                    /* calls that a disk, a server or a lack of memory made fail */
+    uint64_t evicted;                   /* blobs, by this process */
+    uint64_t bytes_written, bytes_read; /* compressed, as they went */
+};
+void store_stats(struct store *store, struct store_stats *out);
+
+#endif
