@@ -3,9 +3,10 @@
  * removed, counted, and reported as absent. Checksums (XXH3, 128 bits) find accidents, not forgeries: who may write to a folder
  * or a server may put well-formed blobs there, so both must be as private as the prompts are.
  *
- * Unless said otherwise, functions may be called from any thread, by several at a time, and block while a disk or server works.
- * Nothing is retried, and nothing waits longer than STORE_PATIENCE_S: after a failure a server is left alone for a while
- * (1 s, doubling to 30 s), and so is a disk's writing; all that is asked meanwhile fails at once. */
+ * Functions may be called from any thread, by several at a time, and block while a disk or a server works: a server at most
+ * STORE_PATIENCE_S and a second for each 8 MiB that are moved (and what the system's resolver takes for its name). Nothing is
+ * retried: after a failure a server is left alone for a while (1 s, doubling to 30 s), and so is a disk's writing; all that is
+ * asked meanwhile fails at once. */
 #ifndef KV_STORE_H
 #define KV_STORE_H
 #include "base/base.h"
@@ -25,6 +26,10 @@ struct store_key {
  * Several processes may share a folder. Each looks what the others did before it has written bytes_max / 16 more, so n of them
  * may pass the limit by n / 16 of it for a while. ST_IO: not a folder of one's own that can be written. */
 MUST_CHECK enum status store_open_folder(const char *path, uint64_t bytes_max, struct store **out, struct error *error);
+/* "redis://[user:password@]host[:port][/database]", special characters as %XX; ST_INVALID: no such URL. Connects when first used,
+ * and again after a failure: a server that is not there is misses. Keys are "kvasir:1:" and 64 digits; how much it keeps is the
+ * server's own affair (maxmemory, maxmemory-policy allkeys-lru). */
+MUST_CHECK enum status store_open_redis(const char *url, struct store **out, struct error *error);
 void store_close(struct store *store); /* nobody may use it any more; NULL is allowed */
 
 /* A folder answers from RAM in a microsecond, or, for what is not known to be there, with one look (another process may have

@@ -1,8 +1,6 @@
 /* test_store.c - blobs in a folder: what is put comes back, what was damaged does not, limits hold, strangers are left alone. */
-#include "kv/store_internal.h"
 #include "scratch.h"
-
-#define BLOB_BYTES 20000u
+#include "store_blobs.h"
 
 static struct store *open_folder(const char *path, uint64_t bytes_max)
 {
@@ -12,73 +10,11 @@ static struct store *open_folder(const char *path, uint64_t bytes_max)
     return store;
 }
 
-static struct store_key key_of_number(uint64_t number)
-{
-    struct store_key key;
-    struct random random;
-    random_seed(&random, number);
-    for (uint32_t i = 0; i < STORE_KEY_BYTES; i++) key.bytes[i] = (unsigned char)random_next(&random);
-    return key;
-}
-
-/* What belongs to a number; odd ones can be compressed. */
-static void fill(unsigned char *out, uint32_t bytes, uint64_t number)
-{
-    struct random random;
-    random_seed(&random, number);
-    for (uint32_t i = 0; i < bytes; i++) out[i] = (unsigned char)(random_next(&random) & (number & 1 ? 0x0f : 0xff));
-}
-
-static enum status put_sized(struct store *store, uint64_t number, uint32_t bytes)
-{
-    static unsigned char data[1 << 17];
-    struct store_key key = key_of_number(number);
-    fill(data, bytes, number);
-    return store_put(store, &key, data, bytes);
-}
-
-static enum status put(struct store *store, uint64_t number)
-{
-    return put_sized(store, number, BLOB_BYTES);
-}
-
-/* Fails the test if wrong bytes are served. */
-static enum status get_sized(struct store *store, uint64_t number, uint32_t bytes)
-{
-    static unsigned char data[1 << 17], expected[1 << 17];
-    struct store_key key = key_of_number(number);
-    fill(expected, bytes, number);
-    memset(data, 0xa5, bytes);
-    enum status status = store_get(store, &key, data, bytes);
-    if (status == ST_OK) assert_memory_equal(data, expected, bytes);
-    return status;
-}
-
-static enum status get(struct store *store, uint64_t number)
-{
-    return get_sized(store, number, BLOB_BYTES);
-}
-
-static bool has(struct store *store, uint64_t number)
-{
-    struct store_key key = key_of_number(number);
-    return store_has(store, &key);
-}
-
-static struct store_stats stats_of(struct store *store)
-{
-    struct store_stats stats;
-    store_stats(store, &stats);
-    assert_true(stats.bytes <= stats.bytes_max);
-    assert_true(stats.gets >= stats.hits + stats.misses + stats.damaged);
-    return stats;
-}
-
 /* The file of a number's blob, until the next call. */
 static const char *file_of(struct scratch *scratch, const char *folder, uint64_t number)
 {
     char name[200], *at = name;
-    struct store_key key = key_of_number(number);
+    struct store_key key = blob_key(number);
     at += snprintf(name, sizeof name, "%s/kvasir-blobs/%02x/", folder, key.bytes[0]);
     for (uint32_t i = 0; i < STORE_KEY_BYTES; i++) at += snprintf(at, 3, "%02x", key.bytes[i]);
     snprintf(at, 5, ".kvb");
@@ -104,13 +40,13 @@ static void test_round_trip(void **state)
         struct store *store = open_folder(scratch_path(&scratch, "a"), 1 << 20);
         for (uint32_t i = 0; i < 2 * ARRAY_COUNT(sizes); i++) {
             uint32_t bytes = sizes[i / 2];
-            assert_int_equal(has(store, i), reopened);
-            if (!reopened) assert_int_equal(get_sized(store, i, bytes), ST_NOT_FOUND);
-            assert_int_equal(put_sized(store, i, bytes), ST_OK);
-            assert_true(has(store, i));
-            assert_int_equal(get_sized(store, i, bytes), ST_OK);
+            assert_int_equal(blob_has(store, i), reopened);
+            if (!reopened) assert_int_equal(blob_get_sized(store, i, bytes), ST_NOT_FOUND);
+            assert_int_equal(blob_put_sized(store, i, bytes), ST_OK);
+            assert_true(blob_has(store, i));
+            assert_int_equal(blob_get_sized(store, i, bytes), ST_OK);
         }
-        struct store_stats stats = stats_of(store);
+        struct store_stats stats = store_stats_of(store);
         assert_int_equal(stats.entries, 2 * ARRAY_COUNT(sizes));
         assert_int_equal(stats.puts, reopened ? 0 : 2 * ARRAY_COUNT(sizes));
         assert_int_equal(stats.hits, 2 * ARRAY_COUNT(sizes));
@@ -133,15 +69,15 @@ static void test_many_at_once_and_removed(void **state)
     scratch_init(&scratch);
     struct store *store = open_folder(scratch.folder, 1 << 24);
     for (uint32_t i = 0; i < 64; i++) {
-        keys[i] = key_of_number(i);
-        if (i % 3 == 0) assert_int_equal(put(store, i), ST_OK);
+        keys[i] = blob_key(i);
+        if (i % 3 == 0) assert_int_equal(blob_put(store, i), ST_OK);
     }
     store_have(store, keys, 64, there);
     for (uint32_t i = 0; i < 64; i++) assert_int_equal(there[i], i % 3 == 0);
     for (uint32_t i = 0; i < 64; i += 6) store_remove(store, &keys[i]);
     store_have(store, keys, 64, there);
     for (uint32_t i = 0; i < 64; i++) assert_int_equal(there[i], i % 6 == 3);
-    assert_int_equal(stats_of(store).entries, 11);
+    assert_int_equal(store_stats_of(store).entries, 11);
     store_close(store);
     scratch_release(&scratch);
 }
@@ -157,17 +93,18 @@ static void test_least_recently_used_go(void **state)
     uint64_t file_bytes = round_up(BLOB_BYTES, 4096), limit = 10 * file_bytes;
     struct store *store = open_folder(scratch.folder, limit);
     for (uint32_t i = 0; i < 40; i++) {
-        assert_int_equal(put(store, 2 * i), ST_OK);
-        assert_int_equal(get(store, 0), ST_OK);
-        stats_of(store);
+        assert_int_equal(blob_put(store, 2 * i), ST_OK);
+        assert_int_equal(blob_get(store, 0), ST_OK);
+        store_stats_of(store);
     }
-    for (uint32_t i = 0; i < 40; i++) assert_int_equal(has(store, 2 * i), i == 0 || i > 30);
-    assert_int_equal(stats_of(store).evicted, 30);
+    for (uint32_t i = 0; i < 40; i++) assert_int_equal(blob_has(store, 2 * i), i == 0 || i > 30);
+    assert_int_equal(store_stats_of(store).evicted, 30);
     store_close(store);
-    store = open_folder(scratch.folder, 3 * file_bytes);                           /* a smaller limit from now on */
-    assert_int_equal(put_sized(store, 1000, 1 << 16), ST_FULL);                    /* and nothing is lost for it */
-    for (uint32_t i = 0; i < 40; i++) assert_int_equal(has(store, 2 * i), i > 36); /* files' times are not so exact */
-    assert_int_equal(stats_of(store).entries, 3);
+    store = open_folder(scratch.folder, 3 * file_bytes);             /* a smaller limit from now on */
+    assert_int_equal(blob_put_sized(store, 1000, 1 << 16), ST_FULL); /* and nothing is lost for it */
+    for (uint32_t i = 0; i < 40; i++)
+        assert_int_equal(blob_has(store, 2 * i), i > 36); /* files' times are not so exact */
+    assert_int_equal(store_stats_of(store).entries, 3);
     store_close(store);
     scratch_release(&scratch);
 }
