@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define LOCK_ATTEMPTS 16u
 #define TRANSFER_BYTES_MAX ((size_t)1 << 30) /* the kernel moves less than 2 GiB in one call */
 
 /* A regular file that holds something; the caller closes *fd. */
@@ -121,12 +122,16 @@ enum status file_writer_open(const char *path, struct file_writer *out, struct e
 
 enum status file_writer_open_cached(const char *path, struct file_writer *out, struct error *error)
 {
-    enum status status = file_writer_open(path, out, error);
-    if (status != ST_OK) return status;
-    out->cached = true;
-    if (flock(out->fd, LOCK_EX | LOCK_NB) == 0) return ST_OK;
-    status = cannot_write(path, errno, error); /* file_remove_abandoned was quicker */
-    return file_writer_close(out, false, NULL) == ST_OK ? status : ST_IO;
+    for (uint32_t attempt = 0; attempt < LOCK_ATTEMPTS; attempt++) {
+        struct stat info;
+        enum status status = file_writer_open(path, out, error);
+        if (status != ST_OK) return status;
+        out->cached = true;
+        if (flock(out->fd, LOCK_EX) == 0 && fstat(out->fd, &info) == 0 && info.st_nlink) return ST_OK;
+        /* file_remove_abandoned came before the lock */
+        if (file_writer_close(out, false, error) != ST_OK) return ST_IO;
+    }
+    return error_set(error, ST_IO, "%s: cannot write: its temporary name cannot be locked", path);
 }
 
 enum status file_writer_open_stream(const char *path, struct file_writer *out, struct error *error)
@@ -157,14 +162,19 @@ enum status file_writer_put(struct file_writer *writer, const void *bytes, uint6
 
 enum status file_writer_close(struct file_writer *writer, bool keep, struct error *error)
 {
-    bool ok = true, in_place = !writer->temporary;
+    bool in_place = !writer->temporary, cached = writer->cached;
     int reason = 0;
-    if (keep && !in_place && !writer->cached && (fault_now(FAULT_WRITE) ? (errno = EIO, -1) : fsync(writer->fd)) != 0)
-        ok = false, reason = errno;
-    if (close(writer->fd) != 0 && ok) ok = false, reason = errno;
-    if (keep && ok && !in_place && rename(writer->temporary, writer->path) != 0) ok = false, reason = errno;
-    if (!in_place && (!keep || !ok)) unlink(writer->temporary);
-    enum status status = ok || !keep ? ST_OK : cannot_write(writer->path, reason, error);
+    if (keep && !in_place && !cached && (fault_now(FAULT_WRITE) ? (errno = EIO, -1) : fsync(writer->fd)) != 0)
+        reason = errno;
+    /* Closing ends a cached one's lock, so that it is renamed before. */
+    if (keep && cached && rename(writer->temporary, writer->path) != 0) reason = errno;
+    if (close(writer->fd) != 0 && !reason) reason = errno;
+    if (keep && !reason && !in_place && !cached && rename(writer->temporary, writer->path) != 0) reason = errno;
+    if (!in_place && (!keep || reason)) {
+        unlink(writer->temporary);
+        if (cached && keep) unlink(writer->path);
+    }
+    enum status status = keep && reason ? cannot_write(writer->path, reason, error) : ST_OK;
     mem_free(writer->path);
     mem_free(writer->temporary);
     return status;
