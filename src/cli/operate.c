@@ -1,4 +1,6 @@
-/* operate.c - `kvasir ps`, `stop`, `cache stat|ls|pin|drop`: looking at a running server, and stopping it. */
+/* operate.c - `kvasir ps`, `stop`, `cache stat|ls|pin|drop`: looking at a running server, and stopping it. With --kv-disk, `cache`
+ * looks at a folder of the cache instead, and needs no server (cache_folder.c). */
+#include "cli/cache_folder.h"
 #include "cli/remote.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -102,6 +104,7 @@ static void write_stats(const json_t *json, struct buffer *out)
 
 int cache_stat_main(const struct options *options)
 {
+    if (options->kv_disk) return cache_folder(options, EVAL_FOLDER_STAT);
     return ask(options, "/kv/stats", NULL, write_stats);
 }
 
@@ -120,6 +123,7 @@ static void write_pins(const json_t *json, struct buffer *out)
 
 int cache_ls_main(const struct options *options)
 {
+    if (options->kv_disk) return cache_folder(options, EVAL_FOLDER_LIST);
     return ask(options, "/kv/pins", NULL, write_pins);
 }
 

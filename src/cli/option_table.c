@@ -7,6 +7,7 @@
 #define BENCHES (FOR(BENCH) | FOR(BENCH_THROUGHPUT))
 #define SERVES (FOR(SERVE) | FOR(BENCH_THROUGHPUT)) /* many requests */
 #define ASKS_SERVER (FOR(PS) | FOR(STOP) | FOR(CACHE_STAT) | FOR(CACHE_LS) | FOR(CACHE_PIN) | FOR(CACHE_DROP))
+#define LOOKS_AFTER_FOLDER (FOR(CACHE_STAT) | FOR(CACHE_LS) | FOR(CACHE_VERIFY) | FOR(CACHE_EXPORT) | FOR(CACHE_IMPORT))
 #define ANY_MODEL                                                                                                      \
     (FOR(RUN) | FOR(INSPECT) | FOR(TOKENIZE) | FOR(DETOKENIZE) | FOR(EMBED) | FOR(RENDER) | EVALUATES_TEXT | BENCHES | \
      FOR(SERVE))
@@ -155,11 +156,18 @@ const struct command COMMANDS[COMMAND_COUNT] = {
                       "--drain-seconds. Without API keys a server obeys its own machine only, with keys the one named "
                       "admin.",
                       "kvasir stop\tthe server on this machine\n"},
-    [COMMAND_CACHE_STAT] = {"cache stat", ARGUMENTS_NONE, "", "tell what a server's KV cache holds",
-                            "Memory, blocks, hits and requests.", "kvasir cache stat\tof the server on this machine\n"},
-    [COMMAND_CACHE_LS] = {"cache ls", ARGUMENTS_NONE, "", "list the prefixes that are pinned in a server's KV cache",
-                          "What is not pinned stays cached, too, until room is needed.",
-                          "kvasir cache ls\tname, tokens and memory of each\n"},
+    [COMMAND_CACHE_STAT] = {"cache stat", ARGUMENTS_NONE, "", "tell what a server's KV cache, or a folder of it, holds",
+                            "Memory, blocks, hits and requests of a running server. With --kv-disk, the blobs in that "
+                            "folder, whether a server uses it or not.",
+                            "kvasir cache stat\tof the server on this machine\n"
+                            "kvasir cache stat --kv-disk /var/cache/kvasir/kv\tof a folder\n"},
+    [COMMAND_CACHE_LS] =
+        {"cache ls", ARGUMENTS_NONE, "", "list a server's pinned prefixes, or the blobs in a folder",
+         "Of a running server, the prefixes that are pinned in its KV cache; what is not pinned stays "
+         "cached, too, until room is needed. With --kv-disk, the blobs in that folder, the most "
+         "recently used first.",
+         "kvasir cache ls\tname, tokens and memory of each pin\n"
+         "kvasir cache ls --kv-disk /var/cache/kvasir/kv -o json\tkey, size and last use of each blob\n"},
     [COMMAND_CACHE_PIN] =
         {"cache pin", ARGUMENTS_REST, "NAME [TEXT]", "keep a prefix in a server's KV cache",
          "The text, as the beginning of a prompt, or with --system as the beginning of a chat, is computed "
@@ -168,6 +176,24 @@ const struct command COMMANDS[COMMAND_COUNT] = {
          "kvasir cache pin support --system \"You answer customers.\"\ta system prompt\n"},
     [COMMAND_CACHE_DROP] = {"cache drop", ARGUMENTS_REST, "NAME", "let a pinned prefix go",
                             "It stays cached until room is needed.", "kvasir cache drop handbook\tby its name\n"},
+    [COMMAND_CACHE_VERIFY] =
+        {"cache verify", ARGUMENTS_NONE, "", "read and check every blob in a folder of the KV cache",
+         "A blob that is damaged is removed, as it would be when it is first used; a server may use the folder "
+         "meanwhile. "
+         "Exit status 1 if there was one.",
+         "kvasir cache verify --kv-disk /var/cache/kvasir/kv\tafter a crash, or a doubt about the disk\n"},
+    [COMMAND_CACHE_EXPORT] =
+        {"cache export", ARGUMENTS_REST, "FILE", "put all blobs of a folder of the KV cache into one file",
+         "Each is checked on the way. The file is written under a temporary name and renamed when it is whole. It "
+         "holds "
+         "what prompts were made of: keep it as private as they are.",
+         "kvasir cache export --kv-disk /var/cache/kvasir/kv kv.archive\tto be carried to another machine\n"},
+    [COMMAND_CACHE_IMPORT] =
+        {"cache import", ARGUMENTS_REST, "FILE", "put the blobs of an exported file into a folder of the KV cache",
+         "Each is checked on the way; what is there already stays as it is, and the least recently used give way to "
+         "--kv-disk-size. A server that uses the folder finds them. Checksums find damage, not lies: import only what "
+         "comes from somebody who may decide what your server answers.",
+         "kvasir cache import --kv-disk /var/cache/kvasir/kv kv.archive\twhat another machine has computed\n"},
     [COMMAND_COMPLETION] = {"completion", ARGUMENTS_REST, "bash|zsh", "print a completion script for a shell",
                             "Made from the same tables as the help.",
                             "source <(kvasir completion bash)\tin this bash\n"
@@ -463,6 +489,12 @@ const struct option_row OPTION_ROWS[] = {
     {.commands = (GENERATES & ~FOR(EVAL_HEADS)) | FOR(INSPECT), .name = "kv-policy", .kind = OPTION_FILE, .argument = "FILE",
      .group = "KV cache", .unset = "as the model says", .offset = AT(kv_policy),
      .help = "selective caching: which tokens each layer and KV head keeps, as JSON; `kvasir eval heads` writes such a file"},
+    {.commands = LOOKS_AFTER_FOLDER, .name = "kv-disk", .kind = OPTION_FILE, .argument = "DIR", .group = "KV cache",
+     .offset = AT(kv_disk),
+     .help = "a folder for the blocks of the KV cache, private to this user"},
+    {.commands = FOR(CACHE_IMPORT), .name = "kv-disk-size", .kind = OPTION_SIZE, .argument = "SIZE", .group = "KV cache",
+     .fallback = "50GiB", .low = 1, .high = 1.0e15, .offset = AT(kv_disk_bytes),
+     .help = "the most that the files in --kv-disk may take"},
     {.commands = FOR(RUN), .name = "kv-load", .kind = OPTION_FILE, .argument = "FILE", .group = "KV cache",
      .exclusive = "cached", .offset = AT(kv_load),
      .help = "begin with the K and V that --kv-save wrote: of the prompt only what comes after them is computed"},
@@ -552,7 +584,7 @@ const struct option_row OPTION_ROWS[] = {
     {.commands = FOR(EVAL_HEADS), .letter = 'o', .name = "policy-out", .kind = OPTION_FILE, .argument = "FILE",
      .group = "Output", .offset = AT(policy_out),
      .help = "where the KV policy goes, for --kv-policy"},
-    {.commands = ASKS_SERVER | FOR(RUN) | FOR(INSPECT) | FOR(TOKENIZE) | FOR(EVAL_NLL) | FOR(EVAL_KL), .letter = 'o', .name = "output",
+    {.commands = ASKS_SERVER | LOOKS_AFTER_FOLDER | FOR(RUN) | FOR(INSPECT) | FOR(TOKENIZE) | FOR(EVAL_NLL) | FOR(EVAL_KL), .letter = 'o', .name = "output",
      .kind = OPTION_CHOICE, .argument = "FORMAT", .group = "Output", .fallback = "text", .choices = "text|json",
      .offset = AT(output),
      .help = "text or json"},

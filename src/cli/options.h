@@ -32,6 +32,9 @@ enum command_id {
     COMMAND_CACHE_LS,
     COMMAND_CACHE_PIN,
     COMMAND_CACHE_DROP,
+    COMMAND_CACHE_VERIFY,
+    COMMAND_CACHE_EXPORT,
+    COMMAND_CACHE_IMPORT,
     COMMAND_COMPLETION,
     COMMAND_HELP,
     COMMAND_VERSION,
@@ -160,7 +163,8 @@ struct options {
     int64_t context, block_size, max_batched_tokens, max_sequences, draft_max;
     uint64_t kv_cache_bytes, swap_bytes;
     const char *kv_cache_dtype, *cache_type_k, *cache_type_v;
-    const char *kv_policy, *kv_events, *kv_save, *kv_load;
+    const char *kv_policy, *kv_events, *kv_save, *kv_load, *kv_disk;
+    uint64_t kv_disk_bytes;
     bool no_kv_cache, kv_stats, kv_reserve;
     double max_step_ms;
 

@@ -1,4 +1,4 @@
-/* eval.h - measurement and inspection: nll, kl, heads, bench, throughput, inspect. Each writes its report (one of the formats it names) to a
+/* eval.h - measurement and inspection: nll, kl, heads, bench, throughput, inspect, the folder of a cache. Each writes its report (one of the formats it names) to a
  * buffer; the cli prints it. These look at every room to the left; the cli sees only this header. */
 #ifndef EVAL_EVAL_H
 #define EVAL_EVAL_H
@@ -107,5 +107,29 @@ MUST_CHECK enum status eval_throughput_check(const struct eval_throughput_option
 MUST_CHECK enum status eval_throughput(struct kvasir_model *model, const struct eval_throughput_options *options,
                                        enum eval_output output, struct buffer *out, struct buffer *plot,
                                        struct error *error);
+
+/* The folder that a server keeps its cached blocks in (kv/store.h: their files are "blobs"), without a server or beside one.
+ * - LIST: {"blobs": [{"key", "bytes" (on disk), "used_s" (since 1970)}, …]}, most recently used first.
+ * - STAT: {"blobs", "bytes", "oldest_used_s", "newest_used_s"}.
+ * - VERIFY reads and checks all, and removes the damaged ones, as their first use would; EXPORT does the same, and writes the
+ *   sound ones to `file`, which appears when it is whole; IMPORT puts those of such a file into the folder, made if absent, within
+ *   bytes_max. {"blobs", "bytes" (sound, written, new), "there" (needed not be imported), "damaged", "unreadable"}.
+ * ST_NOT_FOUND: no such folder. ST_INVALID: something was damaged; `out` has the report all the same. EVAL_TEXT or EVAL_JSON. */
+enum eval_folder_action {
+    EVAL_FOLDER_LIST,
+    EVAL_FOLDER_STAT,
+    EVAL_FOLDER_VERIFY,
+    EVAL_FOLDER_EXPORT,
+    EVAL_FOLDER_IMPORT,
+};
+struct eval_folder_options {
+    enum eval_folder_action action;
+    const char *path, *file;
+    uint64_t bytes_max;
+    void (*progress)(void *data, double fraction); /* may be NULL */
+    void *progress_data;
+};
+MUST_CHECK enum status eval_folder(const struct eval_folder_options *folder, enum eval_output output,
+                                   struct buffer *out, struct error *error);
 
 #endif

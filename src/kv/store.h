@@ -54,4 +54,34 @@ struct store_stats {
 };
 void store_stats(struct store *store, struct store_stats *out);
 
+/* ---- a folder, for whoever looks after it: also while others use it. Not for servers. ----------------------------------- */
+
+bool store_folder_exists(const char *path); /* with blobs in it, or a place for them */
+
+struct store_listed {
+    struct store_key key;
+    uint64_t bytes;   /* on disk */
+    uint64_t used_ns; /* last, to a minute; since 1970 */
+};
+/* Its blobs, most recently used first: mem_free(*out). ST_NOMEM */
+MUST_CHECK enum status store_list(struct store *store, struct store_listed **out, uint64_t *count);
+
+struct store_work {
+    void (*progress)(void *data, double fraction); /* may be NULL */
+    void *data;
+    /* Set anew: */
+    uint64_t blobs, bytes; /* that are in order, or were written */
+    uint64_t there;        /* import: that needed not be written */
+    uint64_t damaged;      /* verify, export: and removed */
+    uint64_t unreadable;
+};
+/* Reads and checks every blob. */
+MUST_CHECK enum status store_verify(struct store *store, struct store_work *work, struct error *error);
+/* All blobs in one file, and back. What a file holds comes from whoever made it: checksums do not say that it is true. A file that
+ * was cut off or damaged gives what can be had of it, and ST_INVALID. ST_IO, ST_NOMEM: `work` tells how far it came. */
+MUST_CHECK enum status store_export(struct store *store, const char *path, struct store_work *work,
+                                    struct error *error);
+MUST_CHECK enum status store_import(struct store *store, const char *path, struct store_work *work,
+                                    struct error *error);
+
 #endif

@@ -104,15 +104,15 @@ enum status blob_encode(struct blob_work *work, const struct store_key *key, con
 
 /* ---- decoding -------------------------------------------------------------------------------------------------------- */
 
-static bool head_is_right(const struct blob_head *head, uint64_t blob_bytes, const struct store_key *key,
-                          uint64_t bytes)
+bool blob_head_read(const unsigned char *bytes, struct blob_head *out)
 {
     unsigned char expected[16];
-    sum(head, offsetof(struct blob_head, head_sum), expected);
-    return memcmp(expected, head->head_sum, sizeof expected) == 0 && memcmp(head->magic, magic, sizeof magic) == 0 &&
-           head->version == VERSION && memcmp(head->key, key->bytes, sizeof head->key) == 0 &&
-           head->raw_bytes == bytes && head->stored_bytes == blob_bytes - BLOB_HEAD_BYTES &&
-           (head->form == BLOB_ZSTD || (head->form == BLOB_RAW && head->stored_bytes == bytes));
+    memcpy(out, bytes, sizeof *out);
+    sum(out, offsetof(struct blob_head, head_sum), expected);
+    return memcmp(expected, out->head_sum, sizeof expected) == 0 && memcmp(out->magic, magic, sizeof magic) == 0 &&
+           out->version == VERSION && out->raw_bytes <= STORE_BLOB_BYTES_MAX &&
+           (out->form == BLOB_ZSTD ? out->stored_bytes <= out->raw_bytes
+                                   : out->form == BLOB_RAW && out->stored_bytes == out->raw_bytes);
 }
 
 enum status blob_decode(struct blob_work *work, uint64_t blob_bytes, const struct store_key *key, void *data,
@@ -121,9 +121,10 @@ enum status blob_decode(struct blob_work *work, uint64_t blob_bytes, const struc
     struct blob_head head;
     unsigned char expected[16];
     const unsigned char *payload = work->bytes + BLOB_HEAD_BYTES;
-    if (blob_bytes < BLOB_HEAD_BYTES) return ST_INVALID;
-    memcpy(&head, work->bytes, sizeof head);
-    if (!head_is_right(&head, blob_bytes, key, bytes)) return ST_INVALID;
+    if (blob_bytes < BLOB_HEAD_BYTES || !blob_head_read(work->bytes, &head)) return ST_INVALID;
+    if (memcmp(head.key, key->bytes, sizeof head.key) != 0 || head.raw_bytes != bytes ||
+        head.stored_bytes != blob_bytes - BLOB_HEAD_BYTES)
+        return ST_INVALID;
     sum(payload, head.stored_bytes, expected);
     if (memcmp(expected, head.payload_sum, sizeof expected) != 0) return ST_INVALID;
     if (head.form == BLOB_RAW) {
@@ -134,4 +135,14 @@ enum status blob_decode(struct blob_work *work, uint64_t blob_bytes, const struc
     if (!work->decompressor) return ST_NOMEM;
     return ZSTD_decompressDCtx(work->decompressor, data, bytes, payload, head.stored_bytes) == bytes ? ST_OK
                                                                                                      : ST_INVALID;
+}
+
+enum status blob_check(struct blob_work *work, uint64_t blob_bytes, const struct store_key *key)
+{
+    struct blob_head head;
+    if (blob_bytes < BLOB_HEAD_BYTES || !blob_head_read(work->bytes, &head)) return ST_INVALID;
+    void *data = mem_alloc(head.raw_bytes);
+    enum status status = data ? blob_decode(work, blob_bytes, key, data, head.raw_bytes) : ST_NOMEM;
+    mem_free(data);
+    return status;
 }

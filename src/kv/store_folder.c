@@ -313,28 +313,42 @@ static enum status put_file(struct folder *folder, const struct store_key *key, 
     return status;
 }
 
-static enum status folder_put(struct store *store, const struct store_key *key, const void *data, uint64_t bytes)
+/* Whether there is nothing to write: it is there, or the disk is left alone. */
+static bool put_is_settled(struct folder *folder, const struct store_key *key, enum status *status)
 {
-    struct folder *folder = folder_of(store);
-    uint64_t blob_bytes;
     pthread_mutex_lock(&folder->lock);
     bool there = blob_index_find(&folder->index, key) != ENTRY_NONE, waits = backoff_waits(&folder->writing);
     if (!there && waits) folder->stats.failed++;
     pthread_mutex_unlock(&folder->lock);
-    if (there || waits) return there ? ST_OK : ST_IO;
+    *status = there ? ST_OK : ST_IO;
+    return there || waits;
+}
+
+static enum status put_done(struct folder *folder, enum status status)
+{
+    if (status == ST_OK) return ST_OK;
+    pthread_mutex_lock(&folder->lock);
+    bool was_well = folder->writing.pause_s == 0;
+    folder->stats.failed++;
+    if (status == ST_IO) backoff_failed(&folder->writing);
+    pthread_mutex_unlock(&folder->lock);
+    if (status == ST_IO && was_well) log_line(LOG_WARNING, "%s: cannot be written; trying again later", folder->path);
+    return status;
+}
+
+static enum status folder_put(struct store *store, const struct store_key *key, const void *data, uint64_t bytes)
+{
+    struct folder *folder = folder_of(store);
+    uint64_t blob_bytes;
+    enum status status;
+    if (put_is_settled(folder, key, &status)) return status;
     char *path = path_of(folder, key);
     struct blob_work *work = blob_work_take(&folder->works);
-    enum status status = path && work ? blob_encode(work, key, data, bytes, &blob_bytes) : ST_NOMEM;
+    status = path && work ? blob_encode(work, key, data, bytes, &blob_bytes) : ST_NOMEM;
     if (status == ST_OK) status = put_file(folder, key, path, work, blob_bytes);
     if (work) blob_work_give(&folder->works, work);
     mem_free(path);
-    if (status != ST_OK) {
-        pthread_mutex_lock(&folder->lock);
-        folder->stats.failed++;
-        if (status == ST_IO) backoff_failed(&folder->writing);
-        pthread_mutex_unlock(&folder->lock);
-    }
-    return status;
+    return put_done(folder, status);
 }
 
 /* The file into `work`. ST_INVALID: it cannot be a blob of so much data. */
@@ -346,7 +360,7 @@ static enum status read_file(const char *path, struct blob_work *work, uint64_t 
     *out_bytes = reader.bytes;
     if (reader.bytes > blob_bytes_max(data_bytes))
         status = ST_INVALID;
-    else if (!blob_work_reserve(work, blob_bytes_max(data_bytes)))
+    else if (!blob_work_reserve(work, reader.bytes))
         status = ST_NOMEM;
     else
         status = file_reader_get(&reader, work->bytes, reader.bytes, NULL);
@@ -408,6 +422,67 @@ static void folder_remove(struct store *store, const struct store_key *key)
     pthread_mutex_unlock(&folder->lock);
     mem_free(path);
 }
+
+/* ---- for whoever looks after it -------------------------------------------------------------------------------------- */
+
+struct blob_works *folder_works(struct store *store)
+{
+    return &folder_of(store)->works;
+}
+
+enum status folder_read_blob(struct store *store, const struct store_key *key, struct blob_work *work,
+                             uint64_t *out_bytes)
+{
+    struct folder *folder = folder_of(store);
+    char *path = path_of(folder, key);
+    enum status status = !path ? ST_NOMEM : file_exists(path) ? ST_OK : ST_NOT_FOUND;
+    if (status == ST_OK) status = read_file(path, work, STORE_BLOB_BYTES_MAX, out_bytes);
+    if (status == ST_OK) status = blob_check(work, *out_bytes, key);
+    if (status == ST_INVALID) folder_remove(store, key);
+    mem_free(path);
+    return status;
+}
+
+enum status folder_write_blob(struct store *store, const struct store_key *key, const struct blob_work *work,
+                              uint64_t bytes, bool *out_new)
+{
+    struct folder *folder = folder_of(store);
+    enum status status;
+    *out_new = false;
+    if (put_is_settled(folder, key, &status)) return status;
+    char *path = path_of(folder, key);
+    status = path ? put_file(folder, key, path, work, bytes) : ST_NOMEM;
+    mem_free(path);
+    *out_new = status == ST_OK;
+    return put_done(folder, status);
+}
+
+enum status store_list(struct store *store, struct store_listed **out, uint64_t *count)
+{
+    struct folder *folder = folder_of(store);
+    ASSERT(store->kind->have == folder_have);
+    *count = 0;
+    pthread_mutex_lock(&folder->lock);
+    *out = mem_alloc((folder->index.count + (uint64_t)1) * sizeof **out);
+    for (uint32_t at = folder->index.newest; *out && at != ENTRY_NONE; at = folder->index.entries[at].older) {
+        const struct entry *entry = &folder->index.entries[at];
+        (*out)[(*count)++] = (struct store_listed){.key = entry->key, .bytes = entry->bytes, .used_ns = entry->used_ns};
+    }
+    pthread_mutex_unlock(&folder->lock);
+    return *out ? ST_OK : ST_NOMEM;
+}
+
+bool store_folder_exists(const char *path)
+{
+    struct buffer name;
+    buffer_init(&name, 0);
+    buffer_printf(&name, "%s/" SUBFOLDER, path);
+    bool exists = !name.failed && file_is_folder(name.data);
+    buffer_release(&name);
+    return exists;
+}
+
+/* ---- the kind ---------------------------------------------------------------------------------------------------------- */
 
 static void folder_stats(struct store *store, struct store_stats *out)
 {

@@ -55,6 +55,10 @@ MUST_CHECK enum status blob_encode(struct blob_work *work, const struct store_ke
 /* The data of the blob in work->bytes[0…blob_bytes), which must be `key`'s and of `bytes`. ST_INVALID: damaged. ST_NOMEM */
 MUST_CHECK enum status blob_decode(struct blob_work *work, uint64_t blob_bytes, const struct store_key *key, void *data,
                                    uint64_t bytes);
+/* A head that can be believed: it has its checksum, and its numbers agree with each other. [BLOB_HEAD_BYTES] */
+bool blob_head_read(const unsigned char *bytes, struct blob_head *out);
+/* As blob_decode, whatever the data's length, which is not wanted. */
+MUST_CHECK enum status blob_check(struct blob_work *work, uint64_t blob_bytes, const struct store_key *key);
 /* No blob of so much data is longer. */
 static inline uint64_t blob_bytes_max(uint64_t bytes)
 {
@@ -86,6 +90,16 @@ uint32_t blob_index_find(const struct blob_index *index, const struct store_key 
 uint32_t blob_index_add(struct blob_index *index, const struct store_key *key, uint64_t bytes);
 void blob_index_use(struct blob_index *index, uint32_t entry); /* now the newest */
 void blob_index_drop(struct blob_index *index, uint32_t entry);
+
+/* ---- a folder's files, as they are (store_folder.c) -------------------------------------------------------------------- */
+
+struct blob_works *folder_works(struct store *store);
+/* The blob of `key`, checked, into `work`. ST_NOT_FOUND. ST_INVALID: it was damaged, and is removed. ST_IO, ST_NOMEM */
+MUST_CHECK enum status folder_read_blob(struct store *store, const struct store_key *key, struct blob_work *work,
+                                        uint64_t *out_bytes);
+/* As store_put, of the blob in `work`, which was checked. *out_new: it was not there. */
+MUST_CHECK enum status folder_write_blob(struct store *store, const struct store_key *key, const struct blob_work *work,
+                                         uint64_t bytes, bool *out_new);
 
 /* ---- leaving alone what fails --------------------------------------------------------------------------------------- */
 
