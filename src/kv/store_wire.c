@@ -38,11 +38,11 @@ static char *decoded(const char *text, size_t bytes)
         char c = text[i];
         if (c == '%') {
             int high = i + 2 < bytes ? hex_digit(text[i + 1]) : -1, low = high < 0 ? -1 : hex_digit(text[i + 2]);
-            c = (char)(high << 4 | low);
-            if (low < 0 || !c) {
+            if (low < 0 || (high | low) == 0) {
                 buffer_release(&out);
                 return NULL;
             }
+            c = (char)(high << 4 | low);
             i += 2;
         }
         buffer_append(&out, &c, 1);

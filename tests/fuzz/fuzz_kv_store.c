@@ -110,7 +110,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     memcpy(bytes, data, size);
     decode(&works, bytes, size);
     import(store, file, bytes, size);
-    for (uint64_t at = ARCHIVE_HEAD_BYTES, blob; at < size; at += blob) {
+    uint64_t first =
+        size >= 8 && memcmp(bytes, "KVASIRBL", 8) == 0 ? 0 : ARCHIVE_HEAD_BYTES; /* a blob, or an exported file */
+    for (uint64_t at = first, blob; at < size; at += blob) {
         blob = mend(bytes + at, size - at);
         if (!blob) break;
         decode(&works, bytes + at, blob);

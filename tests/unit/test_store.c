@@ -536,6 +536,7 @@ static void test_killed_at_any_moment(void **state)
 
 int main(void)
 {
+    log_set_level(LOG_ERROR); /* faults are meant here */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip),
         cmocka_unit_test(test_many_at_once_and_removed),
