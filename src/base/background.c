@@ -9,10 +9,12 @@
  * one side wrote before, the other sees. */
 #include "base/base_internal.h"
 #include <errno.h>
+#include <math.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <time.h>
 
 struct task_list {
     struct background_task *first, *last;
@@ -78,8 +80,12 @@ enum status background_open(struct background **out, struct error *error)
     struct background *background = mem_zero(1, sizeof *background);
     if (!background) return error_set(error, ST_NOMEM, "not enough memory for a thread");
     pthread_mutex_init(&background->lock, NULL);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&background->work, NULL);
-    pthread_cond_init(&background->idle, NULL);
+    pthread_cond_init(&background->idle, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     sigset_t all, before;
     sigfillset(&all); /* as the pool's workers: a signal must end the wait of the thread that waits for it */
     pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -129,6 +135,24 @@ struct background_task *background_take(struct background *background, bool wait
     if (task) remove_from(&background->done, task);
     pthread_mutex_unlock(&background->lock);
     return task;
+}
+
+bool background_wait(struct background *background, double seconds)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    double whole = floor(seconds);
+    until.tv_sec += (time_t)whole;
+    until.tv_nsec += (long)((seconds - whole) * 1e9);
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    pthread_mutex_lock(&background->lock);
+    int reason = 0;
+    while (!reason && !background->done.first && (background->waiting.first || background->running))
+        reason = pthread_cond_timedwait(&background->idle, &background->lock, &until);
+    bool any = background->done.first != NULL;
+    pthread_mutex_unlock(&background->lock);
+    return any;
 }
 
 void background_cancel(struct background *background, struct background_task *task)

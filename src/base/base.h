@@ -190,6 +190,8 @@ void background_close(struct background *background); /* first runs what still w
 void background_put(struct background *background, struct background_task *task);
 /* A task that has run, in order, or NULL; `wait`: NULL only when none is left. */
 struct background_task *background_take(struct background *background, bool wait);
+/* Waits until a task has run that can be taken, none is left, or so many seconds have passed; whether there is one. */
+bool background_wait(struct background *background, double seconds);
 /* Takes one task back, run or not. Waits for it if it runs just now. */
 void background_cancel(struct background *background, struct background_task *task);
 

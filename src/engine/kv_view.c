@@ -5,7 +5,8 @@
 
 static const char *const kinds[] = {
     [KV_FULL] = "full", [KV_SLIDING] = "sliding", [KV_SINKS] = "sinks", [KV_SHARED] = "shared", [KV_NONE] = "none"};
-static const char *const tiers[] = {[KV_TIER_MEMORY] = "memory", [KV_TIER_SWAP] = "swap"};
+static const char *const tiers[] = {
+    [KV_TIER_MEMORY] = "memory", [KV_TIER_SWAP] = "swap", [KV_TIER_DISK] = "disk", [KV_TIER_REMOTE] = "remote"};
 
 /* ---- snapshot ---------------------------------------------------------------------------------------------------- */
 

@@ -107,7 +107,7 @@ uint32_t block_take(struct kv_cache *cache, struct kv_group *group)
 {
     ASSERT(!cache->pinned);
     while (cache->bytes_taken + group->block_bytes > cache->bytes_max)
-        if (!evict_oldest(cache)) return BLOCK_NONE;
+        if (!evict_oldest(cache) && !fetch_let_go(cache)) return BLOCK_NONE;
     uint32_t block = pool_take(cache, group);
     struct kv_block *b = &group->blocks[block];
     b->state = BLOCK_HELD;

@@ -74,6 +74,7 @@ enum status kv_open(const struct kv_config *config, struct kv_cache **out, struc
         status = error_set(error, ST_NOMEM, "not enough memory for a KV cache");
     if (status == ST_OK) status = groups_open(cache, error);
     if (status == ST_OK && cache->swap_bytes_max) status = background_open(&cache->mover, error);
+    if (status == ST_OK && config->lower_count) status = lower_open(cache, config, error);
     if (status == ST_OK)
         *out = cache;
     else
@@ -85,6 +86,7 @@ void kv_close(struct kv_cache *cache)
 {
     if (!cache) return;
     while (cache->first_pin) ASSERT(kv_prefix_unpin(cache, cache->first_pin->name) == ST_OK);
+    lower_close(cache);
     ASSERT(!cache->first_seq && !cache->pinned && !kv_swap_poll(cache, true));
     background_close(cache->mover);
     for (uint32_t g = 0; g < cache->group_count; g++) pool_release(&cache->groups[g]);
@@ -156,7 +158,7 @@ void kv_stats(const struct kv_cache *cache, struct kv_stats *out)
     for (uint32_t i = 0; i < cache->layer_count; i++)
         out->bytes_per_token += kv_layer_bytes_per_token(&cache->layers[i]);
     for (const struct kv_seq *seq = cache->first_seq; seq; seq = seq->next_seq) {
-        out->sequences++;
+        out->sequences += !seq->coming;
         out->bytes_metadata += cache->open_bytes;
         for (uint32_t g = 0; g < cache->group_count; g++) out->bytes_wasted += wasted_bytes(seq, g);
     }

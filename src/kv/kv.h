@@ -8,7 +8,7 @@
  * 4. One thread, the step loop, owns the cache; only kv_seq_write, kv_seq_spans, kv_seq_reach and kv_seq_formats may run
  *    on pool threads, between pin and unpin, writers on disjoint heads.
  * 5. The budgets in bytes are never exceeded; memory is taken in kv_open, kv_seq_open, kv_seq_fork, kv_seq_reserve,
- *    kv_seq_swap_out, kv_seq_load, kv_batch_pin and kv_prefix_pin only.
+ *    kv_seq_swap_out, kv_seq_load, kv_batch_pin, kv_prefix_pin, kv_fetch_open and kv_fetch_start only (blocks in kv_lower_poll too).
  * kv chooses memory, not timing: nothing here waits, schedules or retries. */
 #ifndef KV_KV_H
 #define KV_KV_H
@@ -53,14 +53,33 @@ uint64_t kv_layer_bytes_per_token(const struct kv_layer *layer);
 #define KV_KEY_BYTES 32
 #define KV_PROTECTED_PERCENT 80 /* a good protected_percent */
 
+enum kv_tier {
+    KV_TIER_MEMORY,
+    KV_TIER_SWAP,
+    KV_TIER_DISK,   /* a store (store.h): a folder */
+    KV_TIER_REMOTE, /* a store: a server that others use too */
+};
+#define KV_LOWER_TIERS_MAX 2u
+
+/* A tier below RAM. */
+struct store;
+struct kv_lower_tier {
+    enum kv_tier tier;
+    struct store *store; /* borrowed: it outlives the cache */
+};
+
 struct kv_config {
     const struct kv_layer *layers; /* copied */
     uint32_t layer_count;
-    uint32_t block_tokens;       /* a multiple of 16, 16…128 */
-    uint64_t bytes_max;          /* of block memory */
-    uint64_t bytes_pinned_max;   /* of these, for prefixes pinned by name; one sequence must fit beside them */
-    uint64_t swap_bytes_max;     /* beside bytes_max, for the blocks of sequences that are swapped out; 0 = none */
-    uint32_t protected_percent;  /* of bytes_max, for cached blocks that a second sequence has used; 0 = plain LRU */
+    uint32_t block_tokens;     /* a multiple of 16, 16…128 */
+    uint64_t bytes_max;        /* of block memory */
+    uint64_t bytes_pinned_max; /* of these, for prefixes pinned by name; one sequence must fit beside them */
+    uint64_t swap_bytes_max;   /* beside bytes_max, for the blocks of sequences that are swapped out; 0 = none */
+    const struct kv_lower_tier *lower; /* copied; the fastest first. With share_prefixes only */
+    uint32_t lower_count;              /* at most KV_LOWER_TIERS_MAX */
+    uint64_t lower_queue_bytes; /* beside bytes_max, for blocks on their way: into each tier, and back; taken as used */
+    double lower_close_s;       /* kv_close waits so long for blocks on their way down, and a store's patience */
+    uint32_t protected_percent; /* of bytes_max, for cached blocks that a second sequence has used; 0 = plain LRU */
     const struct kernel *kernel; /* borrowed: lays rows out inside a block */
     bool share_prefixes;         /* publish blocks, serve hits */
     bool one_layer_at_a_time;    /* no cache: layers of one shape overwrite each other's rows (--no-kv-cache) */
@@ -185,6 +204,63 @@ MUST_CHECK enum status kv_seq_swap_in(struct kv_seq *seq);
  * still on their way. Not while pinned. */
 bool kv_swap_poll(struct kv_cache *cache, bool wait);
 
+/* ---- tiers below RAM --------------------------------------------------------------------------------------------- */
+
+/* A full block that is published goes to every store: its rows are copied out at once (a block costs the time of one copy, the
+ * computing of its rows a thousand times that), and a thread of each tier writes them. Where a store does not keep up, blocks
+ * are skipped. So the stores have what was computed up to a moment ago, also if the program is killed.
+ *
+ * On the way back a caller that has a prompt asks for what the stores have of it beyond what is cached. A thread looks
+ * and reads; what it has done takes effect in kv_lower_poll, so the owner never waits for a disk or a server unless it
+ * wants to. What comes is published and cached like what was computed:
+ *
+ *   kv_fetch_open            kv_lower_poll            kv_fetch_start            kv_lower_poll
+ *  ──────────────▶ LOOKING ───────────────▶ FOUND ─────────────────▶ READING ──────────────────▶ DONE
+ *                     │                       ▲                         │                          ▲
+ *                     │ nothing there         └─ a block was not there, or damaged: a shorter prefix ┤
+ *                     └────────────────────────────────────────────────────────────────────────────┘
+ *
+ * Each block comes with its parent's key and its tokens, which are compared; a bad, late or vanished one is a miss. */
+struct kv_fetch;
+enum kv_fetch_state { KV_FETCH_LOOKING, KV_FETCH_FOUND, KV_FETCH_READING, KV_FETCH_DONE };
+
+/* Looks for the prefix of `tokens` (of which the last must run, as in kv_seq_open). *out is NULL where nothing can be found: no
+ * tier, or all whole blocks are cached. ST_NOMEM. */
+MUST_CHECK enum status kv_fetch_open(struct kv_cache *cache, const uint32_t *tokens, uint32_t count, uint64_t salt,
+                                     struct kv_fetch **out);
+/* FOUND to READING, or to DONE where all is cached by now. One fetch reads at a time: ST_FULL, another one does. ST_NOMEM. */
+MUST_CHECK enum status kv_fetch_start(struct kv_fetch *fetch);
+/* At any time; what has come stays cached. What is still being read is not waited for. */
+void kv_fetch_close(struct kv_fetch *fetch); /* NULL is allowed */
+
+struct kv_fetch_info {
+    enum kv_fetch_state state;
+    uint32_t cached;  /* FOUND and later: tokens that were cached when it was FOUND, … */
+    uint32_t found;   /* … that will be when all has been read, … */
+    uint32_t arrived; /* … and that are now */
+    uint64_t bytes_left;
+    double left_s; /* that reading them takes, by what was measured of the tiers; 0: nothing was measured yet */
+    uint32_t from[KV_LOWER_TIERS_MAX]; /* tokens that came from each tier */
+};
+void kv_fetch_info(const struct kv_fetch *fetch, struct kv_fetch_info *out);
+
+/* Takes in what the threads have done; first waits at most `wait_s` seconds for a fetch to get on, if one can. Not while
+ * pinned. */
+void kv_lower_poll(struct kv_cache *cache, double wait_s);
+/* Waits until all blocks on their way down are written, at most so long; whether they are. */
+bool kv_lower_flush(struct kv_cache *cache, double wait_s);
+
+struct kv_lower_stats {
+    enum kv_tier tier;
+    uint64_t written_blocks, written_bytes;  /* as rows, not compressed */
+    uint64_t skipped_blocks, refused_blocks; /* not written: the queue was full; the store did not take them */
+    uint64_t read_blocks, read_bytes;
+    uint64_t missed_blocks, bad_blocks; /* that were said to be there: gone, late or damaged; of something else */
+    double read_s;                      /* the reader's time for them */
+};
+/* Of the tiers in their order; returns how many there are. */
+uint32_t kv_lower_stats(const struct kv_cache *cache, struct kv_lower_stats out[KV_LOWER_TIERS_MAX]);
+
 /* ---- files ------------------------------------------------------------------------------------------------------- */
 
 /* Writes the sequence's tokens and all rows it holds to `path`, under a temporary name first: there is a whole file or
@@ -248,7 +324,6 @@ struct kv_group_info {
 /* The first `capacity` groups; returns how many there are. */
 uint32_t kv_groups(const struct kv_cache *cache, struct kv_group_info *out, uint32_t capacity);
 
-enum kv_tier { KV_TIER_MEMORY, KV_TIER_SWAP };
 enum kv_block_state {
     KV_BLOCK_HELD,   /* by a sequence, or a prefix pinned by name */
     KV_BLOCK_CACHED, /* published, held by none: may be evicted */
@@ -273,7 +348,8 @@ struct kv_block_info {
  * are. Two snapshots without a call between them are the same. */
 uint32_t kv_snapshot(const struct kv_cache *cache, struct kv_block_info *out, uint32_t capacity);
 
-/* What the prefix index gains and loses, block by block: enough for somebody outside to know what is cached. */
+/* What the prefix index gains and loses, block by block: enough for somebody outside to know what is cached. Of the tiers below
+ * RAM, what was written there, and what was found to be damaged; what a store drops to make room it does not tell. */
 enum kv_event_kind { KV_EVENT_STORED, KV_EVENT_REMOVED };
 struct kv_event {
     enum kv_event_kind kind;

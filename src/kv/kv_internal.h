@@ -150,6 +150,9 @@ uint32_t *prefix_rows(struct kv_node *node);                                 /* 
 uint32_t *prefix_tokens(const struct kv_cache *cache, struct kv_node *node); /* [token_count] */
 void prefix_key(const struct kv_cache *cache, uint32_t parent, const uint32_t *tokens, uint32_t count,
                 struct kv_key *out);
+/* The same below a block that need not be in the tree; NULL: of a root. */
+void prefix_key_after(const struct kv_cache *cache, const struct kv_key *parent, const uint32_t *tokens, uint32_t count,
+                      struct kv_key *out);
 /* The child of `parent` with exactly these tokens, or NODE_NONE. parent NODE_NONE: roots. */
 uint32_t prefix_find(const struct kv_cache *cache, uint32_t parent, const struct kv_key *key, const uint32_t *tokens,
                      uint32_t count);
@@ -200,6 +203,7 @@ struct kv_cache {
     uint32_t swaps_moving; /* sequences on their way */
     uint64_t swaps_out, swaps_in, swap_copied_bytes;
     double swap_copy_s;
+    struct kv_lower *lower;                                  /* NULL: no tiers below RAM */
     void (*event)(void *data, const struct kv_event *event); /* or NULL */
     void *event_data;
 };
@@ -225,6 +229,7 @@ struct kv_seq {
     uint32_t spare_head, spare_count; /* nodes for the blocks that are not published yet */
     unsigned char *open_rows;         /* exact K rows of the group that is not closed yet; NULL where none closes */
     bool pinned;
+    bool coming; /* a fetch's: all rows that its tables lack are to be read from a tier below RAM */
     enum kv_residence residence;
     struct kv_swap *swap; /* its place in the swap tier; NULL: resident */
 };
@@ -282,6 +287,21 @@ struct kv_swap {
     struct kv_copy copies[];
 };
 void swap_forget(struct kv_seq *seq); /* before closing: nothing of it is on its way or in the tier */
+
+/* ---- lower.c, fetch.c: tiers below RAM --------------------------------------------------------------------------- */
+
+MUST_CHECK enum status lower_open(struct kv_cache *cache, const struct kv_config *config, struct error *error);
+void lower_close(struct kv_cache *cache);
+/* The block was published under its node, which is full: its rows go down. */
+void lower_publish(struct kv_cache *cache, uint32_t node, uint32_t group, uint32_t block);
+/* Blocks are wanted, and all are held: a fetch lets go of what has come, which can be evicted then. False: there is none. */
+bool fetch_let_go(struct kv_cache *cache);
+
+/* ---- save.c ------------------------------------------------------------------------------------------------------ */
+
+/* Stands for all that must be the same where blocks are moved as they are: what rows depend on beside tokens, and what a
+ * block looks like. */
+void cache_fingerprint(const struct kv_cache *cache, unsigned char out[KV_KEY_BYTES]);
 
 /* ---- pin.c: prefixes kept by name -------------------------------------------------------------------------------- */
 

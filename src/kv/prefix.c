@@ -119,16 +119,22 @@ void prefix_give(struct kv_cache *cache, uint32_t node)
 
 /* ---- keys -------------------------------------------------------------------------------------------------------- */
 
-void prefix_key(const struct kv_cache *cache, uint32_t parent, const uint32_t *tokens, uint32_t count,
-                struct kv_key *out)
+void prefix_key_after(const struct kv_cache *cache, const struct kv_key *parent, const uint32_t *tokens, uint32_t count,
+                      struct kv_key *out)
 {
     unsigned char bytes[KV_KEY_BYTES + 128 * sizeof *tokens]; /* a block is at most 128 tokens */
     ASSERT(count <= 128);
-    memcpy(bytes, parent == NODE_NONE ? cache->provenance : prefix_node(cache, parent)->key.bytes, KV_KEY_BYTES);
+    memcpy(bytes, parent ? parent->bytes : cache->provenance, KV_KEY_BYTES);
     memcpy(bytes + KV_KEY_BYTES, tokens, count * sizeof *tokens);
     SHA256(bytes, KV_KEY_BYTES + count * sizeof *tokens, out->bytes);
     for (uint32_t bit = cache->key_bits; bit && bit < 8 * KV_KEY_BYTES; bit++)
         out->bytes[bit / 8] &= (unsigned char)~(1u << bit % 8);
+}
+
+void prefix_key(const struct kv_cache *cache, uint32_t parent, const uint32_t *tokens, uint32_t count,
+                struct kv_key *out)
+{
+    prefix_key_after(cache, parent == NODE_NONE ? NULL : &prefix_node(cache, parent)->key, tokens, count, out);
 }
 
 /* ---- finding ----------------------------------------------------------------------------------------------------- */
@@ -250,6 +256,7 @@ void prefix_attach(struct kv_cache *cache, uint32_t node, uint32_t group, uint32
     own->rows_count++;
     b->node = node;
     tell(cache, KV_EVENT_STORED, node, group);
+    if (cache->lower && own->token_count == cache->block_tokens) lower_publish(cache, node, group, block);
 }
 
 void prefix_detach(struct kv_cache *cache, uint32_t group, uint32_t block)

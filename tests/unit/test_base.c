@@ -139,6 +139,15 @@ static void test_background_runs_in_order(void **state)
         assert_true(tasks[i].ran_as > last);
         last = tasks[i].ran_as;
     }
+    assert_false(background_wait(background, 5)); /* at once: nothing is left */
+    background_put(background, &tasks[0].task);
+    assert_true(background_wait(background, 5));
+    assert_ptr_equal(background_take(background, false), &tasks[0].task);
+    background_put(background, &tasks[6].task);
+    double began = clock_seconds();
+    assert_false(background_wait(background, 0.02));
+    assert_true(clock_seconds() - began >= 0.02);
+    background_cancel(background, &tasks[6].task);
     background_put(background, &tasks[0].task);
     background_close(background);
     assert_int_equal(tasks[0].ran_as, runs); /* what waited was run */
