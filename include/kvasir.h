@@ -120,6 +120,12 @@ struct kvasir_engine_options {
     /* Memory beside the budget, taken as it is used, where requests that have to give up their blocks wait with their K and V
      * if copying is measured to be cheaper than computing again; 0 = none: they are computed again. Answers are the same. */
     uint64_t swap_bytes;
+    /* Tiers below RAM, where K and V of every full block are kept beyond this process, and taken from where that is predicted to be
+     * sooner done than computing them: a private folder, and how much may lie in it (0 = 50 GiB; the least recently used goes first);
+     * and a server that speaks Redis' protocol, "redis://[user:password@]host[:port][/database]". NULL = none. Answers are the same
+     * bits. A full disk, a lost server or a damaged file is a miss, and counted. Both hold what prompts say: keep them private. */
+    const char *kv_disk, *kv_remote;
+    uint64_t kv_disk_bytes;
     uint32_t block_size; /* tokens a block; 0 = default (32); a multiple of 16, 16…128 */
     /* Number format of K and V: NULL or "auto" (int8; f16 where heads are no multiple of 32 wide), "f32", "f16", "bf16", "fp8_e4m3", "fp8_e5m2", "int8", "int4", or
      * "k=int8,v=int4". */
@@ -317,8 +323,9 @@ int kvasir_engine_step(struct kvasir_engine *engine, const struct kvasir_event *
 /* Of one request (its first answer), also after its last event (the last 64, or max_sequences, finished are kept). KVASIR_NOT_FOUND when it is not known. */
 struct kvasir_timings {
     uint32_t prompt_tokens, cached_tokens, output_tokens;
-    double ttft_s; /* submit to first token, or to the embedding */
-    double tpot_s; /* mean time per output token after the first */
+    uint32_t tier_tokens; /* of cached_tokens, those that were read from a tier below RAM for this request */
+    double ttft_s;        /* submit to first token, or to the embedding */
+    double tpot_s;        /* mean time per output token after the first */
     double prefill_s, decode_s;
     double prefill_tokens_per_s, decode_tokens_per_s;
     uint64_t kv_bytes, kv_blocks; /* held by the request (at its end) */
@@ -329,6 +336,19 @@ int kvasir_engine_timings(const struct kvasir_engine *engine, uint64_t id, struc
  * model; and its next token is sampled, turned into text and reported. */
 enum kvasir_stage { KVASIR_INPUT, KVASIR_SCHEDULE, KVASIR_EXECUTE, KVASIR_OUTPUT, KVASIR_STAGES };
 const char *kvasir_stage_name(enum kvasir_stage stage); /* "input" "schedule" "execute" "output" */
+
+/* Of a tier below RAM, since the engine was opened. Blocks are those of one group of layers; their bytes are not compressed. */
+struct kvasir_tier_stats {
+    const char *name;                 /* "disk", "remote" */
+    uint64_t bytes, bytes_max, blobs; /* in the folder, compressed, when it was last written to; 0 of a server */
+    uint64_t tokens;                  /* of prompts: found cached because they were read from here */
+    uint64_t written_blocks, written_bytes, read_blocks, read_bytes;
+    /* Not written, because it did not keep up; because it is full or does not answer. */
+    uint64_t skipped_blocks, refused_blocks;
+    uint64_t missed_blocks, bad_blocks; /* said to be there, and gone or damaged; of something else */
+    double read_s;                      /* that reading took */
+};
+#define KVASIR_TIERS_MAX 2
 
 struct kvasir_engine_stats {
     uint32_t context, block_size;
@@ -352,6 +372,9 @@ struct kvasir_engine_stats {
     /* Since the engine was opened: requests that gave up their blocks to others and went on later, of which some kept their
      * rows in the swap tier; requests that waited for another one to compute a prefix they share. */
     uint64_t preemptions, preemptions_swapped, prefix_waits;
+    struct kvasir_tier_stats tiers[KVASIR_TIERS_MAX]; /* [tier_count] the fastest first */
+    uint32_t tier_count;
+    uint64_t fetches_late; /* prompts that did not wait for a tier, since computing was sooner done */
     uint64_t drafted_tokens, accepted_tokens;     /* of prompt lookup; accepted: that were what the model chose */
     uint64_t steps, prompt_tokens, output_tokens; /* computed: prompt tokens found in the cache are not in it */
     double stage_s[KVASIR_STAGES];                /* time in each stage */

@@ -26,6 +26,17 @@ void kv_report_text(const struct kvasir_engine_stats *now, const struct kvasir_e
         buffer_printf(out, "  swapped  %s; %llu sequences went out, %llu came back\n",
                       bytes_text(now->kv_bytes_swapped, a), (unsigned long long)now->kv_swaps_out,
                       (unsigned long long)now->kv_swaps_in);
+    for (uint32_t t = 0; t < now->tier_count; t++) {
+        const struct kvasir_tier_stats *tier = &now->tiers[t];
+        buffer_printf(
+            out, "  %-8s %llu prompt tokens came from there (%s read in %.3f s); %s written, %llu blocks skipped\n",
+            tier->name, (unsigned long long)tier->tokens, bytes_text(tier->read_bytes, a), tier->read_s,
+            bytes_text(tier->written_bytes, b), (unsigned long long)tier->skipped_blocks);
+        if (tier->refused_blocks + tier->missed_blocks + tier->bad_blocks)
+            buffer_printf(out, "           blocks: %llu refused, %llu gone or damaged, %llu of something else\n",
+                          (unsigned long long)tier->refused_blocks, (unsigned long long)tier->missed_blocks,
+                          (unsigned long long)tier->bad_blocks);
+    }
 }
 
 void kv_report_json(const struct kvasir_engine_stats *now, const struct kvasir_engine_stats *most, struct buffer *out)
@@ -58,4 +69,19 @@ void kv_report_json(const struct kvasir_engine_stats *now, const struct kvasir_e
     };
     for (size_t i = 0; i < ARRAY_COUNT(rows); i++)
         buffer_printf(out, ",\"%s\":%llu", rows[i].name, (unsigned long long)rows[i].value);
+    buffer_printf(out, ",\"fetches_late\":%llu,\"tiers\":[", (unsigned long long)now->fetches_late);
+    for (uint32_t t = 0; t < now->tier_count; t++) {
+        const struct kvasir_tier_stats *tier = &now->tiers[t];
+        buffer_printf(
+            out,
+            "%s{\"tier\":\"%s\",\"bytes\":%llu,\"tokens\":%llu,\"written_blocks\":%llu,\"written_bytes\":%llu,"
+            "\"read_blocks\":%llu,\"read_bytes\":%llu,\"skipped_blocks\":%llu,\"refused_blocks\":%llu,"
+            "\"missed_blocks\":%llu,\"bad_blocks\":%llu,\"read_s\":%.6f}",
+            t ? "," : "", tier->name, (unsigned long long)tier->bytes, (unsigned long long)tier->tokens,
+            (unsigned long long)tier->written_blocks, (unsigned long long)tier->written_bytes,
+            (unsigned long long)tier->read_blocks, (unsigned long long)tier->read_bytes,
+            (unsigned long long)tier->skipped_blocks, (unsigned long long)tier->refused_blocks,
+            (unsigned long long)tier->missed_blocks, (unsigned long long)tier->bad_blocks, tier->read_s);
+    }
+    buffer_text(out, "]");
 }

@@ -161,10 +161,9 @@ struct options {
     struct bias_list bias;
 
     int64_t context, block_size, max_batched_tokens, max_sequences, draft_max;
-    uint64_t kv_cache_bytes, swap_bytes;
+    uint64_t kv_cache_bytes, swap_bytes, kv_disk_bytes;
     const char *kv_cache_dtype, *cache_type_k, *cache_type_v;
-    const char *kv_policy, *kv_events, *kv_save, *kv_load, *kv_disk;
-    uint64_t kv_disk_bytes;
+    const char *kv_policy, *kv_events, *kv_save, *kv_load, *kv_disk, *kv_remote;
     bool no_kv_cache, kv_stats, kv_reserve;
     double max_step_ms;
 

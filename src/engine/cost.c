@@ -9,7 +9,9 @@
 #include <math.h>
 
 #define MUCH_WORK 48.0 /* units of a pass whose time is mostly arithmetic */
-#define FADE 0.2       /* weight of the newest measurement */
+#define PEAK_RUNS 5u
+#define PEAK_TURNS 100000u
+#define FADE 0.2 /* weight of the newest measurement */
 /* Attention's multiply-adds against those of matrices, by time: it computes in 16 bits, with softmax between. */
 #define ATTENTION_WEIGHT 2.0
 
@@ -24,6 +26,20 @@ void cost_init(struct cost *cost, const struct model *model, const struct kv_lay
     *cost = (struct cost){.key_units =
                               ATTENTION_WEIGHT * (double)(deep.attention_macs - empty.attention_macs) / 1024 / token,
                           .logits_units = with_logits / token - 1};
+}
+
+double cost_unit_least_s(const struct model *model, const struct kv_layer *layers, uint32_t threads)
+{
+    struct model_work work;
+    double rate = 0; /* multiply-adds a second, of one thread */
+    model_work(model, layers, 0, 1, 0, &work);
+    for (uint32_t i = 0; i < PEAK_RUNS; i++) {
+        double began = clock_seconds();
+        uint64_t macs = kernel_peak_run(model_kernel(model), KERNEL_PEAK_INT8, PEAK_TURNS);
+        double seconds = clock_seconds() - began;
+        if (macs && seconds > 0 && (double)macs / seconds > rate) rate = (double)macs / seconds;
+    }
+    return rate > 0 ? (double)work.int8_macs / (rate * threads) : 0;
 }
 
 double cost_units(const struct cost *cost, uint32_t depth, uint32_t count)

@@ -28,6 +28,11 @@ static enum status open_samplers(struct kvasir_engine *engine, struct error *err
     return status;
 }
 
+static double unit_least_s(const struct kvasir_engine *engine)
+{
+    return cost_unit_least_s(engine->model->model, engine->plan.kv.layers, pool_workers(engine->pool));
+}
+
 static bool closes(const struct kv_config *kv)
 {
     for (uint32_t i = 0; i < kv->layer_count; i++)
@@ -49,7 +54,9 @@ static enum status open_scheduler(struct kvasir_engine *engine, struct error *er
                                             .block_tokens = plan->kv.block_tokens,
                                             .tile_tokens = KERNEL_CLOSED_TOKENS,
                                             .draft_tokens = cached ? plan->draft_tokens : 0,
-                                            .closed_tokens = closes(&plan->kv) ? KERNEL_CLOSED_TOKENS : 0};
+                                            .closed_tokens = closes(&plan->kv) ? KERNEL_CLOSED_TOKENS : 0,
+                                            .lower_tiers = plan->kv.lower_count > 0,
+                                            .unit_least_s = plan->kv.lower_count ? unit_least_s(engine) : 0};
     struct cost cost;
     cost_init(&cost, engine->model->model, plan->kv.layers);
     enum status status = scheduler_init(&engine->scheduler, engine->kv, &cost, &limits);
@@ -68,11 +75,14 @@ int kvasir_engine_open(struct kvasir_model *model, const struct kvasir_engine_op
     engine->model = model;
     engine->next_id = 1;
     struct engine_plan *plan = &engine->plan;
+    struct kv_lower_tier tiers[KV_LOWER_TIERS_MAX];
     enum status status = engine_plan_init(model->model, options, plan, error);
     if (status == ST_OK && engine_provenance(model, &plan->kv, plan->kv.provenance) != ST_OK)
         status = error_set(error, ST_NOMEM, "not enough memory for an engine");
+    if (status == ST_OK) status = tiers_open(engine, options, tiers, error);
     if (status == ST_OK) status = pool_open(model->threads, &engine->pool, error);
     if (status == ST_OK) status = kv_open(&plan->kv, &engine->kv, error);
+    plan->kv.lower = NULL;
     /* A sequence that decodes adds one token to the prompt tokens of the pass; some add drafted ones. */
     uint32_t answers = plan->max_sequences + DRAFT_ROWS_MAX;
     if (status == ST_OK)
@@ -116,6 +126,7 @@ void kvasir_engine_close(struct kvasir_engine *engine)
     mem_free(engine->finished);
     model_run_close(engine->run);
     kv_close(engine->kv);
+    tiers_close(engine);
     pool_close(engine->pool);
     engine_plan_release(&engine->plan);
     mem_free(engine);
@@ -262,4 +273,6 @@ void kvasir_engine_stats(const struct kvasir_engine *engine, struct kvasir_engin
                                         .prompt_tokens = engine->prompt_tokens,
                                         .output_tokens = engine->output_tokens};
     memcpy(out->stage_s, engine->stage_s, sizeof out->stage_s);
+    out->fetches_late = engine->scheduler.fetches_late;
+    tiers_stats(engine, out);
 }

@@ -129,6 +129,18 @@ struct request {
     uint32_t awaited_count; /* tokens of it that are wanted */
     uint64_t passed_over;   /* the plan in which it was found to await another one */
 
+    /* prefetch.c */
+    struct prefetch {
+        struct kv_fetch *fetch;    /* or NULL */
+        bool late;                 /* it was not worth waiting for: never again while the request waits */
+        bool done;                 /* all was fetched that was worth it, … */
+        uint64_t evictions;        /* … and is there as long as kv_evictions is this */
+        enum kv_fetch_state state; /* as last seen, with: */
+        uint32_t arrived;
+        double moved_s;                    /* when that changed */
+        uint32_t from[KV_LOWER_TIERS_MAX]; /* tokens that have come, and that it has not started on yet */
+    } prefetch;
+
     /* group.c: one of `n` answers to one prompt */
     struct request *next_answer; /* of the same request, until they are enqueued */
     struct request *leader;      /* whose prompt is computed for this one too; NULL: its own, or that is done */
@@ -153,8 +165,8 @@ struct request {
     enum kvasir_finish finish;
 
     double submitted_s, started_s, first_token_s, last_token_s; /* clock_seconds; 0 = not yet */
-    uint32_t cached_tokens;
-    uint64_t kv_bytes, kv_blocks; /* as last measured */
+    uint32_t cached_tokens, lower_tokens;                       /* lower_tokens: of them, from the tiers below RAM */
+    uint64_t kv_bytes, kv_blocks;                               /* as last measured */
 };
 #define REQUEST_ANSWERS_MAX 128u
 /* Checks and copies: all answers of one request, of which *out is the first and leads the others (next_answer). On any thread:
@@ -295,6 +307,8 @@ double cost_units(const struct cost *cost, uint32_t depth, uint32_t count);
 /* The most tokens from position `depth` on that are within `units`. */
 uint32_t cost_tokens(const struct cost *cost, double units, uint32_t depth);
 double cost_seconds(const struct cost *cost, double units);
+/* Seconds that a unit takes at least, by the kernel's peak, which is measured: some 10 ms. 0: there is no peak to measure. */
+double cost_unit_least_s(const struct model *model, const struct kv_layer *layers, uint32_t threads);
 void cost_measure(struct cost *cost, double units, double seconds);
 /* Of a pass with so many rows, each of an answer, with logits; of one that was never measured what the nearest below it took,
  * and the arithmetic of the others. */
@@ -316,6 +330,8 @@ struct scheduler_limits {
         tile_tokens; /* attention handles so many tokens of aligned positions together, at little more than one's cost */
     uint32_t draft_tokens;  /* of one request in one step; 0 = none */
     uint32_t closed_tokens; /* K rows are quantised in groups of so many, which drafts must not fill; 0 = one by one */
+    bool lower_tiers;       /* below RAM: there are some */
+    double unit_least_s;    /* until cost.unit_s was measured: less than it will be; 0: not known */
 };
 
 struct tenant {
@@ -345,6 +361,8 @@ struct scheduler {
     uint64_t preemptions, swapped; /* since it was opened; swapped: those of the preemptions whose rows were kept */
     uint32_t draft_rows;           /* of this step */
     uint64_t deferrals;            /* requests that waited for another one's blocks rather than compute them again */
+    uint64_t lower_tokens[KV_LOWER_TIERS_MAX]; /* that requests found cached because they were read from there */
+    uint64_t fetches_late;                     /* given up: to compute was sooner done */
 };
 MUST_CHECK enum status scheduler_init(struct scheduler *scheduler, struct kv_cache *kv, const struct cost *cost,
                                       const struct scheduler_limits *limits);
@@ -372,6 +390,21 @@ bool scheduler_fork(struct scheduler *scheduler, const struct request *from, str
 /* Closes its sequence: it waits. */
 void scheduler_park(struct scheduler *scheduler, struct request *request);
 
+/* Whether there are blocks of so many bytes beside what the running requests will take. */
+bool scheduler_has_room(const struct scheduler *scheduler, uint64_t bytes);
+
+/* ---- prefetch.c: what the tiers below RAM have of prompts that wait --------------------------------------------------- */
+
+/* Takes the fetches of waiting requests on, as far as they go now. */
+void prefetch_drive(struct scheduler *scheduler);
+/* The same of one waiting request: whether it waits for what is being fetched for it. */
+bool prefetch_holds_up(struct scheduler *scheduler, struct request *request);
+bool prefetch_reads(const struct scheduler *scheduler); /* whether prefetch_wait() has something to wait for */
+void prefetch_wait(struct scheduler *scheduler);        /* not long; the scheduler's time goes on */
+void prefetch_end(struct request *request);             /* whatever there is: nothing more is fetched for it */
+/* The request starts on so many cached tokens. */
+void prefetch_used(struct scheduler *scheduler, struct request *request, uint32_t cached);
+
 /* ---- engine.c: the handle ------------------------------------------------------------------------------------------- */
 
 #define FINISHED_KEPT_MIN 64u
@@ -380,6 +413,7 @@ struct kvasir_engine {
     struct kvasir_model *model;
     struct pool *pool;
     struct engine_plan plan;
+    struct store *stores[KV_LOWER_TIERS_MAX]; /* of kv */
     struct kv_cache *kv;
     void (*kv_event)(void *data, const char *json, size_t bytes); /* or NULL */
     void *kv_event_data;
@@ -407,6 +441,11 @@ struct kvasir_engine {
     } * finished; /* [finished_kept], a ring: all that can end in one step, at least */
     uint32_t finished_kept, finished_count;
 };
+/* tiers.c: opens the stores, and has plan.kv tell the cache of them; `tiers` is the caller's, until it has opened the cache. */
+MUST_CHECK enum status tiers_open(struct kvasir_engine *engine, const struct kvasir_engine_options *options,
+                                  struct kv_lower_tier tiers[KV_LOWER_TIERS_MAX], struct error *error);
+void tiers_close(struct kvasir_engine *engine); /* the cache already closed */
+void tiers_stats(const struct kvasir_engine *engine, struct kvasir_engine_stats *out);
 /* Takes the request, which waits from now on. ST_NOMEM: it is still the caller's. */
 MUST_CHECK enum status engine_enqueue(struct kvasir_engine *engine, struct request *leader, struct error *error);
 void engine_forget_ended(struct kvasir_engine *engine); /* closes the requests whose last event was borrowed */

@@ -401,6 +401,7 @@ void request_timings(const struct request *r, struct kvasir_timings *out)
     uint32_t output = r->count - r->prompt_count;
     *out = (struct kvasir_timings){.prompt_tokens = r->prompt_count,
                                    .cached_tokens = r->cached_tokens,
+                                   .tier_tokens = r->lower_tokens,
                                    .output_tokens = output,
                                    .kv_bytes = r->kv_bytes,
                                    .kv_blocks = r->kv_blocks};

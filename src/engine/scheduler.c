@@ -19,7 +19,8 @@
  * had. Either way it goes on as if nothing had happened: its rows are the same, its random stream is its own. Rows on their
  * way in or out (kv_swap_poll) hold up nobody but those who need their blocks. One request alone always fits (plan.c).
  *
- * Prefixes. A request whose prompt begins like one that is being computed waits for those blocks rather than compute them too.
+ * Prefixes. A request whose prompt begins like one that is being computed waits for those blocks rather than compute them too; and
+ * while it is sooner done so, for what the tiers below RAM have of it (prefetch.c).
  *
  * Whatever fails for lack of memory fails with every request as it was, or waiting: the step can be tried again. Knows nothing
  * of models, clocks or texts; the simulator (tests/sim) drives it with its own. */
@@ -167,6 +168,7 @@ static void close_seq(struct request *r)
 
 void scheduler_remove(struct scheduler *s, struct request *r)
 {
+    prefetch_end(r);
     if (!take_out(s->running, &s->running_count, r)) take_out(s->waiting, &s->waiting_count, r);
     close_seq(r);
     s->tenants[r->tenant].requests--;
@@ -186,6 +188,7 @@ static void leave_running(struct scheduler *s, struct request *r)
     take_out(s->running, &s->running_count, r);
     s->waiting[s->waiting_count++] = r;
     r->running = false;
+    r->prefetch = (struct prefetch){0};
     r->planned = r->drafts = 0;
 }
 
@@ -465,13 +468,11 @@ static uint64_t missing(const struct scheduler *s, const struct request *r)
     return kv_seq_bytes_missing(r->seq, expected_tokens(s, r), s->limits.prompt_tokens);
 }
 
-/* Whether there are blocks for the request beside what the running ones will take. */
-static bool fits(const struct scheduler *s, const struct request *r)
+bool scheduler_has_room(const struct scheduler *s, uint64_t bytes)
 {
-    uint64_t need = missing(s, r);
     for (uint32_t i = 0; i < s->running_count; i++)
-        if (is_ready(s->running[i])) need += missing(s, s->running[i]);
-    return need <= kv_bytes_free(s->kv);
+        if (is_ready(s->running[i])) bytes += missing(s, s->running[i]);
+    return bytes <= kv_bytes_free(s->kv);
 }
 
 static uint32_t common_prefix(const struct request *a, const struct request *b, uint32_t most)
@@ -522,7 +523,7 @@ static struct request *best_waiting(struct scheduler *s)
             if (r->passed_over == s->plans || r->settled) continue;
             if (!best || precedes(s, r, best)) best = r;
         }
-        if (!best || best->seq || !awaits(s, best)) return best;
+        if (!best || best->seq || (!awaits(s, best) && !prefetch_holds_up(s, best))) return best;
         best->passed_over = s->plans;
     } while (true);
 }
@@ -551,7 +552,7 @@ static enum status start(struct scheduler *s, struct request *r, struct allowanc
     if (s->blocked == r->id && free <= s->blocked_free && s->running_count) return ST_FULL;
     enum status status = open_seq(s, r);
     if (status != ST_OK) return status;
-    if (s->running_count && !fits(s, r)) status = ST_FULL;
+    if (s->running_count && !scheduler_has_room(s, missing(s, r))) status = ST_FULL;
     uint32_t tokens = within(s, r, left, 1);
     if (!tokens && !s->running_count) tokens = 1;
     bool no_time = status == ST_OK && !tokens;
@@ -561,6 +562,8 @@ static enum status start(struct scheduler *s, struct request *r, struct allowanc
     if (status == ST_OK) {
         r->planned = tokens;
         spend(s, r, tokens, left);
+        prefetch_end(r);
+        prefetch_used(s, r, kv_seq_count(r->seq));
         enter_running(s, r);
         return ST_OK;
     }
@@ -603,6 +606,7 @@ bool scheduler_fork(struct scheduler *s, const struct request *from, struct requ
     if (s->running_count == s->limits.sequences || request_make_room(waiting, 1) != ST_OK) return false;
     if (kv_seq_fork(from->seq, &waiting->seq) != ST_OK) return false;
     if (waiting->started_s == 0) waiting->cached_tokens = kv_seq_count(waiting->seq);
+    prefetch_end(waiting);
     enter_running(s, waiting);
     return true;
 }
@@ -653,6 +657,7 @@ static enum status plan_once(struct scheduler *s)
     count_units(s);
     struct allowance left = {.units = prefill_units(s), .tokens = s->limits.prompt_tokens, .rows = PROMPT_ROWS_MAX};
     if (status == ST_OK) status = plan_prefills(s, &left, &first);
+    prefetch_drive(s);
     if (status == ST_OK) status = admit(s, &left);
     if (status == ST_OK && first && first->running) status = plan_chunk(s, first, within(s, first, &left, 1), &left);
     if (status == ST_OK && s->limits.draft_tokens && only_answers(s)) plan_drafts(s);
@@ -679,6 +684,8 @@ enum status scheduler_plan(struct scheduler *s, double now)
         if (s->batch_count) return ST_OK;
         if (any_at(s, KV_SWAPPING_OUT) || any_at(s, KV_SWAPPING_IN))
             kv_swap_poll(s->kv, true); /* nobody can run before rows have moved */
+        else if (prefetch_reads(s))
+            prefetch_wait(s);
         else if (!park_settled(s))
             return ST_OK;
     }

@@ -244,6 +244,7 @@ static enum status step(struct kvasir_engine *engine)
     double began = clock_seconds();
     end_cancelled(engine);
     kv_swap_poll(engine->kv, false);
+    kv_lower_poll(engine->kv, 0);
     enum status status = scheduler_plan(&engine->scheduler, began);
     end_stage(engine, KVASIR_SCHEDULE, &began);
     if (status != ST_OK || !engine->scheduler.batch_count) return status;

@@ -171,6 +171,11 @@ void kv_stats(const struct kv_cache *cache, struct kv_stats *out)
     }
 }
 
+uint64_t kv_evictions(const struct kv_cache *cache)
+{
+    return cache->evicted_blocks;
+}
+
 uint64_t kv_bytes_free(const struct kv_cache *cache)
 {
     uint64_t held = 0;

@@ -67,6 +67,7 @@ struct probe {
     uint64_t bytes;
     unsigned char *blob;
     double seconds[KV_LOWER_TIERS_MAX]; /* 0: not known */
+    struct store_stats stats[KV_LOWER_TIERS_MAX];
 };
 
 /* ---- the reader's side ------------------------------------------------------------------------------------------- */
@@ -153,6 +154,7 @@ static void probe_run(struct background_task *task)
     SHA256(probe->blob, probe->bytes, key.bytes);
     for (uint32_t t = 0; t < probe->lower->tier_count && !task->cancelled; t++) {
         struct store *store = probe->lower->tiers[t].store;
+        store_stats(store, &probe->stats[t]);
         if (store_put(store, &key, probe->blob, probe->bytes) != ST_OK) continue;
         for (uint32_t i = 0; i < PROBES && !task->cancelled; i++) {
             double began = clock_seconds();
@@ -476,8 +478,11 @@ static void looked(struct kv_fetch *fetch)
 static void probed(struct kv_lower *lower)
 {
     struct probe *probe = lower->probe;
-    for (uint32_t t = 0; t < lower->tier_count; t++)
-        if (probe->seconds[t] > 0) tier_measured(&lower->tiers[t], probe->bytes, probe->seconds[t]);
+    for (uint32_t t = 0; t < lower->tier_count; t++) {
+        struct lower_tier *tier = &lower->tiers[t];
+        if (probe->seconds[t] > 0) tier_measured(tier, probe->bytes, probe->seconds[t]);
+        if (!tier->stats.bytes_max) tier_filled(tier, &probe->stats[t]); /* nothing was written before */
+    }
     lower->probe = NULL;
     mem_free(probe->blob);
     mem_free(probe);

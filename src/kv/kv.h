@@ -15,6 +15,7 @@
 #include "base/base.h"
 #include "kernel/kernel.h"
 #include "kv/store.h"
+#include "kv/store.h"
 
 /* ---- what a layer caches ----------------------------------------------------------------------------------------- */
 
@@ -62,7 +63,6 @@ enum kv_tier {
 #define KV_LOWER_TIERS_MAX 2u
 
 /* A tier below RAM. */
-struct store;
 struct kv_lower_tier {
     enum kv_tier tier;
     struct store *store; /* borrowed: it outlives the cache */
@@ -135,6 +135,7 @@ void kv_seq_usage(const struct kv_seq *seq, uint64_t *bytes, uint64_t *blocks);
 uint64_t kv_seq_bytes_missing(const struct kv_seq *seq, uint32_t tokens, uint32_t chunk);
 /* Bytes of blocks that nobody holds: free ones, and cached ones, which kv_seq_reserve evicts. */
 uint64_t kv_bytes_free(const struct kv_cache *cache);
+uint64_t kv_evictions(const struct kv_cache *cache); /* so far: as long as it is the same, what was cached still is */
 
 /* ---- reading ----------------------------------------------------------------------------------------------------- */
 
@@ -252,6 +253,7 @@ bool kv_lower_flush(struct kv_cache *cache, double wait_s);
 
 struct kv_lower_stats {
     enum kv_tier tier;
+    uint64_t bytes, bytes_max, blobs;        /* in a folder, when it was last written to; 0 of a server */
     uint64_t written_blocks, written_bytes;  /* as rows, not compressed */
     uint64_t skipped_blocks, refused_blocks; /* not written: the queue was full; the store did not take them */
     uint64_t read_blocks, read_bytes;

@@ -48,6 +48,7 @@ static void write_rows(struct background_task *task)
     descent->status = ST_CANCELLED;
     if (task->cancelled) return;
     descent->status = store_put(descent->tier->store, &descent->store_key, descent->blob, descent->bytes);
+    store_stats(descent->tier->store, &descent->store_stats); /* here: the owner must not wait for a store's lock */
 }
 
 static void send(struct kv_cache *cache, struct lower_tier *tier, uint32_t node, uint32_t g, uint32_t block)
@@ -105,6 +106,7 @@ static void written(struct kv_cache *cache, struct descent *descent)
     } else {
         tier->stats.refused_blocks++;
     }
+    if (descent->status != ST_CANCELLED) tier_filled(tier, &descent->store_stats);
     descent->next = tier->idle;
     tier->idle = descent;
     tier->underway--;
@@ -150,6 +152,13 @@ uint32_t kv_lower_stats(const struct kv_cache *cache, struct kv_lower_stats out[
     if (!cache->lower) return 0;
     for (uint32_t t = 0; t < cache->lower->tier_count; t++) out[t] = cache->lower->tiers[t].stats;
     return cache->lower->tier_count;
+}
+
+void tier_filled(struct lower_tier *tier, const struct store_stats *stats)
+{
+    tier->stats.bytes = stats->bytes;
+    tier->stats.bytes_max = stats->bytes_max;
+    tier->stats.blobs = stats->entries;
 }
 
 void tier_measured(struct lower_tier *tier, uint64_t bytes, double seconds)

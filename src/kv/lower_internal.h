@@ -2,7 +2,6 @@
 #ifndef KV_LOWER_INTERNAL_H
 #define KV_LOWER_INTERNAL_H
 #include "kv/kv_internal.h"
-#include "kv/store.h"
 
 /* ---- rows in a store --------------------------------------------------------------------------------------------- */
 
@@ -35,6 +34,7 @@ struct descent {
     uint64_t bytes;
     unsigned char *blob;
     enum status status;
+    struct store_stats store_stats; /* after it was written */
 };
 
 struct lower_tier {
@@ -48,7 +48,7 @@ struct lower_tier {
     uint64_t memory_bytes;
     double read_s; /* of read_bytes, both faded: how fast it is */
     double read_bytes;
-    struct kv_lower_stats stats;
+    struct kv_lower_stats stats; /* with the store's of when it was last used */
 };
 
 struct fetched; /* fetch.c */
@@ -71,6 +71,7 @@ struct kv_lower {
     struct probe *probe;          /* underway, or NULL */
 };
 
+void tier_filled(struct lower_tier *tier, const struct store_stats *stats);
 void tier_measured(struct lower_tier *tier, uint64_t bytes, double seconds);
 void tier_tell(const struct kv_cache *cache, enum kv_event_kind kind, const struct lower_tier *tier,
                const struct kv_key *key, const unsigned char *blob);
