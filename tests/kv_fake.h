@@ -29,6 +29,7 @@ static const struct kernel fake_kernel = {.name = "fake", .kv_write = fake_kv_wr
 struct fake_seq {
     struct kv_seq *seq;
     uint32_t tokens[FAKE_TOKENS_MAX], count; /* count: as kv_seq_count */
+    uint32_t sparse_from; /* rows from this position on are not those of a sequence that is exact; 0: all are */
     uint64_t prefix[FAKE_TOKENS_MAX];
 };
 
@@ -41,7 +42,10 @@ static inline uint64_t fake_mix(uint64_t a, uint64_t b)
 /* Call when tokens [from, to) have changed. */
 static inline void fake_hash(struct fake_seq *s, uint32_t from, uint32_t to)
 {
-    for (uint32_t i = from; i < to; i++) s->prefix[i] = fake_mix(i ? s->prefix[i - 1] : 0, s->tokens[i] + 1);
+    for (uint32_t i = from; i < to; i++) {
+        bool sparse = s->sparse_from && i >= s->sparse_from;
+        s->prefix[i] = fake_mix(i ? s->prefix[i - 1] : 0, s->tokens[i] + (sparse ? 1ull << 40 : 1));
+    }
 }
 
 static inline float fake_value(uint64_t prefix, uint32_t layer, uint32_t head, uint32_t d)

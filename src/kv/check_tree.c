@@ -79,8 +79,14 @@ static enum status check_rows(const struct kv_cache *cache, uint32_t n, struct e
 static enum status check_path(const struct kv_seq *seq, struct error *error)
 {
     const struct kv_cache *cache = seq->cache;
-    uint32_t node = seq->node;
-    for (uint32_t b = seq->count / cache->block_tokens; b > 0; b--) {
+    uint32_t node = seq->node, full = seq->count / cache->block_tokens;
+    for (uint32_t g = 0; g < cache->group_count; g++)
+        for (uint32_t b = seq_published(seq); b < full && b < seq->tables[g].count; b++) {
+            uint32_t block = seq->tables[g].blocks[b];
+            if (block != BLOCK_NONE && cache->groups[g].blocks[block].node != NODE_NONE)
+                BROKEN("7: group %u: block %u is published, its sequence has stopped that", g, block);
+        }
+    for (uint32_t b = seq_published(seq); b > 0; b--) {
         struct kv_node *own = prefix_node(cache, node);
         if (own->parent == NODE_NONE) BROKEN("7: a sequence of %u tokens stands too high", seq->count);
         for (uint32_t g = 0; g < cache->group_count; g++) {
@@ -106,6 +112,7 @@ static enum status check_seqs(const struct kv_cache *cache, uint32_t *stands, ui
         enum status status = check_path(seq, error);
         if (status != ST_OK) return status;
         uint32_t listed = 0, need = blocks_for(cache, seq->reserved) - seq->count / cache->block_tokens;
+        if (seq->publish_max != UINT32_MAX) need = 0;
         for (uint32_t n = seq->spare_head; n != NODE_NONE && listed <= nodes; n = prefix_node(cache, n)->chain)
             listed++;
         if (listed != seq->spare_count || (seq->reserved > seq->count && listed < need))

@@ -107,6 +107,10 @@ uint64_t kv_bytes_needed(const struct kv_config *config, uint32_t tokens, uint32
  * ST_NOMEM leaves nothing behind. */
 MUST_CHECK enum status kv_seq_open(struct kv_cache *cache, const uint32_t *tokens, uint32_t count, uint64_t salt,
                                    struct kv_seq **out, uint32_t *cached);
+/* From the next token on the sequence's rows are no longer what its tokens alone give (retrieval attention): nobody may find them.
+ * What it has is cached like a closing sequence's, the partial block too; what was reserved beyond it is given up, and the
+ * next reserve copies a shared tail. From then on nothing is published, nor after a cut or in a fork; such a sequence cannot be saved. */
+void kv_seq_stop_publishing(struct kv_seq *seq);
 /* A second sequence with the same tokens, which shares every block: parallel samples, beams. Nothing is copied now; who
  * goes on first copies the block that is not full. What `seq` had reserved beyond its tokens is given up: both reserve
  * again. ST_UNSUPPORTED with one_layer_at_a_time. */
@@ -267,7 +271,7 @@ uint32_t kv_lower_stats(const struct kv_cache *cache, struct kv_lower_stats out[
 
 /* Writes the sequence's tokens and all rows it holds to `path`, under a temporary name first: there is a whole file or
  * none. The format is in save.c. The bytes depend on the tokens and the cache's configuration only. ST_UNSUPPORTED in a
- * cache that does not share prefixes: it does not know its sequences' tokens. ST_IO, ST_NOMEM. Needs a resident sequence;
+ * cache that does not share prefixes: it does not know its sequences' tokens; and of a sequence that has stopped publishing. ST_IO, ST_NOMEM. Needs a resident sequence;
  * nothing is changed. */
 MUST_CHECK enum status kv_seq_save(const struct kv_seq *seq, const char *path, struct error *error);
 /* A sequence as it was saved, from a file that may hold anything: it is checked against this cache's fingerprint
@@ -277,7 +281,7 @@ MUST_CHECK enum status kv_seq_save(const struct kv_seq *seq, const char *path, s
  * ST_NOMEM. */
 MUST_CHECK enum status kv_seq_load(struct kv_cache *cache, const char *path, uint64_t salt, struct kv_seq **out,
                                    struct error *error);
-/* The tokens [begin, begin + count) of the sequence, which must be in a cache that shares prefixes. */
+/* The tokens [begin, begin + count) of the sequence, which must be in a cache that shares prefixes, and publish. */
 void kv_seq_tokens(const struct kv_seq *seq, uint32_t begin, uint32_t count, uint32_t *out);
 
 /* ---- prefixes pinned by name ------------------------------------------------------------------------------------- */

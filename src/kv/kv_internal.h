@@ -220,12 +220,13 @@ struct kv_table {
 struct kv_seq {
     struct kv_cache *cache;
     struct kv_seq *previous_seq, *next_seq;
-    uint64_t number;                  /* from 1, in the order of opening */
-    struct kv_table *tables;          /* [group_count] */
-    uint32_t count;                   /* committed tokens */
-    uint32_t reserved;                /* tokens for which the tables have blocks, all after `count` its own */
-    uint32_t *tail;                   /* [block_tokens]: tokens of the block that is not full yet */
-    uint32_t node;                    /* of the last full block, or the root; NODE_NONE when nothing is shared */
+    uint64_t number;         /* from 1, in the order of opening */
+    struct kv_table *tables; /* [group_count] */
+    uint32_t count;          /* committed tokens */
+    uint32_t reserved;       /* tokens for which the tables have blocks, all after `count` its own */
+    uint32_t *tail;          /* [block_tokens]: tokens of the block that is not full yet */
+    uint32_t node;        /* of the last full block that is published, or the root; NODE_NONE when nothing is shared */
+    uint32_t publish_max; /* full blocks that may be: UINT32_MAX, or those that were when it stopped publishing */
     uint32_t spare_head, spare_count; /* nodes for the blocks that are not published yet */
     unsigned char *open_rows;         /* exact K rows of the group that is not closed yet; NULL where none closes */
     bool pinned;
@@ -251,6 +252,8 @@ void seq_publish_block(struct kv_seq *seq);
  * tokens, its rows are the same, and the sequence's own copy is let go. */
 void seq_share_rows(struct kv_seq *seq, uint32_t index, uint32_t node);
 uint32_t blocks_for(const struct kv_cache *cache, uint32_t tokens);
+/* Where prefixes are shared: the full blocks that have nodes, the last of which the sequence stands on. */
+uint32_t seq_published(const struct kv_seq *seq);
 MUST_CHECK enum status table_grow(struct kv_table *table, uint32_t count);
 struct kv_hole group_hole(const struct kv_cache *cache, const struct kv_group *group, uint32_t position);
 /* An empty sequence that shares the longest cached prefix of at most `limit` tokens. */
@@ -280,7 +283,7 @@ struct kv_swap {
     unsigned char *memory; /* [bytes] */
     uint64_t bytes;
     bool out;
-    uint32_t *nodes; /* [count / block_tokens] of its full blocks; unset where nothing is shared */
+    uint32_t *nodes; /* [seq_published()] of its full blocks; unset where nothing is shared */
     uint64_t copied_bytes;
     double copy_s;
     uint32_t copy_count;

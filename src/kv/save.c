@@ -185,6 +185,9 @@ enum status kv_seq_save(const struct kv_seq *seq, const char *path, struct error
     ASSERT(!cache->pinned && seq->residence == KV_RESIDENT);
     if (!cache->share_prefixes)
         return error_set(error, ST_UNSUPPORTED, "%s: a KV cache that shares no prefixes cannot save a sequence", path);
+    if (seq->publish_max != UINT32_MAX)
+        return error_set(error, ST_UNSUPPORTED, "%s: a sequence that no longer publishes its rows cannot be saved",
+                         path);
     struct scratch scratch;
     struct file_writer writer;
     enum status status = scratch_init(cache, seq->count, &scratch)

@@ -15,6 +15,17 @@ uint32_t blocks_for(const struct kv_cache *cache, uint32_t tokens)
     return (uint32_t)(((uint64_t)tokens + cache->block_tokens - 1) / cache->block_tokens);
 }
 
+uint32_t seq_published(const struct kv_seq *seq)
+{
+    uint32_t full = seq->count / seq->cache->block_tokens;
+    return full < seq->publish_max ? full : seq->publish_max;
+}
+
+static bool publishes(const struct kv_seq *seq)
+{
+    return seq->cache->share_prefixes && seq->publish_max == UINT32_MAX;
+}
+
 enum status table_grow(struct kv_table *table, uint32_t count)
 {
     if (count <= table->capacity) return ST_OK;
@@ -43,6 +54,7 @@ enum status seq_new(struct kv_cache *cache, struct kv_seq **out)
     seq->cache = cache;
     seq->number = ++cache->opened_seqs;
     seq->node = seq->spare_head = NODE_NONE;
+    seq->publish_max = UINT32_MAX;
     seq->tables = mem_zero(cache->group_count, sizeof *seq->tables);
     seq->tail = mem_zero(cache->block_tokens, sizeof *seq->tail);
     seq->open_rows = cache->open_bytes ? mem_aligned(64, cache->open_bytes) : NULL;
@@ -110,9 +122,9 @@ void seq_release_from(struct kv_seq *seq, uint32_t count)
         }
 }
 
-/* The block that a closing sequence leaves unfinished can serve others, unless what is published serves as well. Forks
- * that still share it may publish it when they close. */
-static void publish_tail(struct kv_seq *seq)
+/* The block that a sequence leaves unfinished can serve others, unless what is published serves as well. Forks that still share
+ * it may publish it when they close. `closing`: it lets go of all its blocks now, so that some of them may complete a node. */
+static void publish_tail(struct kv_seq *seq, bool closing)
 {
     struct kv_cache *cache = seq->cache;
     uint32_t count = seq->count % cache->block_tokens, index = seq->count / cache->block_tokens, matched;
@@ -127,6 +139,7 @@ static void publish_tail(struct kv_seq *seq)
     struct kv_key key;
     prefix_key(cache, seq->node, seq->tail, count, &key);
     uint32_t node = prefix_find(cache, seq->node, &key, seq->tail, count);
+    if (node != NODE_NONE && !closing) return;
     if (node == NODE_NONE) {
         node = seq->spare_head;
         seq->spare_head = prefix_node(cache, node)->chain;
@@ -138,21 +151,27 @@ static void publish_tail(struct kv_seq *seq)
             prefix_attach(cache, node, g, seq->tables[g].blocks[index]);
 }
 
+static void give_spares(struct kv_seq *seq)
+{
+    while (seq->spare_head != NODE_NONE) {
+        uint32_t spare = seq->spare_head;
+        seq->spare_head = prefix_node(seq->cache, spare)->chain;
+        prefix_give(seq->cache, spare);
+    }
+    seq->spare_count = 0;
+}
+
 void kv_seq_close(struct kv_seq *seq)
 {
     if (!seq) return;
     struct kv_cache *cache = seq->cache;
     ASSERT(!seq->pinned);
     swap_forget(seq);
-    publish_tail(seq);
+    if (publishes(seq)) publish_tail(seq, true);
     if (seq->tables) seq_release_from(seq, 0);
     for (uint32_t g = 0; seq->tables && g < cache->group_count; g++) mem_free(seq->tables[g].blocks);
     if (seq->node != NODE_NONE) prefix_unref(cache, seq->node);
-    while (seq->spare_head != NODE_NONE) {
-        uint32_t spare = seq->spare_head;
-        seq->spare_head = prefix_node(cache, spare)->chain;
-        prefix_give(cache, spare);
-    }
+    give_spares(seq);
     if (seq->previous_seq)
         seq->previous_seq->next_seq = seq->next_seq;
     else
@@ -163,6 +182,18 @@ void kv_seq_close(struct kv_seq *seq)
     mem_free(seq->open_rows);
     mem_free(seq);
     pool_trim(cache);
+}
+
+void kv_seq_stop_publishing(struct kv_seq *seq)
+{
+    struct kv_cache *cache = seq->cache;
+    ASSERT(!cache->pinned && seq->residence == KV_RESIDENT);
+    if (!publishes(seq)) return;
+    seq_release_from(seq, blocks_for(cache, seq->count));
+    seq->reserved = seq->count;
+    publish_tail(seq, false);
+    give_spares(seq);
+    seq->publish_max = seq->count / cache->block_tokens;
 }
 
 enum status kv_seq_fork(struct kv_seq *seq, struct kv_seq **out)
@@ -193,6 +224,7 @@ enum status kv_seq_fork(struct kv_seq *seq, struct kv_seq **out)
     if (cache->open_bytes) memcpy(fork->open_rows, seq->open_rows, cache->open_bytes);
     memcpy(fork->tail, seq->tail, cache->block_tokens * sizeof *fork->tail);
     fork->node = seq->node;
+    fork->publish_max = seq->publish_max;
     if (fork->node != NODE_NONE) prefix_ref(cache, fork->node);
     *out = fork;
     return ST_OK;
@@ -307,7 +339,7 @@ enum status seq_take_spares(struct kv_seq *seq, uint32_t want)
 {
     struct kv_cache *cache = seq->cache;
     uint32_t need = want - seq->count / cache->block_tokens;
-    if (!cache->share_prefixes || seq->spare_count >= need) return ST_OK;
+    if (!publishes(seq) || seq->spare_count >= need) return ST_OK;
     if (prefix_grow(cache, need - seq->spare_count) != ST_OK) return ST_NOMEM;
     for (; seq->spare_count < need; seq->spare_count++) {
         uint32_t spare = prefix_take(cache);
@@ -329,7 +361,7 @@ enum status kv_seq_reserve(struct kv_seq *seq, uint32_t count)
     for (uint32_t g = 0; g < cache->group_count && status == ST_OK; g++) status = table_grow(&seq->tables[g], want);
     if (status == ST_OK) status = seq_take_spares(seq, want);
     if (status != ST_OK) return status;
-    tail_take_over(seq, true);
+    if (publishes(seq)) tail_take_over(seq, true);
     status = take_blocks(seq, want);
     /* No room for a copy: a sequence that is alone must get by without. */
     if (status == ST_FULL && tail_take_over(seq, false)) status = take_blocks(seq, want);
@@ -423,7 +455,7 @@ void kv_seq_commit(struct kv_seq *seq, const uint32_t *tokens, uint32_t count)
     for (uint32_t i = 0; i < count; i++) {
         seq->tail[seq->count % cache->block_tokens] = tokens[i];
         seq->count++;
-        if (cache->share_prefixes && seq->count % cache->block_tokens == 0) seq_publish_block(seq);
+        if (publishes(seq) && seq->count % cache->block_tokens == 0) seq_publish_block(seq);
     }
     pass_windows(seq);
 }
@@ -443,14 +475,15 @@ static bool find_passed(struct kv_seq *seq, uint32_t count, bool hold)
             struct kv_hole hole = group_hole(cache, &cache->groups[g], count);
             above |= hole.end < table->passed && hole.end < b;
             if (b > blocks || table->blocks[b - 1] != BLOCK_NONE || (b - 1 >= hole.begin && b - 1 < hole.end)) continue;
-            uint32_t row = node == NODE_NONE ? BLOCK_NONE : prefix_rows(prefix_node(cache, node))[g];
+            uint32_t row =
+                node == NODE_NONE || b > seq_published(seq) ? BLOCK_NONE : prefix_rows(prefix_node(cache, node))[g];
             if (row == BLOCK_NONE) return false;
             if (!hold) continue;
             block_hold(cache, &cache->groups[g], row);
             table->blocks[b - 1] = row;
         }
         if (!above) break;
-        if (node != NODE_NONE) node = prefix_node(cache, node)->parent;
+        if (node != NODE_NONE && b <= seq_published(seq)) node = prefix_node(cache, node)->parent;
     }
     return true;
 }
@@ -465,7 +498,7 @@ enum status kv_seq_truncate(struct kv_seq *seq, uint32_t count)
     find_passed(seq, count, true);
     seq_release_from(seq, blocks_for(cache, count));
     uint32_t node = seq->node, before = node;
-    for (uint32_t up = seq->count / cache->block_tokens; node != NODE_NONE && up > count / cache->block_tokens; up--) {
+    for (uint32_t up = seq_published(seq); node != NODE_NONE && up > count / cache->block_tokens; up--) {
         before = node;
         node = prefix_node(cache, node)->parent;
     }
@@ -478,6 +511,7 @@ enum status kv_seq_truncate(struct kv_seq *seq, uint32_t count)
         seq->node = node;
     }
     seq->count = seq->reserved = count;
+    if (seq->publish_max != UINT32_MAX) seq->publish_max = seq_published(seq);
     for (uint32_t g = 0; g < cache->group_count; g++)
         seq->tables[g].passed = group_hole(cache, &cache->groups[g], count).end;
     return ST_OK;
@@ -499,7 +533,7 @@ void kv_seq_tokens(const struct kv_seq *seq, uint32_t begin, uint32_t count, uin
 {
     const struct kv_cache *cache = seq->cache;
     uint32_t size = cache->block_tokens, full = seq->count / size, node = seq->node;
-    ASSERT(cache->share_prefixes && begin <= seq->count && count <= seq->count - begin);
+    ASSERT(publishes(seq) && begin <= seq->count && count <= seq->count - begin);
     for (uint32_t b = blocks_for(cache, seq->count); b > begin / size; b--) {
         const uint32_t *tokens = b > full ? seq->tail : prefix_tokens(cache, prefix_node(cache, node));
         uint32_t first = (b - 1) * size; /* position of tokens[0] */

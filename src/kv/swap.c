@@ -96,7 +96,7 @@ static bool in_hole(const struct kv_seq *seq, uint32_t g, uint32_t b)
 static enum status take_place(struct kv_seq *seq)
 {
     struct kv_cache *cache = seq->cache;
-    uint32_t blocks = blocks_for(cache, seq->count), full = seq->count / cache->block_tokens, entries = 0;
+    uint32_t blocks = blocks_for(cache, seq->count), full = seq_published(seq), entries = 0;
     uint64_t bytes = 0;
     for (uint32_t g = 0; g < cache->group_count; g++)
         for (uint32_t b = 0; b < blocks; b++) {
@@ -169,7 +169,7 @@ enum status kv_seq_swap_out(struct kv_seq *seq)
 static uint64_t hold_cached(struct kv_seq *seq)
 {
     struct kv_cache *cache = seq->cache;
-    uint32_t blocks = blocks_for(cache, seq->count), full = seq->count / cache->block_tokens;
+    uint32_t blocks = blocks_for(cache, seq->count), full = seq_published(seq);
     uint64_t missing = 0;
     for (uint32_t g = 0; g < cache->group_count; g++) {
         struct kv_group *group = &cache->groups[g];
@@ -223,7 +223,7 @@ enum status kv_seq_swap_in(struct kv_seq *seq)
 /* The rows are there: full blocks are published again, or give way to those that others have published meanwhile. */
 static void take_rows(struct kv_seq *seq)
 {
-    uint32_t full = seq->node == NODE_NONE ? 0 : seq->count / seq->cache->block_tokens;
+    uint32_t full = seq->node == NODE_NONE ? 0 : seq_published(seq);
     for (uint32_t b = 0; b < full; b++) seq_share_rows(seq, b, seq->swap->nodes[b]);
     resident(seq);
 }

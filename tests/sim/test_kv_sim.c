@@ -1,6 +1,6 @@
 /* test_kv_sim.c - seeded simulation of the KV cache under a fake scheduler and a fake model (kv_fake.h): requests that share
- * beginnings and continue earlier ones, forks, truncation, preemption, swaps, prefixes pinned by name, allocations that fail. In
- * the quick run kv_check() follows every operation; in the full one, of ten million, every 16th. */
+ * beginnings and continue earlier ones, forks, truncation, preemption, swaps, sequences that stop publishing, prefixes pinned by
+ * name, allocations that fail. In the quick run kv_check() follows every operation; in the full one, of ten million, every 16th. */
 #include "kv_fake.h"
 
 #define SEQS 6
@@ -33,7 +33,7 @@ static const struct {
 } models[] = {{mixed, ARRAY_COUNT(mixed)}, {full, ARRAY_COUNT(full)}, {windows, ARRAY_COUNT(windows)}};
 
 struct totals {
-    uint64_t operations, shared, inside_blocks, full, failed, copied, refused_cuts, swaps_out, swaps_in;
+    uint64_t operations, shared, inside_blocks, full, failed, copied, refused_cuts, swaps_out, swaps_in, stopped;
 };
 
 struct sim {
@@ -98,6 +98,7 @@ static void open_fake(struct sim *sim, struct sim_seq *s, uint32_t prompt)
     assert_int_equal(status, ST_OK);
     assert_true(cached < prompt && cached == kv_seq_count(s->fake.seq));
     s->fake.count = cached;
+    s->fake.sparse_from = 0;
     s->opened = sim->clock++;
     fake_hash(&s->fake, 0, cached);
     sim->totals->shared += cached;
@@ -158,6 +159,15 @@ static void truncate_seq(struct sim *sim, struct sim_seq *s)
         sim->totals->refused_cuts++;
     }
     assert_int_equal(kv_seq_count(s->fake.seq), s->fake.count);
+    check(sim);
+}
+
+/* Its rows are others from now on: whoever found one of them would see it by value. */
+static void stop_publishing(struct sim *sim, struct sim_seq *s)
+{
+    if (!s->fake.sparse_from && s->fake.count) s->fake.sparse_from = s->fake.count;
+    if (s->fake.sparse_from) kv_seq_stop_publishing(s->fake.seq);
+    sim->totals->stopped++;
     check(sim);
 }
 
@@ -287,6 +297,8 @@ static void operate(struct sim *sim)
         if (slot) fork_seq(sim, any, slot);
     } else if (dice < 60) {
         truncate_seq(sim, any);
+    } else if (dice < 64) {
+        stop_publishing(sim, any);
     } else if (any->fake.count < any->target) {
         step(sim, any);
     }
@@ -341,15 +353,15 @@ static void test_simulation(void **state)
     for (uint64_t seed = 1; totals.operations < total; seed++) run_seed(seed, 1000, &sim);
     print_message(
         "%llu operations: %llu tokens shared, %llu times inside a block, %llu blocks copied, %llu times full, "
-        "%llu failed allocations, %llu cuts refused, %llu swaps out, %llu in\n",
+        "%llu failed allocations, %llu cuts refused, %llu swaps out, %llu in, %llu times told to stop publishing\n",
         (unsigned long long)totals.operations, (unsigned long long)totals.shared,
         (unsigned long long)totals.inside_blocks, (unsigned long long)totals.copied, (unsigned long long)totals.full,
         (unsigned long long)totals.failed, (unsigned long long)totals.refused_cuts,
-        (unsigned long long)totals.swaps_out, (unsigned long long)totals.swaps_in);
+        (unsigned long long)totals.swaps_out, (unsigned long long)totals.swaps_in, (unsigned long long)totals.stopped);
     /* The trace did all that it is there for. */
     assert_true(totals.shared > 10000 && totals.inside_blocks > 100 && totals.copied > 100 && totals.full > 100);
     assert_true(totals.failed > 100 && totals.refused_cuts > 10);
-    assert_true(totals.swaps_out > 150 && totals.swaps_in > 100);
+    assert_true(totals.swaps_out > 150 && totals.swaps_in > 100 && totals.stopped > 100);
 }
 
 int main(void)

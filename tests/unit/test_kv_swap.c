@@ -198,6 +198,54 @@ static void test_snapshot_shows_tiers(void **state)
     kv_close(cache);
 }
 
+/* What a sequence has when it stops publishing is found by others, to the token; what comes after by nobody, before a swap, after
+ * it, in a fork or from a cut sequence; all of it is the sequence's own, and comes back. */
+static void test_stopped_is_private(void **state)
+{
+    (void)state;
+    static struct fake_seq s, fork, other;
+    struct scratch scratch;
+    struct error error;
+    scratch_init(&scratch);
+    for (uint32_t windows = 0; windows < 2; windows++) {
+        struct kv_config config = config_for(windows);
+        config.bytes_max = 2 * kv_bytes_needed(&config, 1000, 48);
+        struct kv_cache *cache = open_cache(&config);
+        s.sparse_from = 0;
+        start(&s, cache, &config, 0, 203);
+        assert_int_equal(kv_seq_reserve(s.seq, 40), ST_OK); /* given up */
+        s.sparse_from = 203;
+        kv_seq_stop_publishing(s.seq);
+        kv_seq_stop_publishing(s.seq);
+        assert_int_equal(stats_of(cache).copied_blocks, 0);
+        assert_true(run_to(&s, cache, &config, 203 + 60));
+        assert_int_equal(stats_of(cache).copied_blocks, windows ? 2 : 1); /* of the tail that is published */
+        assert_int_equal(kv_seq_save(s.seq, scratch_path(&scratch, "p.kv"), &error), ST_UNSUPPORTED);
+        fork = s;
+        assert_int_equal(kv_seq_fork(s.seq, &fork.seq), ST_OK);
+        assert_int_equal(kv_seq_swap_out(s.seq), ST_OK);
+        kv_swap_poll(cache, true);
+        assert_int_equal(kv_seq_swap_in(s.seq), ST_OK);
+        kv_swap_poll(cache, true);
+        stats_of(cache);
+        assert_true(run_to(&s, cache, &config, 300) && run_to(&fork, cache, &config, 290));
+        assert_int_equal(kv_seq_truncate(fork.seq, 280), windows ? ST_LIMIT : ST_OK); /* passed rows are gone */
+        if (!windows) fork.count = 280;
+        assert_true(run_to(&fork, cache, &config, 290));
+        say(&other, 0, 0, FAKE_TOKENS_MAX);
+        assert_int_equal(open_fake(&other, cache, 300), 203);
+        assert_true(run_to(&other, cache, &config, 210)); /* exact rows, beside the others */
+        stats_of(cache);
+        kv_seq_close(fork.seq);
+        kv_seq_close(s.seq);
+        stats_of(cache);
+        kv_seq_close(other.seq);
+        assert_int_equal(request(&other, cache, &config, 300, 300), 210);
+        kv_close(cache);
+    }
+    scratch_release(&scratch);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -205,6 +253,7 @@ int main(void)
         cmocka_unit_test(test_nobody_waits),
         cmocka_unit_test(test_limits),
         cmocka_unit_test(test_snapshot_shows_tiers),
+        cmocka_unit_test(test_stopped_is_private),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
