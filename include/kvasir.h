@@ -111,6 +111,30 @@ int kvasir_chat_tokenize(const struct kvasir_model *model, const struct kvasir_c
 
 struct kvasir_engine;
 
+/* Retrieval attention ("look up instead of compute"). Where a KV head keeps every token, a token of the answer to a long prompt
+ * reads the first tokens, those of a local window, and of all between them the ones that an index, kept beside K and V,
+ * promises the most attention. So a token costs about what it does in a short context. Prompts are always computed exactly;
+ * answers are near those of full attention, not the same (docs/retrieval.md), but as reproducible: rule 3 holds. What such an answer leaves
+ * in the KV cache no other request finds, and nothing is drafted for it. */
+enum kvasir_retrieval_mode {
+    KVASIR_RETRIEVAL_DEFAULT, /* of an engine: off; of a request: as the engine was opened */
+    KVASIR_RETRIEVAL_OFF,
+    KVASIR_RETRIEVAL_ON,   /* as published: a share of the tokens between the first and the local ones */
+    KVASIR_RETRIEVAL_AUTO, /* measured defaults: a share of all tokens is read, the first and the local ones included */
+};
+#define KVASIR_RETRIEVAL_NONE UINT32_MAX /* 0, where 0 stands for the default */
+struct kvasir_retrieval {
+    enum kvasir_retrieval_mode mode;
+    /* Each: 0 = the mode's default, here in the order on, auto. */
+    uint32_t initial_tokens; /* the first tokens, always read: 1024, 64 */
+    uint32_t local_tokens;   /* the last ones, the token itself among them, always read: 7192, 512 */
+    double topk; /* share of the tokens between them that are read, up to 1: 0.2; auto: so many that a tenth of
+                                  all tokens is read, but at least 1024 */
+    uint32_t dense_boundary;   /* the answer to a shorter prompt reads everything: 32768, 4096 */
+    uint32_t offload_boundary; /* the inactive blocks of a prompt of so many tokens or more may leave memory: 65536 */
+    uint32_t dense_layers;     /* the first so many layers read everything: none */
+};
+
 struct kvasir_engine_options {
     /* Most tokens of one request, prompt and answer; 0 = the model's, or less if its K and V do not fit the budget. */
     uint32_t context;
@@ -133,6 +157,8 @@ struct kvasir_engine_options {
     /* Selective caching: which tokens each layer and KV head keeps, as JSON (docs/kv-policy.md); NULL = as the model says. What
      * a head does not keep it does not see: answers change. A whole layer or head that slides keeps memory constant. */
     const char *kv_policy;
+    /* Mode on or auto: K and V get an index, and requests that do not say otherwise use it. Refused with no_kv_cache. */
+    struct kvasir_retrieval retrieval;
     bool no_kv_cache;            /* recompute everything each step: for comparison only */
     uint32_t max_batched_tokens; /* prompt tokens computed in one step; 0 = 512 */
     uint32_t max_sequences;      /* running at once; 0 = 64 */
@@ -266,6 +292,10 @@ struct kvasir_request {
      * al. 2024, Fairness in Serving Large Language Models), whatever they submit. 0 = common. */
     uint64_t tenant;
     bool show_control; /* control tokens appear in the text by their spelling */
+    /* Other than off and default: KVASIR_UNSUPPORTED where the engine was opened without it. retrieval_topk: a share of its own in place
+     * of the engine's, 0 = none. */
+    enum kvasir_retrieval_mode retrieval;
+    double retrieval_topk;
     /* Other than KVASIR_POOLING_NONE: there is no answer, and none of the settings for one counts (n above 1 and prompt_logprobs
      * are refused). The last event, with finish "stop", comes with the prompt's last token and has the embedding. It runs
      * beside other requests, in chunks like every prompt, and has the same bits alone, in any batch and in any chunks. */
@@ -375,6 +405,9 @@ struct kvasir_engine_stats {
     struct kvasir_tier_stats tiers[KVASIR_TIERS_MAX]; /* [tier_count] the fastest first */
     uint32_t tier_count;
     uint64_t fetches_late; /* prompts that did not wait for a tier, since computing was sooner done */
+    /* Of retrieval attention: answers that have used it; K and V rows (of one head and token) that they have read where a head
+     * keeps every token, and that they would have read without it. */
+    uint64_t retrieval_answers, retrieval_rows_read, retrieval_rows_dense;
     uint64_t drafted_tokens, accepted_tokens;     /* of prompt lookup; accepted: that were what the model chose */
     uint64_t steps, prompt_tokens, output_tokens; /* computed: prompt tokens found in the cache are not in it */
     double stage_s[KVASIR_STAGES];                /* time in each stage */

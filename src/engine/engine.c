@@ -9,10 +9,11 @@ static enum status open_lists(struct kvasir_engine *engine, struct error *error)
     uint32_t most = engine->plan.max_sequences;
     engine->seqs = mem_zero(most, sizeof *engine->seqs);
     engine->entries = mem_zero(most, sizeof *engine->entries);
+    engine->retrievals = mem_zero(most, sizeof *engine->retrievals);
     engine->rows = mem_zero(most, sizeof *engine->rows);
     engine->finished_kept = most < FINISHED_KEPT_MIN ? FINISHED_KEPT_MIN : most;
     engine->finished = mem_zero(engine->finished_kept, sizeof *engine->finished);
-    if (engine->seqs && engine->entries && engine->rows && engine->finished) return ST_OK;
+    if (engine->seqs && engine->entries && engine->retrievals && engine->rows && engine->finished) return ST_OK;
     return error_set(error, ST_NOMEM, "not enough memory for %u sequences", most);
 }
 
@@ -118,6 +119,7 @@ void kvasir_engine_close(struct kvasir_engine *engine)
     scheduler_release(scheduler);
     mem_free(engine->seqs);
     mem_free(engine->entries);
+    mem_free(engine->retrievals);
     mem_free(engine->events);
     mem_free(engine->ended);
     for (uint32_t i = 0; engine->samplers && i < pool_workers(engine->pool); i++) sampler_release(&engine->samplers[i]);
@@ -267,6 +269,7 @@ void kvasir_engine_stats(const struct kvasir_engine *engine, struct kvasir_engin
                                         .preemptions = engine->scheduler.preemptions,
                                         .preemptions_swapped = engine->scheduler.swapped,
                                         .prefix_waits = engine->scheduler.deferrals,
+                                        .retrieval_answers = engine->sparse_answers,
                                         .drafted_tokens = engine->drafted_tokens,
                                         .accepted_tokens = engine->accepted_tokens,
                                         .steps = engine->steps,

@@ -25,6 +25,20 @@ MUST_CHECK enum status engine_kv_formats(const char *text, const struct model_co
 MUST_CHECK enum status engine_kv_policy(const char *json, const struct model_config *config, struct kv_layer *layers,
                                         struct kv_reach *heads, struct error *error);
 
+/* Retrieval attention's settings: what was stated, and a mode's defaults for the rest (retrieval.c has the table). */
+struct engine_retrieval {
+    uint32_t initial_tokens, local_tokens, dense_layers; /* as in struct model_retrieval */
+    double topk;            /* share of the tokens between the initial and the local ones that are recalled; 0: */
+    double budget;          /* share of all tokens that are read, initial and local ones included, */
+    uint32_t budget_tokens; /* but at least so many */
+    uint32_t dense_boundary, offload_boundary; /* tokens of a prompt */
+};
+/* `mode`: on or auto. */
+void engine_retrieval_init(const struct kvasir_retrieval *stated, enum kvasir_retrieval_mode mode,
+                           struct engine_retrieval *out);
+/* What the token at `position` reads. False: all of it, here and at every position before; true at one: at all after it. */
+bool engine_retrieval_at(const struct engine_retrieval *retrieval, uint32_t position, struct model_retrieval *out);
+
 /* Sizes of an engine, decided once: the formula is in plan.c. kv.provenance is left zero: engine_provenance. */
 struct engine_plan {
     struct kv_config kv;         /* kv.layers is owned by the plan */
@@ -35,6 +49,8 @@ struct engine_plan {
     uint32_t max_sequences, max_waiting, draft_tokens;
     double max_step_s, priority_aging_s;
     bool kv_reserve;
+    struct kvasir_retrieval retrieval; /* as stated */
+    bool indexed;                      /* retrieval is on, and there are heads that it concerns */
 };
 /* `options` may be NULL. ST_LIMIT: a stated context or budget does not fit; the error says bytes needed and available. */
 MUST_CHECK enum status engine_plan_init(const struct model *model, const struct kvasir_engine_options *options,

@@ -89,6 +89,19 @@ MUST_CHECK enum status embedding_init(struct embedding *embedding, const struct 
                                       uint32_t columns);
 void embedding_release(struct embedding *embedding); /* also one that is all zero */
 
+/* ---- retrieval.c: what a token of a long context reads -------------------------------------------------------------- */
+
+#define RETRIEVAL_TOKENS_MAX (1u << 30)
+
+struct request;
+MUST_CHECK enum status retrieval_check_engine(const struct kvasir_engine_options *options, struct error *error);
+/* Marks the layers that get an index; whether there is one. */
+bool retrieval_index(const struct kvasir_retrieval *stated, struct kv_layer *layers, uint32_t count);
+MUST_CHECK enum status retrieval_check_request(const struct engine_plan *plan, const struct kvasir_request *wanted,
+                                               struct error *error);
+/* Sets the request's `retrieval` and `sparse_from`; its prompt is known. */
+void retrieval_prepare(const struct engine_plan *plan, const struct kvasir_request *wanted, struct request *request);
+
 /* ---- request.c: one request from submit to its last event ---------------------------------------------------------- */
 
 /* Rows of logits of prompt tokens in one step, of all requests together, beside one a request to sample from. */
@@ -110,6 +123,11 @@ struct request {
     struct constraint constraint;
     struct embedding embedding; /* pooling NONE: a request for an answer */
     uint64_t cache_salt;
+    /* Retrieval attention: tokens of the answer from position sparse_from on (0: none) do not read everything. They run one a step and
+     * without drafts, and their rows are the sequence's own (kv_seq_stop_publishing). */
+    struct engine_retrieval retrieval;
+    uint32_t sparse_from;
+    bool counted_sparse; /* in kvasir_engine.sparse_answers */
     struct detokenizer detokenizer;
     struct stopper stopper;
 
@@ -168,6 +186,10 @@ struct request {
     uint32_t cached_tokens, lower_tokens;                       /* lower_tokens: of them, from the tiers below RAM */
     uint64_t kv_bytes, kv_blocks;                               /* as last measured */
 };
+static inline bool request_is_sparse(const struct request *request, uint32_t position)
+{
+    return request->sparse_from && position >= request->sparse_from;
+}
 #define REQUEST_ANSWERS_MAX 128u
 /* Checks and copies: all answers of one request, of which *out is the first and leads the others (next_answer). On any thread:
  * of the engine it reads only what never changes. */
@@ -186,7 +208,8 @@ MUST_CHECK enum status request_resize(struct request *request, uint32_t capacity
 size_t request_list_ends(const struct kvasir_model *model, const struct kvasir_request *wanted, uint32_t *out);
 void request_forget_news(struct request *request); /* tokens, text and prompt logprobs of the last step */
 /* The tokens whose rows may be taken from the cache, as kv_seq_open counts: the last one runs. All of them, but with
- * prompt_logprobs, and for a mean embedding, every row must run once. */
+ * prompt_logprobs, and for a mean embedding, every row must run once, and with retrieval attention those of tokens that did not read
+ * everything were never published: what others have there is not theirs. */
 uint32_t request_match_count(const struct request *request);
 /* When tokens [first, first + count) are run: how many rows of logits of prompt tokens it wants (prompt_logprobs); how many
  * it wants together, which are those of the last tokens; the most tokens, at most `count`, that want `rows` prompt rows. */
@@ -426,13 +449,15 @@ struct kvasir_engine {
     uint64_t next_id;
 
     /* The step that runs now, or ran last. */
-    struct kv_seq **seqs;        /* [max_sequences] */
-    struct model_entry *entries; /* [max_sequences] */
-    const float **rows;          /* [max_sequences] of logits of each entry, or NULL */
-    struct kvasir_event *events; /* [event_capacity] */
-    struct request **ended;      /* [event_capacity] with an event borrowed from them: closed by the next step */
+    struct kv_seq **seqs;               /* [max_sequences] */
+    struct model_entry *entries;        /* [max_sequences] */
+    struct model_retrieval *retrievals; /* [max_sequences] of entries whose token does not read everything */
+    const float **rows;                 /* [max_sequences] of logits of each entry, or NULL */
+    struct kvasir_event *events;        /* [event_capacity] */
+    struct request **ended;             /* [event_capacity] with an event borrowed from them: closed by the next step */
     uint32_t event_count, ended_count, event_capacity;
     uint64_t steps, prompt_tokens, output_tokens, drafted_tokens, accepted_tokens; /* since it was opened */
+    uint64_t sparse_answers;                                                       /* since it was opened */
     double stage_s[KVASIR_STAGES];                                                 /* since it was opened */
 
     struct finished {

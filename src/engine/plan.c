@@ -204,8 +204,10 @@ enum status engine_plan_init(const struct model *model, const struct kvasir_engi
         .max_step_s = options->max_step_s,
         .priority_aging_s = options->priority_aging_s > 0 ? options->priority_aging_s : DEFAULT_AGING_S,
         .kv_reserve = options->kv_reserve,
+        .retrieval = options->retrieval,
     };
     enum status status = check_ranges(options, error);
+    if (status == ST_OK) status = retrieval_check_engine(options, error);
     if (status == ST_OK) status = engine_kv_formats(options->kv_cache_dtype, c, &k, &v, error);
     if (status != ST_OK) return status;
     struct kv_layer *layers = mem_zero(c->layers, sizeof *layers);
@@ -216,6 +218,7 @@ enum status engine_plan_init(const struct model *model, const struct kvasir_engi
     if (status == ST_OK) model_kv_layers(c, k, v, layers);
     if (status == ST_OK && options->kv_policy)
         status = engine_kv_policy(options->kv_policy, c, layers, out->heads, error);
+    if (status == ST_OK) out->indexed = retrieval_index(&options->retrieval, layers, c->layers);
     if (status == ST_OK) status = decide(model, options, out, error);
     if (status != ST_OK) {
         engine_plan_release(out);

@@ -4,7 +4,7 @@
  *
  *   the model file    size, metadata, and of each tensor its name, format, shape and some of its bytes
  *   how it is run     rope's frequencies, the kernels (instruction set), the version of the arithmetic
- *   the cache         of each layer its shape, formats and policy, head by head
+ *   the cache         of each layer its shape, formats and policy, head by head, and whether it has an index
  *
  * Not in it, because rows do not depend on them: threads, chunks, block size, budget. Reading all of a model would take as
  * long as loading it; two checkpoints of one family differ in every tensor, so that SAMPLES places of each tell them apart. */
@@ -82,8 +82,8 @@ enum status engine_provenance(const struct kvasir_model *model, const struct kv_
         buffer_append(&bytes, c->rope_frequencies[kind], c->rope_dimensions / 2 * sizeof *c->rope_frequencies[kind]);
     for (uint32_t i = 0; i < kv->layer_count; i++) {
         const struct kv_layer *layer = &kv->layers[i];
-        const uint32_t shape[] = {layer->source,    layer->kv_heads, layer->head_dim,
-                                  layer->value_dim, layer->k_format, layer->v_format};
+        const uint32_t shape[] = {layer->source,   layer->kv_heads, layer->head_dim, layer->value_dim,
+                                  layer->k_format, layer->v_format, layer->index};
         buffer_append(&bytes, shape, sizeof shape);
         add_reach(&bytes, layer->kind, layer->window, layer->sinks);
         for (uint32_t h = 0; layer->heads && h < layer->kv_heads; h++)

@@ -46,6 +46,7 @@ static enum status check(const struct kvasir_engine *engine, const struct kvasir
     enum status status = check_ids(wanted->prompt, wanted->prompt_count, vocabulary, "prompt token", error);
     if (status == ST_OK) status = check_ids(wanted->stop_ids, wanted->stop_id_count, vocabulary, "stop token", error);
     if (status == ST_OK) status = embedding_check(wanted, error);
+    if (status == ST_OK) status = retrieval_check_request(&engine->plan, wanted, error);
     if (status == ST_OK) status = sampling_check(&wanted->sampling, vocabulary, error);
     return status;
 }
@@ -169,6 +170,7 @@ static enum status open_answer(const struct kvasir_engine *engine, const struct 
     uint32_t room = engine->plan.context - r->prompt_count;
     r->count_max = r->prompt_count + (wanted->max_tokens && wanted->max_tokens < room ? wanted->max_tokens : room);
     if (wanted->pooling) r->count_max = r->prompt_count; /* no room is kept for an answer */
+    retrieval_prepare(&engine->plan, wanted, r);
     random_seed(&r->random, wanted->sampling.has_seed ? wanted->sampling.seed + index : fresh_seed(r));
     draft_init(&r->draft);
     if (engine->model->tokenizer) detokenizer_init(&r->detokenizer, engine->model->tokenizer, wanted->show_control);
@@ -265,7 +267,8 @@ uint32_t request_match_count(const struct request *r)
 {
     bool mean = r->embedding.pooling == KVASIR_POOLING_MEAN;
     uint32_t taken = mean ? r->embedding.taken : r->prompt_taken;
-    return (mean || r->prompt_logprobs) && taken + 1 < r->prompt_count ? taken + 1 : r->count;
+    uint32_t count = (mean || r->prompt_logprobs) && taken + 1 < r->prompt_count ? taken + 1 : r->count;
+    return r->sparse_from ? least(count, r->sparse_from + 1) : count;
 }
 
 uint32_t request_prompt_rows(const struct request *r, uint32_t first, uint32_t count)

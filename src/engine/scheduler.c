@@ -19,6 +19,9 @@
  * had. Either way it goes on as if nothing had happened: its rows are the same, its random stream is its own. Rows on their
  * way in or out (kv_swap_poll) hold up nobody but those who need their blocks. One request alone always fits (plan.c).
  *
+ * Retrieval attention. Tokens from request.sparse_from on run one a step, as answers do, also when they are computed again: their rows
+ * depend on how they were run. Such a request is swapped out whenever there is room for it.
+ *
  * Prefixes. A request whose prompt begins like one that is being computed waits for those blocks rather than compute them too; and
  * while it is sooner done so, for what the tiers below RAM have of it (prefetch.c).
  *
@@ -210,11 +213,12 @@ static bool any_at(const struct scheduler *s, enum kv_residence residence)
 }
 
 /* Whether to copy a request's rows out and in takes less time than to compute them again, by what was measured; what was not
- * measured yet is tried. */
+ * measured yet is tried. Rows that would be computed one a step are always copied. */
 static bool swap_is_cheaper(const struct scheduler *s, const struct request *r)
 {
     struct kv_stats kv;
     uint64_t bytes, blocks;
+    if (r->sparse_from && kv_seq_count(r->seq) > r->sparse_from) return true;
     kv_stats(s->kv, &kv);
     kv_seq_usage(r->seq, &bytes, &blocks);
     if (!kv.swap_copied_bytes || s->cost.unit_s == 0) return true;
@@ -232,6 +236,12 @@ static void preempt(struct scheduler *s, struct request *r)
     s->swapped += swapped;
     log_line(LOG_DEBUG, "request %llu %s after %u tokens", (unsigned long long)r->id,
              swapped ? "is swapped out" : "gives up its blocks", r->count);
+}
+
+/* From the first sparse token on the rows are the sequence's own. To be called before it is reserved. */
+static void stop_publishing(struct request *r)
+{
+    if (request_is_sparse(r, kv_seq_count(r->seq))) kv_seq_stop_publishing(r->seq);
 }
 
 /* Room for `tokens` more, for which worse requests give way. ST_FULL: not now, and `r` is the worst or blocks are about to be
@@ -255,6 +265,20 @@ static uint32_t pending(const struct request *r)
     return r->count - kv_seq_count(r->seq);
 }
 
+/* The most tokens of one step: all that wait, but none with a sparse one, which is alone. */
+static uint32_t runnable(const struct request *r)
+{
+    uint32_t done = kv_seq_count(r->seq), most = pending(r);
+    if (request_is_sparse(r, done)) return least(most, 1);
+    return r->sparse_from ? least(most, r->sparse_from - done) : most;
+}
+
+/* The next token is the answer's, or one that has to run as that did. */
+static bool decodes(const struct request *r)
+{
+    return pending(r) == 1 || (pending(r) && request_is_sparse(r, kv_seq_count(r->seq)));
+}
+
 static bool is_ready(const struct request *r)
 {
     return kv_seq_residence(r->seq) == KV_RESIDENT; /* else: on its way in */
@@ -264,6 +288,7 @@ static bool is_ready(const struct request *r)
 static enum status plan_tokens(struct scheduler *s, struct request *r, uint32_t tokens)
 {
     enum status status = r->planned + tokens == pending(r) ? request_make_room(r, 1) : ST_OK;
+    stop_publishing(r);
     if (status == ST_OK) status = reserve(s, r, r->planned + tokens);
     if (status == ST_OK) r->planned += tokens;
     return status;
@@ -297,7 +322,7 @@ static enum status plan_decodes(struct scheduler *s)
     enum status status = ST_OK;
     for (uint32_t i = 0; i < count && status == ST_OK; i++) {
         struct request *r = s->order[i];
-        if (r->running && is_ready(r) && pending(r) == 1) status = plan_running(s, r, 1);
+        if (r->running && is_ready(r) && decodes(r)) status = plan_running(s, r, 1);
     }
     return status;
 }
@@ -313,11 +338,12 @@ static uint32_t planned_count(const struct scheduler *s)
 /* ---- drafts ------------------------------------------------------------------------------------------------------ */
 
 /* The most tokens that may be drafted for `r`: their rows are thrown away if they were wrong, so they must not fill a group that
- * closes. */
+ * closes. Sparse tokens run alone. */
 static uint32_t draft_limit(const struct scheduler *s, const struct request *r)
 {
     if (r->group && r->group->beams) return 0;
     uint32_t most = least(s->limits.draft_tokens, DRAFT_ROWS_MAX - s->draft_rows);
+    if (r->sparse_from) most = least(most, r->sparse_from > r->count ? r->sparse_from - r->count : 0);
     if (s->limits.closed_tokens) {
         uint32_t next = r->count % s->limits.closed_tokens; /* place of the first drafted row in its group */
         most = least(most, s->limits.closed_tokens - 1 - next);
@@ -347,7 +373,16 @@ static void plan_drafts(struct scheduler *s)
 
 static bool prefills(const struct request *r)
 {
-    return r->running && is_ready(r) && pending(r) - r->planned > 0;
+    return r->running && is_ready(r) && runnable(r) - r->planned > 0;
+}
+
+/* Keys that a token after the first `done` reads. */
+static uint32_t keys_read(const struct request *r, uint32_t done)
+{
+    struct model_retrieval read;
+    if (!request_is_sparse(r, done)) return done;
+    engine_retrieval_at(&r->retrieval, done, &read);
+    return read.initial_tokens + read.local_tokens + read.recall_tokens;
 }
 
 static void count_units(struct scheduler *s)
@@ -357,7 +392,7 @@ static void count_units(struct scheduler *s)
         const struct request *r = s->running[i];
         if (!r->planned) continue;
         uint32_t done = kv_seq_count(r->seq), rows = request_logits_rows(r, done, r->planned) + r->drafts;
-        s->units += cost_units(&s->cost, done, r->planned + r->drafts) + s->cost.logits_units * rows;
+        s->units += cost_units(&s->cost, keys_read(r, done), r->planned + r->drafts) + s->cost.logits_units * rows;
     }
 }
 
@@ -399,7 +434,7 @@ static uint32_t within(const struct scheduler *s, const struct request *r, const
     uint32_t depth = kv_seq_count(r->seq) + r->planned;
     double units = left->units * share - s->cost.logits_units; /* its last token will have logits */
     uint32_t tokens = least(cost_tokens(&s->cost, units, depth), (uint32_t)(left->tokens * share));
-    uint32_t rest = pending(r) - r->planned;
+    uint32_t rest = runnable(r) - r->planned;
     if (tokens && tokens < rest && s->limits.tile_tokens) tokens = even_chunk(s, depth, tokens);
     return request_fit_rows(r, depth, least(tokens, rest), (uint32_t)(left->rows * share));
 }
@@ -442,7 +477,7 @@ static enum status plan_prefills(struct scheduler *s, struct allowance *left, st
         if (!*first && prefills(s->order[i])) *first = s->order[i];
     }
     if (!*first) return ST_OK;
-    uint32_t all = pending(*first), tokens = within(s, *first, left, 1);
+    uint32_t all = runnable(*first), tokens = within(s, *first, left, 1);
     if (tokens < all && wanting > 1) tokens = within(s, *first, left, 0.5);
     enum status status = plan_chunk(s, *first, tokens ? tokens : 1, left); /* it always goes on */
     for (struct request *r = shortest(s, *first); r && status == ST_OK; r = shortest(s, *first)) {
@@ -503,7 +538,8 @@ static bool awaits(struct scheduler *s, struct request *r)
     for (uint32_t i = 0; i < s->running_count; i++) {
         const struct request *other = s->running[i];
         if (other->cache_salt != r->cache_salt || other->index || !is_ready(other) || pending(other) <= 1) continue;
-        uint32_t common = common_prefix(r, other, least(request_match_count(r) - 1, other->count));
+        uint32_t published = least(other->count, other->sparse_from ? other->sparse_from : UINT32_MAX);
+        uint32_t common = common_prefix(r, other, least(request_match_count(r) - 1, published));
         common -= common % s->limits.block_tokens;
         if (common <= kv_seq_count(other->seq) || common <= r->awaited_count) continue;
         r->awaited = other->id;
@@ -558,6 +594,7 @@ static enum status start(struct scheduler *s, struct request *r, struct allowanc
     bool no_time = status == ST_OK && !tokens;
     if (no_time) status = ST_FULL;
     if (status == ST_OK && tokens == pending(r)) status = request_make_room(r, 1);
+    if (status == ST_OK) stop_publishing(r);
     if (status == ST_OK) status = kv_seq_reserve(r->seq, tokens);
     if (status == ST_OK) {
         r->planned = tokens;

@@ -8,6 +8,19 @@
 
 /* ---- the pass ---------------------------------------------------------------------------------------------------- */
 
+/* What the token at `position` of the batch's `i`-th request reads; NULL: everything. */
+static const struct model_retrieval *retrieval_of(struct kvasir_engine *engine, uint32_t i, uint32_t position)
+{
+    struct request *r = engine->scheduler.batch[i];
+    if (!request_is_sparse(r, position)) return NULL;
+    ASSERT(r->planned == 1 && !r->drafts);
+    bool sparse = engine_retrieval_at(&r->retrieval, position, &engine->retrievals[i]);
+    ASSERT(sparse);
+    engine->sparse_answers += !r->counted_sparse;
+    r->counted_sparse = true;
+    return &engine->retrievals[i];
+}
+
 static enum status run_batch(struct kvasir_engine *engine)
 {
     const float *logits;
@@ -20,7 +33,8 @@ static enum status run_batch(struct kvasir_engine *engine)
                                                   .tokens = r->tokens + done,
                                                   .count = r->planned + r->drafts,
                                                   .logits_count = request_logits_rows(r, done, r->planned) + r->drafts,
-                                                  .hidden_count = request_hidden_rows(r, done, r->planned)};
+                                                  .hidden_count = request_hidden_rows(r, done, r->planned),
+                                                  .retrieval = retrieval_of(engine, i, done)};
         engine->prompt_tokens += done < r->prompt_count ? r->planned : 0;
     }
     struct kv_batch *pinned;

@@ -1,5 +1,6 @@
 /* test_engine_mix.c - random mixes of requests give each the tokens it gets alone: whatever runs beside it, in whatever chunks,
- * preempted or not, swapped or computed again, forked from another answer, with drafts, on any number of threads.
+ * preempted or not, swapped or computed again, forked from another answer, with drafts, on any number of threads, some with retrieval
+ * attention and some without.
  *
  * On tiny checkpoints (gemma3: sliding and full layers; qwen2: biases) and, where it is fetched, on SmolLM2-135M. */
 #include "engine/engine_internal.h"
@@ -22,6 +23,10 @@ struct drawn {
     uint32_t kind, counts[ANSWERS_MAX], due;
     bool cancelled;
 };
+
+/* Of all engines: most prompts are long enough for it. */
+static const struct kvasir_retrieval retrieval = {
+    .mode = KVASIR_RETRIEVAL_ON, .initial_tokens = 16, .local_tokens = 32, .topk = 0.3, .dense_boundary = 32};
 
 static struct random seeds;
 
@@ -55,7 +60,9 @@ static void make_kinds(struct kind kinds[KINDS], uint32_t vocabulary)
                                                 .ignore_eos = true,
                                                 .priority = (int32_t)below(3),
                                                 .tenant = below(2),
-                                                .n = i % 4 == 3 ? ANSWERS_MAX : 1};
+                                                .n = i % 4 == 3 ? ANSWERS_MAX : 1,
+                                                .retrieval = i % 3 ? KVASIR_RETRIEVAL_DEFAULT : KVASIR_RETRIEVAL_OFF,
+                                                .retrieval_topk = i % 3 && i % 5 == 4 ? 0.6 : 0};
         if (i % 2)
             kind->request.sampling =
                 (struct kvasir_sampling){.temperature = 0.8f, .top_p = 0.95f, .seed = i, .has_seed = true};
@@ -67,10 +74,12 @@ static void run_alone(struct kvasir_model *model, struct kind kinds[KINDS], cons
 {
     for (uint32_t i = 0; i < KINDS; i++)
         for (uint32_t index = 0; index < kinds[i].request.n; index++) {
-            struct kvasir_engine *engine = open_engine(
-                model,
-                &(struct kvasir_engine_options){
-                    .context = CONTEXT, .kv_cache_bytes = 64u << 20, .kv_cache_dtype = dtype, .no_drafts = true});
+            struct kvasir_engine *engine =
+                open_engine(model, &(struct kvasir_engine_options){.context = CONTEXT,
+                                                                   .kv_cache_bytes = 64u << 20,
+                                                                   .kv_cache_dtype = dtype,
+                                                                   .retrieval = retrieval,
+                                                                   .no_drafts = true});
             struct kvasir_request request = kinds[i].request;
             const struct kvasir_event *events;
             size_t count;
@@ -111,7 +120,7 @@ static void check(const struct kvasir_engine *engine)
 }
 
 static struct totals {
-    uint64_t preemptions, drafted, accepted;
+    uint64_t preemptions, drafted, accepted, sparse;
 } totals;
 
 /* Makes drafts seem to cost nothing, so that many are tried, and many are wrong. */
@@ -148,6 +157,7 @@ static void run_mix(struct kvasir_engine *engine, const struct kind *kinds)
     totals.preemptions += stats.preemptions;
     totals.drafted += stats.drafted_tokens;
     totals.accepted += stats.accepted_tokens;
+    totals.sparse += stats.retrieval_answers;
 }
 
 static void run_mixes(const char *path, uint32_t dtype_count, uint32_t mixes)
@@ -168,6 +178,7 @@ static void run_mixes(const char *path, uint32_t dtype_count, uint32_t mixes)
         for (uint32_t m = 0; m < mixes; m++) {
             struct kvasir_engine_options options = {.context = CONTEXT,
                                                     .kv_cache_dtype = dtypes[d],
+                                                    .retrieval = retrieval,
                                                     .block_size = 32u * (1 + below(4)),
                                                     .max_batched_tokens = 8u << below(6),
                                                     .max_sequences = 1 + below(12),
@@ -182,9 +193,11 @@ static void run_mixes(const char *path, uint32_t dtype_count, uint32_t mixes)
             kvasir_engine_close(engine);
         }
     }
-    print_message("%llu preemptions, %llu tokens drafted, %llu accepted\n", (unsigned long long)totals.preemptions,
-                  (unsigned long long)totals.drafted, (unsigned long long)totals.accepted);
-    assert_true(totals.preemptions > 0 && totals.accepted > 0 && totals.drafted > totals.accepted);
+    print_message("%llu preemptions, %llu tokens drafted, %llu accepted, %llu sparse answers\n",
+                  (unsigned long long)totals.preemptions, (unsigned long long)totals.drafted,
+                  (unsigned long long)totals.accepted, (unsigned long long)totals.sparse);
+    assert_true(totals.preemptions > 0 && totals.accepted > 0 && totals.drafted > totals.accepted &&
+                totals.sparse > 10);
     for (uint32_t i = 0; i < 2; i++) kvasir_model_close(models[i]);
 }
 

@@ -1,8 +1,10 @@
 /* test_scheduler_sim.c - the real scheduler and the real KV cache with a fake model and a fake clock.
  *
  * The fake model's rows are hashes of all tokens before them (kv_fake.h), and its next token is a hash too: a row that is wrong,
- * or a token that is lost, repeated or taken out of turn, shows by value. Scenarios are random: budgets, windows, limits,
- * swap space, arrivals, priorities, tenants, common prefixes, several answers, cancellations. Every request must end, each step
+ * or a token that is lost, repeated or taken out of turn, shows by value. The rows of answers with retrieval attention have other
+ * values from their first sparse token on, which must run alone: so one that another request finds, or an exact one in their place,
+ * shows too. Scenarios are random: budgets, windows, limits,
+ * swap space, arrivals, priorities, tenants, common prefixes, several answers, chats, cancellations. Every request must end, each step
  * must keep its limits, and when all have ended nothing may be held. */
 #include "engine/engine_internal.h"
 #include "kv_requests.h"
@@ -27,9 +29,10 @@ struct sim {
     struct job jobs[REQUESTS_MAX];
     uint32_t job_count;
     double now, fixed_s, unit_s, noise; /* of the fake machine */
+    bool chats;                         /* some requests are followed by one that goes on with prompt and answer */
     uint64_t steps, computed;
     struct totals {
-        uint64_t scenarios, steps, preemptions, swapped, deferrals, forks, cancelled;
+        uint64_t scenarios, steps, preemptions, swapped, deferrals, forks, cancelled, sparse, replayed, turns;
     } * totals;
 };
 
@@ -64,6 +67,10 @@ static void run_batch(struct sim *sim)
         seqs[i] = job->fake.seq = r->seq;
         job->fake.count = kv_seq_count(r->seq);
         assert_true(r->planned > 0 && job->fake.count + r->planned <= r->count);
+        assert_true(!r->sparse_from || r->planned == 1 || job->fake.count + r->planned <= r->sparse_from);
+        bool sparse = request_is_sparse(r, job->fake.count);
+        sim->totals->sparse += sparse;
+        sim->totals->replayed += sparse && job->fake.count + 1 < r->count;
         memcpy(job->fake.tokens, r->tokens, r->count * sizeof *r->tokens);
         fake_hash(&job->fake, 0, r->count);
         sim->computed += r->planned;
@@ -83,6 +90,19 @@ static void run_batch(struct sim *sim)
     }
 }
 
+static struct job *add_job(struct sim *sim, double arrival_s, uint32_t prompt, uint32_t answer);
+
+/* The next turn of a chat, or who quotes an answer that is still given: the prompt is computed exactly, whatever the answer was. */
+static void next_turn(struct sim *sim, const struct request *before)
+{
+    uint32_t prompt = before->count + 1 + below(sim, 9);
+    if (sim->job_count == REQUESTS_MAX || prompt > PROMPT_MAX) return;
+    struct request *r = &add_job(sim, sim->now, prompt, 1 + below(sim, ANSWER_MAX))->r;
+    memcpy(r->tokens, before->tokens, before->count * sizeof *r->tokens);
+    r->cache_salt = before->cache_salt;
+    sim->totals->turns++;
+}
+
 /* The next token of a request whose last one was just computed. */
 static void take(struct sim *sim, struct request *r)
 {
@@ -93,6 +113,7 @@ static void take(struct sim *sim, struct request *r)
     fake_hash(&job->fake, 0, r->count);
     r->tokens[r->count] = next_token(job->fake.prefix[r->count - 1]) + r->index;
     r->count++;
+    if (sim->chats && r->count < r->count_max && below(sim, 200) == 0) next_turn(sim, r);
 }
 
 /* ---- one step ---------------------------------------------------------------------------------------------------- */
@@ -104,7 +125,8 @@ static void check_limits(const struct sim *sim)
     assert_true(s->batch_count <= s->limits.sequences && s->running_count <= s->limits.sequences);
     for (uint32_t i = 0; i < s->batch_count; i++) {
         const struct request *r = s->batch[i];
-        bool answer = r->planned == 1 && kv_seq_count(r->seq) + 1 == r->count;
+        uint32_t done = kv_seq_count(r->seq);
+        bool answer = r->planned == 1 && (done + 1 == r->count || request_is_sparse(r, done));
         answers += answer;
         prompt += answer ? 0 : r->planned;
     }
@@ -162,7 +184,9 @@ static void step(struct sim *sim)
     }
     for (uint32_t i = 0; i < sim->job_count; i++) {
         struct job *job = &sim->jobs[i];
-        if (job->submitted && !job->ended && job->r.count == job->r.count_max) end(sim, job);
+        if (!job->submitted || job->ended || job->r.count < job->r.count_max) continue;
+        end(sim, job);
+        if (sim->chats && below(sim, 6) == 0) next_turn(sim, &job->r);
     }
     sim->steps++;
 }
@@ -180,6 +204,7 @@ static struct job *add_job(struct sim *sim, double arrival_s, uint32_t prompt, u
     job->r.tokens = mem_zero(prompt, sizeof *job->r.tokens);
     job->r.count = job->r.prompt_count = job->r.capacity = prompt;
     job->r.count_max = prompt + answer;
+    if (sim->chats && below(sim, 3) == 0) job->fake.sparse_from = job->r.sparse_from = prompt + below(sim, 20);
     for (uint32_t i = 0; i < prompt; i++) job->r.tokens[i] = sim->job_count * 1000 + i;
     return job;
 }
@@ -223,7 +248,7 @@ static void run_all(struct sim *sim)
 {
     uint64_t tokens = 0;
     for (uint32_t i = 0; i < sim->job_count; i++) tokens += sim->jobs[i].r.count_max;
-    for (uint64_t limit = 100 * tokens; !all_ended(sim); limit--) {
+    for (uint64_t limit = 200 * tokens; !all_ended(sim); limit--) {
         if (!limit) fail_msg("requests do not end");
         cancel_due(sim);
         submit_due(sim);
@@ -297,6 +322,7 @@ static void random_jobs(struct sim *sim)
         for (uint32_t f = 1; f < n; f++) {
             struct job *job = add_job(sim, arrival_s, r->prompt_count, 1 + below(sim, ANSWER_MAX));
             memcpy(job->r.tokens, r->tokens, r->prompt_count * sizeof *r->tokens);
+            job->fake.sparse_from = job->r.sparse_from = r->sparse_from;
             job->r.id = r->id;
             job->r.index = f;
             job->r.leader = r;
@@ -313,6 +339,7 @@ static void test_random_scenarios(void **state)
     static struct sim sim;
     struct totals totals = {0};
     sim.totals = &totals;
+    sim.chats = true;
     for (uint32_t seed = 1; seed <= test_count(1500, 100000); seed++) {
         random_seed(&sim.random, seed);
         choose_config(&sim);
@@ -329,13 +356,15 @@ static void test_random_scenarios(void **state)
         close_sim(&sim);
     }
     print_message("%llu scenarios, %llu steps: %llu preemptions, %llu swapped, %llu prefixes awaited, %llu forks, %llu "
-                  "cancelled\n",
+                  "cancelled, %llu next turns; %llu sparse tokens, %llu computed again\n",
                   (unsigned long long)totals.scenarios, (unsigned long long)totals.steps,
                   (unsigned long long)totals.preemptions, (unsigned long long)totals.swapped,
                   (unsigned long long)totals.deferrals, (unsigned long long)totals.forks,
-                  (unsigned long long)totals.cancelled);
+                  (unsigned long long)totals.cancelled, (unsigned long long)totals.turns,
+                  (unsigned long long)totals.sparse, (unsigned long long)totals.replayed);
     assert_true(totals.preemptions > 100 && totals.swapped > 20 && totals.deferrals > 50);
     assert_true(totals.forks > 100 && totals.cancelled > 100);
+    assert_true(totals.turns > 100 && totals.sparse > 1000 && totals.replayed > 100);
 }
 
 /* ---- what the policy promises ------------------------------------------------------------------------------------ */

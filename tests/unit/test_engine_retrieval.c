@@ -1,0 +1,269 @@
+/* test_engine_retrieval.c - retrieval attention's settings, what is refused, which tokens are sparse, and what such an answer leaves
+ * in the cache. That answers do not depend on company is test_engine_mix.c's. On a tiny gemma3: sliding and full layers. */
+#include "engine_requests.h"
+
+#define PROMPT 100u
+
+static const struct kvasir_retrieval small = {
+    .mode = KVASIR_RETRIEVAL_ON, .initial_tokens = 16, .local_tokens = 16, .topk = 0.25, .dense_boundary = 64};
+
+static void make_prompt(uint32_t seed, uint32_t *out, uint32_t count)
+{
+    struct random random;
+    random_seed(&random, seed);
+    for (uint32_t i = 0; i < count; i++) out[i] = 3 + (uint32_t)random_below(&random, 500);
+}
+
+static struct kvasir_engine *open_with(const struct kvasir_retrieval *retrieval, uint32_t block_size)
+{
+    return open_engine(model, (struct kvasir_engine_options){.retrieval = *retrieval, .block_size = block_size});
+}
+
+/* Runs the request to its end; returns its tokens' number. */
+static uint32_t answer_to(struct kvasir_engine *engine, const struct kvasir_request *request, uint32_t *out,
+                          struct kvasir_timings *timings)
+{
+    uint64_t id;
+    uint32_t got = 0;
+    struct kvasir_error error = {0};
+    if (kvasir_engine_submit(engine, request, &id, &error) != KVASIR_OK) fail_msg("%s", error.text);
+    while (kvasir_engine_busy(engine)) {
+        const struct kvasir_event *events;
+        size_t count;
+        assert_int_equal(kvasir_engine_step(engine, &events, &count, NULL), KVASIR_OK);
+        for (size_t e = 0; e < count; e++)
+            for (size_t t = 0; t < events[e].token_count; t++) out[got++] = events[e].tokens[t].id;
+        check_rules(engine);
+        check_requests(engine);
+    }
+    assert_int_equal(kvasir_engine_timings(engine, id, timings), KVASIR_OK);
+    return got;
+}
+
+/* ---- settings ------------------------------------------------------------------------------------------------------ */
+
+static uint32_t recalled(const struct kvasir_retrieval *stated, enum kvasir_retrieval_mode mode, uint32_t position,
+                         bool *sparse)
+{
+    struct engine_retrieval settings;
+    struct model_retrieval read;
+    engine_retrieval_init(stated, mode, &settings);
+    *sparse = engine_retrieval_at(&settings, position, &read);
+    assert_int_equal(read.initial_tokens, settings.initial_tokens);
+    assert_int_equal(read.local_tokens, settings.local_tokens);
+    return read.recall_tokens;
+}
+
+/* The published numbers, and our own; what is stated counts in both modes. */
+static void test_what_a_token_reads(void **state)
+{
+    (void)state;
+    const struct kvasir_retrieval nothing = {0};
+    struct engine_retrieval on, automatic;
+    bool sparse;
+    engine_retrieval_init(&nothing, KVASIR_RETRIEVAL_ON, &on);
+    engine_retrieval_init(&nothing, KVASIR_RETRIEVAL_AUTO, &automatic);
+    assert_true(on.initial_tokens == 1024 && on.local_tokens == 7192 && on.topk == 0.2 && !on.dense_layers);
+    assert_true(on.dense_boundary == 32768 && on.offload_boundary == 65536);
+    assert_int_equal(recalled(&nothing, KVASIR_RETRIEVAL_ON, 8215, &sparse), 0);
+    assert_false(sparse);
+    assert_int_equal(recalled(&nothing, KVASIR_RETRIEVAL_ON, 8216, &sparse), 1);
+    assert_false(sparse);
+    assert_int_equal(recalled(&nothing, KVASIR_RETRIEVAL_ON, 8217, &sparse), 1);
+    assert_true(sparse);
+    assert_int_equal(recalled(&nothing, KVASIR_RETRIEVAL_ON, 18215, &sparse), 2000);
+    uint32_t fixed = automatic.initial_tokens + automatic.local_tokens;
+    assert_int_equal(recalled(&nothing, KVASIR_RETRIEVAL_AUTO, 99999, &sparse),
+                     (uint32_t)(automatic.budget * 100000) - fixed);
+    assert_true(sparse);
+    assert_int_equal(recalled(&nothing, KVASIR_RETRIEVAL_AUTO, automatic.budget_tokens, &sparse),
+                     automatic.budget_tokens - fixed);
+    assert_true(sparse);
+    recalled(&nothing, KVASIR_RETRIEVAL_AUTO, automatic.budget_tokens - 1, &sparse);
+    assert_false(sparse);
+    const struct kvasir_retrieval stated = {.initial_tokens = KVASIR_RETRIEVAL_NONE,
+                                            .local_tokens = 100,
+                                            .topk = 0.5,
+                                            .dense_boundary = 7,
+                                            .offload_boundary = 70,
+                                            .dense_layers = 2};
+    for (int mode = KVASIR_RETRIEVAL_ON; mode <= KVASIR_RETRIEVAL_AUTO; mode++) {
+        struct engine_retrieval settings;
+        engine_retrieval_init(&stated, (enum kvasir_retrieval_mode)mode, &settings);
+        assert_true(settings.dense_boundary == 7 && settings.offload_boundary == 70 && settings.dense_layers == 2);
+        assert_int_equal(recalled(&stated, (enum kvasir_retrieval_mode)mode, 299, &sparse), 100);
+    }
+}
+
+/* Once a token leaves something out, every later one does, whatever is stated. */
+static void test_sparse_for_good(void **state)
+{
+    (void)state;
+    for (uint32_t seed = 1; seed <= test_count(300, 20000); seed++) {
+        struct random random;
+        random_seed(&random, seed);
+        struct kvasir_retrieval stated = {.initial_tokens = (uint32_t)random_below(&random, 300),
+                                          .local_tokens = 1 + (uint32_t)random_below(&random, 300),
+                                          .topk = random_below(&random, 2) ? random_unit(&random) : 0};
+        struct engine_retrieval settings;
+        engine_retrieval_init(&stated, seed % 2 ? KVASIR_RETRIEVAL_ON : KVASIR_RETRIEVAL_AUTO, &settings);
+        bool before = false;
+        for (uint32_t position = 0; position < 4000; position++) {
+            struct model_retrieval read;
+            bool sparse = engine_retrieval_at(&settings, position, &read);
+            assert_true(sparse || !before);
+            uint32_t fixed = read.initial_tokens + read.local_tokens;
+            assert_true(sparse ? fixed + read.recall_tokens < position + 1
+                               : fixed + read.recall_tokens >= position + 1);
+            before = sparse;
+        }
+    }
+}
+
+static void test_refusals(void **state)
+{
+    (void)state;
+    struct kvasir_engine_options options = {.context = 256};
+    options.retrieval = (struct kvasir_retrieval){.mode = (enum kvasir_retrieval_mode)9};
+    refuse_engine(options, KVASIR_INVALID, "there is no retrieval mode 9");
+    options.retrieval = (struct kvasir_retrieval){.mode = KVASIR_RETRIEVAL_ON, .topk = 1.5};
+    refuse_engine(options, KVASIR_INVALID, "topk is 1.5: must be a share from 0 to 1");
+    options.retrieval = (struct kvasir_retrieval){.mode = KVASIR_RETRIEVAL_ON, .local_tokens = KVASIR_RETRIEVAL_NONE};
+    refuse_engine(options, KVASIR_INVALID, "a token reads at least itself");
+    options.retrieval = (struct kvasir_retrieval){.mode = KVASIR_RETRIEVAL_AUTO, .local_tokens = 2000000000};
+    refuse_engine(options, KVASIR_INVALID, "local_tokens is 2000000000");
+    options.retrieval = (struct kvasir_retrieval){.mode = KVASIR_RETRIEVAL_ON, .offload_boundary = 1000};
+    refuse_engine(options, KVASIR_INVALID, "offload boundary of 1000 tokens is below its dense boundary of 32768");
+    options.retrieval = (struct kvasir_retrieval){.mode = KVASIR_RETRIEVAL_AUTO};
+    options.no_kv_cache = true;
+    refuse_engine(options, KVASIR_UNSUPPORTED, "needs the KV cache");
+
+    uint32_t prompt[PROMPT];
+    make_prompt(1, prompt, PROMPT);
+    const struct {
+        bool opened;
+        enum kvasir_retrieval_mode mode;
+        double topk;
+        int status;
+        const char *why;
+    } rows[] = {
+        {false, KVASIR_RETRIEVAL_DEFAULT, 0, KVASIR_OK, ""},
+        {false, KVASIR_RETRIEVAL_OFF, 0, KVASIR_OK, ""},
+        {false, KVASIR_RETRIEVAL_ON, 0, KVASIR_UNSUPPORTED, "the engine was opened without it"},
+        {false, KVASIR_RETRIEVAL_AUTO, 0, KVASIR_UNSUPPORTED, "the engine was opened without it"},
+        {false, KVASIR_RETRIEVAL_DEFAULT, 0.1, KVASIR_UNSUPPORTED, "the engine was opened without it"},
+        {true, KVASIR_RETRIEVAL_DEFAULT, 0.1, KVASIR_OK, ""},
+        {true, KVASIR_RETRIEVAL_AUTO, 0, KVASIR_OK, ""},
+        {true, KVASIR_RETRIEVAL_OFF, 0.1, KVASIR_INVALID, "retrieval is off"},
+        {true, KVASIR_RETRIEVAL_ON, 1.01, KVASIR_INVALID, "retrieval_topk is 1.01"},
+        {true, KVASIR_RETRIEVAL_ON, -1, KVASIR_INVALID, "retrieval_topk is -1"},
+        {true, (enum kvasir_retrieval_mode)7, 0, KVASIR_INVALID, "no retrieval mode 7"},
+    };
+    for (size_t i = 0; i < ARRAY_COUNT(rows); i++) {
+        struct kvasir_engine *engine = open_with(rows[i].opened ? &small : &(struct kvasir_retrieval){0}, 16);
+        const struct kvasir_request request = {.prompt = prompt,
+                                               .prompt_count = PROMPT,
+                                               .max_tokens = 2,
+                                               .retrieval = rows[i].mode,
+                                               .retrieval_topk = rows[i].topk};
+        struct kvasir_error error = {0};
+        uint64_t id;
+        assert_int_equal(kvasir_engine_submit(engine, &request, &id, &error), rows[i].status);
+        if (!strstr(error.text, rows[i].why)) fail_msg("'%s' does not say '%s'", error.text, rows[i].why);
+        kvasir_engine_close(engine);
+    }
+}
+
+/* ---- requests ------------------------------------------------------------------------------------------------------ */
+
+/* Prompts of the boundary and more; not embeddings; a share that covers all makes no token sparse. */
+static void test_who_is_sparse(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t prompt;
+        enum kvasir_retrieval_mode mode;
+        double topk;
+        enum kvasir_pooling pooling;
+        uint32_t sparse_from;
+    } rows[] = {
+        {63, KVASIR_RETRIEVAL_DEFAULT, 0, KVASIR_POOLING_NONE, 0},
+        {64, KVASIR_RETRIEVAL_DEFAULT, 0, KVASIR_POOLING_NONE, 64},
+        {100, KVASIR_RETRIEVAL_ON, 0.5, KVASIR_POOLING_NONE, 100},
+        {100, KVASIR_RETRIEVAL_ON, 1, KVASIR_POOLING_NONE, 0},
+        {100, KVASIR_RETRIEVAL_OFF, 0, KVASIR_POOLING_NONE, 0},
+        {100, KVASIR_RETRIEVAL_AUTO, 0, KVASIR_POOLING_NONE, 100},
+        {100, KVASIR_RETRIEVAL_ON, 0.99, KVASIR_POOLING_NONE, 131}, /* 0.99 of 100 leaves the first one out */
+        {100, KVASIR_RETRIEVAL_ON, 0, KVASIR_POOLING_MEAN, 0},
+    };
+    struct kvasir_engine *engine = open_with(&small, 16);
+    uint32_t prompt[PROMPT];
+    make_prompt(1, prompt, PROMPT);
+    for (size_t i = 0; i < ARRAY_COUNT(rows); i++) {
+        const struct kvasir_request wanted = {.prompt = prompt,
+                                              .prompt_count = rows[i].prompt,
+                                              .max_tokens = 2,
+                                              .retrieval = rows[i].mode,
+                                              .retrieval_topk = rows[i].topk,
+                                              .pooling = rows[i].pooling};
+        struct request *request;
+        struct error error;
+        if (request_open(engine, &wanted, &request, &error) != ST_OK) fail_msg("%s", error.text);
+        assert_int_equal(request->sparse_from, rows[i].sparse_from);
+        request_close_all(request);
+    }
+    kvasir_engine_close(engine);
+}
+
+/* What a sparse answer computed is found by nobody: the next turn computes it anew, and exactly, so that its answer is the one that
+ * it would have had on its own. What the prompt left is found to the token. */
+static void test_chat(void **state)
+{
+    (void)state;
+    uint32_t prompt[PROMPT + 2 * ANSWER], answer[ANSWER], other[ANSWER];
+    struct kvasir_timings timings;
+    struct kvasir_engine_stats stats;
+    for (uint32_t block = 16; block <= 64; block += 48) {
+        struct kvasir_engine *engine = open_with(&small, block), *fresh = open_with(&small, block);
+        make_prompt(2, prompt, PROMPT + 2 * ANSWER);
+        struct kvasir_request request = {
+            .prompt = prompt, .prompt_count = PROMPT, .max_tokens = ANSWER, .ignore_eos = true};
+        assert_int_equal(answer_to(engine, &request, answer, &timings), ANSWER);
+        kvasir_engine_stats(engine, &stats);
+        assert_int_equal(stats.retrieval_answers, 1);
+        assert_int_equal(stats.drafted_tokens, 0);
+        answer_to(engine, &request, other, &timings);
+        assert_int_equal(timings.cached_tokens, PROMPT - 1);
+        assert_memory_equal(answer, other, sizeof answer);
+        memcpy(prompt + PROMPT, answer, sizeof answer);
+        request.prompt_count = PROMPT + ANSWER + 5;
+        request.retrieval = KVASIR_RETRIEVAL_OFF;
+        answer_to(engine, &request, answer, &timings);
+        assert_int_equal(timings.cached_tokens, PROMPT);
+        answer_to(fresh, &request, other, &timings);
+        assert_memory_equal(answer, other, sizeof answer);
+        request.retrieval = KVASIR_RETRIEVAL_ON;
+        answer_to(engine, &request, answer, &timings);
+        assert_int_equal(timings.cached_tokens, request.prompt_count - 1);
+        kvasir_engine_close(fresh);
+        fresh = open_with(&small, block);
+        answer_to(fresh, &request, other, &timings);
+        assert_memory_equal(answer, other, sizeof answer);
+        kvasir_engine_stats(engine, &stats);
+        assert_int_equal(stats.retrieval_answers, 3);
+        kvasir_engine_close(engine);
+        kvasir_engine_close(fresh);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_what_a_token_reads),
+        cmocka_unit_test(test_sparse_for_good),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_who_is_sparse),
+        cmocka_unit_test(test_chat),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
