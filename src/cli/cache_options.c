@@ -21,6 +21,29 @@ static enum status dtype_text(const struct options *options, char **out, struct 
     return *out ? ST_OK : error_set(error, ST_NOMEM, "not enough memory for the command line");
 }
 
+/* A number that was given: the library's 0 is its default. */
+static uint32_t stated(const struct options *options, const char *name, int64_t value)
+{
+    if (!options_given(options, name)) return 0;
+    return value ? (uint32_t)value : KVASIR_RETRIEVAL_NONE;
+}
+
+static struct kvasir_retrieval retrieval_read(const struct options *o)
+{
+    struct kvasir_retrieval off = {0};
+    if (!o->retrieval) return off; /* a command without it */
+    return (struct kvasir_retrieval){
+        .mode = strcmp(o->retrieval, "on") == 0     ? KVASIR_RETRIEVAL_ON
+                : strcmp(o->retrieval, "auto") == 0 ? KVASIR_RETRIEVAL_AUTO
+                                                    : KVASIR_RETRIEVAL_OFF,
+        .initial_tokens = stated(o, "retrieval-init-tokens", o->retrieval_initial),
+        .local_tokens = (uint32_t)o->retrieval_local,
+        .topk = o->retrieval_topk,
+        .dense_boundary = stated(o, "retrieval-dense-boundary", o->retrieval_dense_boundary),
+        .offload_boundary = stated(o, "retrieval-offload-boundary", o->retrieval_offload_boundary),
+        .dense_layers = stated(o, "retrieval-dense-layers", o->retrieval_dense_layers)};
+}
+
 enum status cache_options_read(const struct options *options, struct cache_options *out, struct error *error)
 {
     *out = (struct cache_options){0};
@@ -43,6 +66,7 @@ enum status cache_options_read(const struct options *options, struct cache_optio
                                                  .block_size = (uint32_t)options->block_size,
                                                  .kv_cache_dtype = out->dtype,
                                                  .kv_policy = out->policy,
+                                                 .retrieval = retrieval_read(options),
                                                  .no_kv_cache = options->no_kv_cache,
                                                  .max_batched_tokens = (uint32_t)options->max_batched_tokens,
                                                  .max_sequences = (uint32_t)options->max_sequences,

@@ -162,6 +162,7 @@ struct answer {
     enum kvasir_finish finish;
     struct kvasir_timings timings;
     struct kvasir_engine_stats stats, most; /* at its end; when most of the KV cache was in use */
+    uint64_t rows_read, rows_dense;         /* of retrieval attention: by this answer, and without it */
     bool interrupted;
 };
 /* The request that the options describe, without its prompt. Arrays are borrowed from the session and its options. With

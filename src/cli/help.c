@@ -56,6 +56,10 @@ void option_facts(const struct option_row *row, struct buffer *out)
     if (row->fallback) fact(out, &any, "default %s", row->fallback);
     if (row->unset) fact(out, &any, "without it: %s", row->unset);
     if (row->environment) fact(out, &any, "%s", row->environment);
+    if (row->published) {
+        snprintf(range, sizeof range, row->member ? "%s with %s in it" : "%s", row->published, row->member);
+        fact(out, &any, "%s", range);
+    }
     if (any) buffer_text(out, ")");
 }
 

@@ -112,8 +112,13 @@ static void surroundings_page(struct buffer *out)
                      ".TP\n.B XDG_STATE_HOME\nWhere the chat keeps its history, in kvasir/history; without it "
                      "~/.local/state.\n"
                      ".TP\n.B NO_COLOR\nNo colours.\n");
-    for (const struct option_row *row = OPTION_ROWS; row < OPTION_ROWS + OPTION_ROW_COUNT; row++)
+    for (const struct option_row *row = OPTION_ROWS; row < OPTION_ROWS + OPTION_ROW_COUNT; row++) {
         if (row->environment) buffer_printf(out, ".TP\n.B %s\nas \\-\\-%s.\n", row->environment, row->name);
+        if (row->published && row->member)
+            buffer_printf(out, ".TP\n.B %s\na list by commas: %s in it is as \\-\\-%s on.\n", row->published,
+                          row->member, row->name);
+        if (row->published && !row->member) buffer_printf(out, ".TP\n.B %s\nas \\-\\-%s.\n", row->published, row->name);
+    }
     buffer_text(
         out, ".SH EXIT STATUS\n0 when done, 1 on failure, 2 on wrong usage, 130 when Ctrl\\-C stopped the answer, 141 "
              "when nobody reads standard output any more.\n");

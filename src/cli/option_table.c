@@ -12,6 +12,7 @@
     (FOR(RUN) | FOR(INSPECT) | FOR(TOKENIZE) | FOR(DETOKENIZE) | FOR(EMBED) | FOR(RENDER) | EVALUATES_TEXT | BENCHES | \
      FOR(SERVE))
 #define GENERATES (FOR(RUN) | FOR(EMBED) | EVALUATES_TEXT | BENCHES | FOR(SERVE))
+#define RETRIEVES (FOR(RUN) | SERVES)
 #define READS_TEXT (FOR(RUN) | FOR(TOKENIZE) | FOR(EMBED) | EVALUATES_TEXT)
 #define IDS_MAX 4294967294.0
 #define TOKENS_MAX 1073741824.0
@@ -510,6 +511,41 @@ const struct option_row OPTION_ROWS[] = {
     {.commands = FOR(RUN), .name = "kv-stats", .kind = OPTION_FLAG, .group = "KV cache", .offset = AT(kv_stats),
      .help = "after the answer, what the KV cache did: lookups and hits, blocks in use and cached, waste, evictions; with "
              "--output json under \"kv\". In a chat, /stats tells"},
+
+    /* ---- retrieval attention ---- */
+    {.commands = RETRIEVES, .name = "retrieval", .kind = OPTION_CHOICE, .argument = "MODE", .group = "Retrieval attention",
+     .fallback = "off", .choices = "off|on|auto", .environment = "KVASIR_RETRIEVAL", .published = "VLLM_PLUGINS",
+     .member = "retrieval", .offset = AT(retrieval),
+     .help = "look up instead of compute: tokens of the answer to a long prompt read its first tokens, the last ones, and of those "
+             "between them what an index says they attend to. Prompts are computed exactly. on: as published; auto: measured defaults"},
+    {.commands = RETRIEVES, .name = "retrieval-init-tokens", .kind = OPTION_TOKENS, .argument = "N",
+     .group = "Retrieval attention", .unset = "1024; auto: 64", .low = 0, .high = TOKENS_MAX,
+     .environment = "KVASIR_RETRIEVAL_INIT_TOKENS", .published = "VLLM_RETRIEVAL_INIT_TOKENS_NUM",
+     .offset = AT(retrieval_initial),
+     .help = "first tokens that are always read"},
+    {.commands = RETRIEVES, .name = "retrieval-local-tokens", .kind = OPTION_TOKENS, .argument = "N",
+     .group = "Retrieval attention", .unset = "7192; auto: 512", .low = 1, .high = TOKENS_MAX,
+     .environment = "KVASIR_RETRIEVAL_LOCAL_TOKENS", .published = "VLLM_RETRIEVAL_LOCAL_TOKENS_NUM",
+     .offset = AT(retrieval_local),
+     .help = "last tokens that are always read"},
+    {.commands = RETRIEVES, .name = "retrieval-topk", .kind = OPTION_REAL, .argument = "X", .group = "Retrieval attention",
+     .unset = "0.2; auto: as many as make a tenth of all tokens read, but at least 1024", .low = 1e-6, .high = 1,
+     .environment = "KVASIR_RETRIEVAL_TOPK", .published = "VLLM_RETRIEVAL_TOPK_PERCENT", .offset = AT(retrieval_topk),
+     .help = "share of the tokens between them that is read; 1 reads all"},
+    {.commands = RETRIEVES, .name = "retrieval-dense-boundary", .kind = OPTION_TOKENS, .argument = "N",
+     .group = "Retrieval attention", .unset = "32K; auto: 4K", .low = 0, .high = TOKENS_MAX,
+     .environment = "KVASIR_RETRIEVAL_DENSE_BOUNDARY", .published = "VLLM_RETRIEVAL_DENSE_BOUNDARY",
+     .offset = AT(retrieval_dense_boundary),
+     .help = "answers to shorter prompts read everything"},
+    {.commands = RETRIEVES, .name = "retrieval-offload-boundary", .kind = OPTION_TOKENS, .argument = "N",
+     .group = "Retrieval attention", .unset = "64K", .low = 0, .high = TOKENS_MAX,
+     .environment = "KVASIR_RETRIEVAL_OFFLOAD_BOUNDARY", .published = "VLLM_RETRIEVAL_OFFLOAD_BOUNDARY",
+     .offset = AT(retrieval_offload_boundary),
+     .help = "of prompts of so many tokens or more, what is not being read may leave memory"},
+    {.commands = RETRIEVES, .name = "retrieval-dense-layers", .kind = OPTION_WHOLE, .argument = "N",
+     .group = "Retrieval attention", .unset = "0", .low = 0, .high = 65536,
+     .environment = "KVASIR_RETRIEVAL_DENSE_LAYERS", .offset = AT(retrieval_dense_layers),
+     .help = "the first N layers read everything"},
 
     /* ---- measurement ---- */
     {.commands = FOR(BENCH), .letter = 'p', .name = "n-prompt", .kind = OPTION_WHOLES, .argument = "N,...",

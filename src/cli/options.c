@@ -40,6 +40,21 @@ static enum status whole_parse(const char *what, const char *text, double low, d
     return range_check(what, text, (double)value, low, high, error);
 }
 
+static enum status tokens_parse(const char *what, const char *text, double low, double high, int64_t *out,
+                                struct error *error)
+{
+    char *end;
+    errno = 0;
+    long long value = strtoll(text, &end, 10), unit = *end == 'K' || *end == 'k' ? 1024 : 1;
+    bool ended = !end[unit > 1];
+    if (isspace((unsigned char)text[0]) || end == text || !ended)
+        return error_set(error, ST_INVALID, "%s: '%s' is not a number of tokens such as 32768 or 32K", what, text);
+    if (errno == ERANGE || value > INT64_MAX / 1024 || value < INT64_MIN / 1024)
+        return error_set(error, ST_INVALID, "%s: '%s' is out of range", what, text);
+    *out = value * unit;
+    return range_check(what, text, (double)*out, low, high, error);
+}
+
 static enum status real_parse(const char *what, const char *text, double low, double high, double *out,
                               struct error *error)
 {
@@ -215,6 +230,8 @@ static enum status value_store(const struct option_row *row, const char *what, c
         return error_set(error, ST_INVALID, "%s: '%s' is not one of %s", what, text, row->choices);
     case OPTION_WHOLE:
         return whole_parse(what, text, row->low, row->high, at, error);
+    case OPTION_TOKENS:
+        return tokens_parse(what, text, row->low, row->high, at, error);
     case OPTION_REAL:
         return real_parse(what, text, row->low, row->high, at, error);
     case OPTION_SIZE:
@@ -434,15 +451,41 @@ static enum status fallbacks_take(struct parser *parser)
     return ST_OK;
 }
 
+static bool list_names(const char *list, const char *member)
+{
+    size_t length = strlen(member);
+    for (const char *p = list;; p++) {
+        p += strspn(p, " ");
+        size_t bytes = strcspn(p, ",");
+        const char *end = p + bytes;
+        while (bytes && p[bytes - 1] == ' ') bytes--;
+        if (bytes == length && memcmp(p, member, length) == 0) return true;
+        if (!*end) return false;
+        p = end;
+    }
+}
+
+/* What the environment says of a row, and the variable that does; NULL: nothing. */
+static const char *environment_value(const struct option_row *row, enum command_id command,
+                                     const char *(*environment)(const char *), char name[80])
+{
+    const char *value = variable_of(row, command, name) ? environment(name) : NULL;
+    if ((value && *value) || !row->published) return value && *value ? value : NULL;
+    snprintf(name, 80, "%s", row->published);
+    value = environment(name);
+    if (value && row->member) return list_names(value, row->member) ? "on" : NULL;
+    return value && *value ? value : NULL;
+}
+
 static enum status environment_take(struct parser *parser, const char *(*environment)(const char *))
 {
     struct options *options = parser->options;
     for (size_t i = 0; i < OPTION_ROW_COUNT; i++) {
         const struct option_row *row = &OPTION_ROWS[i];
         char name[80];
-        if (!(row->commands & 1u << options->command) || !variable_of(row, options->command, name)) continue;
-        const char *value = environment(name);
-        if (!value || !*value) continue;
+        if (!(row->commands & 1u << options->command)) continue;
+        const char *value = environment_value(row, options->command, environment, name);
+        if (!value) continue;
         enum status status = value_store(row, name, value, false, options, parser->error);
         if (status != ST_OK) return status;
         options->given[i] = true;

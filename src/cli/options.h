@@ -4,7 +4,8 @@
  * Rules
  * - The order of weight is: command line, environment, --config's file, the row's default. The default is text in the row,
  *   parsed like any value: what --help says is what is used. Every option of `serve` has a variable, KVASIR_ and its name;
- *   other commands read those that their rows name.
+ *   other commands read those that their rows name. Some rows also name the variable of a published design, of the same meaning,
+ *   which weighs less than ours.
  * - A number is the whole text, within the row's range. Nothing is guessed from a prefix of an option's name.
  * - An argument's text is borrowed from argv or the environment; lists are owned by struct options.
  * - Only options_parse reads the environment. */
@@ -62,6 +63,7 @@ enum option_kind {
     OPTION_CHOICE, /* const char *, one of the row's choices */
     OPTION_WHOLE,  /* int64_t */
     OPTION_REAL,   /* double */
+    OPTION_TOKENS, /* int64_t, also written 32K (of 1024 tokens) */
     OPTION_SIZE,   /* uint64_t bytes, written 512MiB, 2GiB, 1500MB … */
     OPTION_TEXTS,  /* struct text_list; repeatable */
     OPTION_IDS,    /* const char *: token ids, or @FILE; the ids are checked here, read later */
@@ -101,6 +103,8 @@ struct option_row {
     const char *unset;       /* what happens without it, for the help where `fallback` does not say it */
     const char *choices;     /* "text|json" */
     const char *environment; /* the variable that gives it, or NULL */
+    const char *published;   /* one of another program, or NULL */
+    const char *member;      /* of a list by commas in that one, which turns the option `on`; NULL: it is the value */
     const char *exclusive;   /* rows of one such name exclude each other */
     double low, high;        /* the range of numbers (of each number in a list) */
     size_t offset;           /* of the value in struct options */
@@ -164,6 +168,10 @@ struct options {
     uint64_t kv_cache_bytes, swap_bytes, kv_disk_bytes;
     const char *kv_cache_dtype, *cache_type_k, *cache_type_v;
     const char *kv_policy, *kv_events, *kv_save, *kv_load, *kv_disk, *kv_remote;
+    const char *retrieval;
+    int64_t retrieval_initial, retrieval_local, retrieval_dense_boundary, retrieval_offload_boundary,
+        retrieval_dense_layers;
+    double retrieval_topk;
     bool no_kv_cache, kv_stats, kv_reserve;
     double max_step_ms;
 

@@ -133,7 +133,11 @@ static enum status json_write(const struct session *session, const struct kvasir
     number_write(&out, ",\"tpot_s\":", timings->tpot_s);
     number_write(&out, ",\"prefill_tokens_per_s\":", timings->prefill_tokens_per_s);
     number_write(&out, ",\"decode_tokens_per_s\":", timings->decode_tokens_per_s);
-    buffer_printf(&out, "},\"kv\":{\"bytes_per_token\":%llu,\"bytes_used\":%llu,\"blocks_used\":%llu",
+    buffer_text(&out, "}");
+    if (session->cache.engine.retrieval.mode > KVASIR_RETRIEVAL_OFF)
+        buffer_printf(&out, ",\"retrieval\":{\"rows_read\":%llu,\"rows_dense\":%llu}",
+                      (unsigned long long)answer->rows_read, (unsigned long long)answer->rows_dense);
+    buffer_printf(&out, ",\"kv\":{\"bytes_per_token\":%llu,\"bytes_used\":%llu,\"blocks_used\":%llu",
                   (unsigned long long)answer->stats.kv_bytes_per_token, (unsigned long long)timings->kv_bytes,
                   (unsigned long long)timings->kv_blocks);
     if (session->options->kv_stats) kv_report_json(&answer->stats, &answer->most, &out);

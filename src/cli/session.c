@@ -277,11 +277,15 @@ enum status session_answer(struct session *session, const struct kvasir_request 
     buffer_init(&out->text, 0);
     struct kvasir_error reason;
     uint64_t id;
+    struct kvasir_engine_stats before;
+    kvasir_engine_stats(session->engine, &before);
     if (kvasir_engine_submit(session->engine, request, &id, &reason) != KVASIR_OK) return library_error(&reason, error);
     enum status status = steps_run(session, id, stream, out, error);
     if (status == ST_OK && kvasir_engine_timings(session->engine, id, &out->timings) != KVASIR_OK)
         status = error_set(error, ST_NOT_FOUND, "the engine has no record of the answer");
     kvasir_engine_stats(session->engine, &out->stats);
+    out->rows_read = out->stats.retrieval_rows_read - before.retrieval_rows_read;
+    out->rows_dense = out->stats.retrieval_rows_dense - before.retrieval_rows_dense;
     if (status == ST_OK && session->events_error.status != ST_OK) {
         *error = session->events_error;
         status = error->status;
@@ -310,6 +314,9 @@ void answer_report(const struct session *session, const struct kvasir_request *r
             timings->prompt_tokens, timings->cached_tokens, timings->prefill_tokens_per_s, timings->ttft_s);
     fprintf(stderr, "answer %u tokens, %.1f tok/s, TPOT %.1f ms; KV %s", timings->output_tokens,
             timings->decode_tokens_per_s, timings->tpot_s * 1e3, bytes_text(timings->kv_bytes, bytes));
+    if (answer->rows_dense)
+        fprintf(stderr, "; retrieval read %.1f %% of rows",
+                100 * (double)answer->rows_read / (double)answer->rows_dense);
     if (request->sampling.temperature > 0) fprintf(stderr, "; seed %llu", (unsigned long long)request->sampling.seed);
     fprintf(stderr, "; %s]%s\n", kvasir_finish_name(answer->finish), colour ? "\033[0m" : "");
 }

@@ -50,6 +50,8 @@ void engine_retrieval_init(const struct kvasir_retrieval *stated, enum kvasir_re
                                      .dense_boundary = stated_or(stated->dense_boundary, d->dense_boundary),
                                      .offload_boundary = stated_or(stated->offload_boundary, d->offload_boundary),
                                      .dense_layers = stated_or(stated->dense_layers, d->dense_layers)};
+    if (!stated->offload_boundary && out->offload_boundary < out->dense_boundary)
+        out->offload_boundary = out->dense_boundary;
 }
 
 bool engine_retrieval_at(const struct engine_retrieval *retrieval, uint32_t position, struct model_retrieval *out)

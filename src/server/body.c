@@ -83,6 +83,7 @@ static const struct field FIELDS[] = {
     {ANSWERS, "return_token_ids", &FIELD_FLAG, AT(token_ids), 0, 0},
     {SAMPLES | API_EMBEDDINGS, "cache_salt", &FIELD_SALT, 0, 0, 0},
     {SAMPLES | API_EMBEDDINGS, "priority", &FIELD_PRIORITY, 0, 0, 0},
+    {SAMPLES, "retrieval", &FIELD_RETRIEVAL, 0, 0, 0},
     {ANSWERS, "n", &FIELD_WHOLE, AT(request.n), 1, ANSWERS_MAX},
     {ANSWERS, "best_of", &FIELD_WHOLE, AT(request.best_of), 1, ANSWERS_MAX},
     {ANSWERS, "use_beam_search", &FIELD_FLAG, AT(use_beam_search), 0, 0},

@@ -246,6 +246,36 @@ static bool read_include(const struct field *field, const json_t *value, struct 
     return json_is_array(value) || refuse(refusal, 400, field->name, "%s must be an array of strings", field->name);
 }
 
+static bool retrieval_mode(const json_t *value, enum kvasir_retrieval_mode *out)
+{
+    static const char *const NAMES[] = {
+        [KVASIR_RETRIEVAL_OFF] = "off", [KVASIR_RETRIEVAL_ON] = "on", [KVASIR_RETRIEVAL_AUTO] = "auto"};
+    for (size_t i = KVASIR_RETRIEVAL_OFF; i < ARRAY_COUNT(NAMES) && json_is_string(value); i++) {
+        if (strcmp(json_string_value(value), NAMES[i]) != 0) continue;
+        *out = (enum kvasir_retrieval_mode)i;
+        return true;
+    }
+    return false;
+}
+
+/* A mode, or {"mode", "topk"}, each of which may be left out. */
+static bool read_retrieval(const struct field *field, const json_t *value, struct body *body, struct refusal *refusal)
+{
+    const json_t *mode = json_is_object(value) ? json_object_get(value, "mode") : value;
+    const json_t *topk = json_object_get(value, "topk");
+    double share = json_number_value(topk);
+    if (json_object_size(value) > (size_t)(mode && json_is_object(value)) + (topk != NULL))
+        return refuse(refusal, 400, field->name, "retrieval has \"mode\" and \"topk\", and nothing else");
+    if (mode && !retrieval_mode(mode, &body->request.retrieval))
+        return refuse(
+            refusal, 400, field->name,
+            "retrieval must be \"off\", \"on\", \"auto\", or an object with such a \"mode\", a \"topk\", or both");
+    if (topk && !(json_is_number(topk) && share > 0 && share <= 1))
+        return refuse(refusal, 400, field->name, "retrieval's topk must be a share above 0, and at most 1");
+    body->request.retrieval_topk = topk ? share : 0;
+    return true;
+}
+
 /* Nothing, or what happens anyway: false, the number `low`, something empty, {"type": "text"}, "none", "disabled". */
 static bool read_unsupported(const struct field *field, const json_t *value, struct body *body, struct refusal *refusal)
 {
@@ -353,6 +383,12 @@ const struct field_kind FIELD_INCLUDE = {read_include, "\"type\":\"array\",\"ite
 const struct field_kind FIELD_ENCODING = {read_encoding, "\"enum\":[\"float\",\"base64\"]", false};
 const struct field_kind FIELD_PROMPT_LOGPROBS = {read_prompt_logprobs, "\"type\":\"integer\"", true};
 const struct field_kind FIELD_LENGTH_PENALTY = {read_length_penalty, "\"type\":\"number\"", true};
+#define RETRIEVAL_MODES "{\"enum\":[\"off\",\"on\",\"auto\"]}"
+const struct field_kind FIELD_RETRIEVAL = {
+    read_retrieval,
+    "\"anyOf\":[" RETRIEVAL_MODES ",{\"type\":\"object\",\"additionalProperties\":false,\"properties\":{"
+    "\"mode\":" RETRIEVAL_MODES ",\"topk\":{\"type\":\"number\",\"exclusiveMinimum\":0,\"maximum\":1}}}]",
+    false};
 const struct field_kind FIELD_BIAS = {read_bias, "\"type\":\"object\",\"additionalProperties\":{\"type\":\"number\"}",
                                       false};
 const struct field_kind FIELD_LOGPROBS = {read_logprob_count, "\"type\":\"integer\"", true};

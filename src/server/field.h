@@ -24,6 +24,7 @@ extern const struct field_kind FIELD_REAL, /* float */
     FIELD_TEXTS,                           /* struct texts: a text or an array of them, `high` at most */
     FIELD_IDS,                             /* struct ids, `low` to `high` of them */
     FIELD_OBJECT,                          /* const json_t *, borrowed, as of the last line's first ones: their form is the API's business */
+    FIELD_RETRIEVAL,                       /* of the request: retrieval, retrieval_topk */
     FIELD_UNSUPPORTED,                     /* refused, unless it asks for what happens anyway */
     FIELD_PRIORITY, FIELD_SEED, FIELD_BIAS, FIELD_LOGPROBS, FIELD_PROMPT_LOGPROBS, FIELD_LENGTH_PENALTY, FIELD_STREAM_OPTIONS,
     FIELD_SALT, FIELD_ENCODING, FIELD_PROMPT, FIELD_PROMPT_TEXT, FIELD_MESSAGES, FIELD_ITEMS, FIELD_FLAT_TOOLS, FIELD_INCLUDE, FIELD_RESPONSE_TEXT, FIELD_TOOLS, FIELD_TOOL_CHOICE, FIELD_PARALLEL_CALLS,

@@ -155,6 +155,12 @@ static void write_counters(const struct writer *w, const struct kvasir_engine_st
               (double)s->drafted_tokens);
     write_one(w, "spec_decode_num_accepted_tokens_total", "counter", "Drafted tokens that were right.",
               (double)s->accepted_tokens);
+    write_one(w, "retrieval_answers_total", "counter", "Answers that have used retrieval attention.",
+              (double)s->retrieval_answers);
+    write_one(w, "retrieval_rows_read_total", "counter",
+              "K and V rows that they have read where a head keeps every token.", (double)s->retrieval_rows_read);
+    write_one(w, "retrieval_rows_dense_total", "counter", "Those that they would have read without it.",
+              (double)s->retrieval_rows_dense);
     write_one(w, "iterations_total", "counter", "Steps of the engine.", (double)s->steps);
 }
 

@@ -81,6 +81,9 @@ static void test_what_a_token_reads(void **state)
     assert_true(sparse);
     recalled(&nothing, KVASIR_RETRIEVAL_AUTO, automatic.budget_tokens - 1, &sparse);
     assert_false(sparse);
+    const struct kvasir_retrieval far = {.dense_boundary = 100000};
+    engine_retrieval_init(&far, KVASIR_RETRIEVAL_ON, &on);
+    assert_true(on.dense_boundary == 100000 && on.offload_boundary == 100000);
     const struct kvasir_retrieval stated = {.initial_tokens = KVASIR_RETRIEVAL_NONE,
                                             .local_tokens = 100,
                                             .topk = 0.5,

@@ -136,6 +136,53 @@ static void test_refused(void **state)
     refused("{\"messages\":[],\"response_format\":{\"type\":\"json_schema\"}}", API_CHAT, "response_format");
 }
 
+static void check_retrieval(const char *value, unsigned api, enum kvasir_retrieval_mode mode, double topk)
+{
+    char text[200];
+    snprintf(text, sizeof text, "{\"%s\":[],\"retrieval\":%s}",
+             api == API_CHAT        ? "messages"
+             : api == API_RESPONSES ? "input"
+                                    : "prompt",
+             value);
+    struct body body = parsed(text, api);
+    assert_int_equal(body.request.retrieval, mode);
+    assert_true(body.request.retrieval_topk == topk);
+    body_release(&body);
+}
+
+static void test_retrieval(void **state)
+{
+    (void)state;
+    static const unsigned apis[] = {API_CHAT, API_COMPLETIONS, API_RESPONSES};
+    for (size_t i = 0; i < ARRAY_COUNT(apis); i++) {
+        check_retrieval("null", apis[i], KVASIR_RETRIEVAL_DEFAULT, 0);
+        check_retrieval("\"off\"", apis[i], KVASIR_RETRIEVAL_OFF, 0);
+        check_retrieval("\"on\"", apis[i], KVASIR_RETRIEVAL_ON, 0);
+        check_retrieval("\"auto\"", apis[i], KVASIR_RETRIEVAL_AUTO, 0);
+        check_retrieval("{}", apis[i], KVASIR_RETRIEVAL_DEFAULT, 0);
+        check_retrieval("{\"topk\":0.5}", apis[i], KVASIR_RETRIEVAL_DEFAULT, 0.5);
+        check_retrieval("{\"topk\":1,\"mode\":\"auto\"}", apis[i], KVASIR_RETRIEVAL_AUTO, 1);
+    }
+    static const char *const bad[] = {"true",
+                                      "0.2",
+                                      "[]",
+                                      "\"\"",
+                                      "\"ON\"",
+                                      "\"default\"",
+                                      "{\"topk\":0}",
+                                      "{\"topk\":1.5}",
+                                      "{\"topk\":-1}",
+                                      "{\"topk\":\"0.2\"}",
+                                      "{\"mode\":1}",
+                                      "{\"mode\":\"on\",\"top_k\":0.2}",
+                                      "{\"mode\":\"on\",\"topk\":0.2,\"x\":0}"};
+    for (size_t i = 0; i < ARRAY_COUNT(bad); i++) {
+        char text[200];
+        snprintf(text, sizeof text, "{\"prompt\":\"a\",\"retrieval\":%s}", bad[i]);
+        refused(text, API_COMPLETIONS, "retrieval");
+    }
+}
+
 static void check_structure(const char *field, enum kvasir_structure kind, const char *expected)
 {
     char text[400];
@@ -200,7 +247,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults), cmocka_unit_test(test_every_field), cmocka_unit_test(test_together),
-        cmocka_unit_test(test_refused),  cmocka_unit_test(test_structures),  cmocka_unit_test(test_salts),
+        cmocka_unit_test(test_refused),  cmocka_unit_test(test_retrieval),   cmocka_unit_test(test_structures),
+        cmocka_unit_test(test_salts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,9 +7,12 @@
 #include <jansson.h>
 
 static const char *variable_name, *variable_value;
+static const char *const *more_variables; /* names and values in turn, NULL at the end; or NULL */
 
 static const char *environment(const char *name)
 {
+    for (const char *const *p = more_variables; p && *p; p += 2)
+        if (strcmp(p[0], name) == 0) return p[1];
     return variable_name && strcmp(name, variable_name) == 0 ? variable_value : NULL;
 }
 
@@ -94,10 +97,10 @@ static void test_every_row(void **state)
 {
     (void)state;
     static const char *const good[] = {
-        [OPTION_FLAG] = "",      [OPTION_TEXT] = "x",     [OPTION_FILE] = "/dev/null", [OPTION_CHOICE] = "",
-        [OPTION_WHOLE] = "16",   [OPTION_REAL] = "0.5",   [OPTION_SIZE] = "1MiB",      [OPTION_TEXTS] = "x",
-        [OPTION_IDS] = "1,2",    [OPTION_VALUES] = "a=1", [OPTION_WHOLES] = "1,2",     [OPTION_BIASES] = "1=2",
-        [OPTION_REALS] = "0.5,2"};
+        [OPTION_FLAG] = "",       [OPTION_TEXT] = "x",     [OPTION_FILE] = "/dev/null", [OPTION_CHOICE] = "",
+        [OPTION_WHOLE] = "16",    [OPTION_REAL] = "0.5",   [OPTION_SIZE] = "1MiB",      [OPTION_TEXTS] = "x",
+        [OPTION_IDS] = "1,2",     [OPTION_VALUES] = "a=1", [OPTION_WHOLES] = "1,2",     [OPTION_BIASES] = "1=2",
+        [OPTION_REALS] = "0.5,2", [OPTION_TOKENS] = "16K"};
     for (size_t i = 0; i < OPTION_ROW_COUNT; i++)
         for (int command = 0; command < COMMAND_COUNT; command++) {
             const struct option_row *row = &OPTION_ROWS[i];
@@ -308,6 +311,87 @@ static void test_environment(void **state)
     variable_name = NULL;
 }
 
+/* The variables of the published design: numbers, K, and a plugin's name in a list. Ours outweigh them, the command line both. */
+static void test_published_variables(void **state)
+{
+    (void)state;
+    static const char *const all[] = {"VLLM_PLUGINS",
+                                      "ascend_enhanced_model,ascend, retrieval",
+                                      "VLLM_RETRIEVAL_INIT_TOKENS_NUM",
+                                      "512",
+                                      "VLLM_RETRIEVAL_LOCAL_TOKENS_NUM",
+                                      "7192",
+                                      "VLLM_RETRIEVAL_TOPK_PERCENT",
+                                      "0.2",
+                                      "VLLM_RETRIEVAL_DENSE_BOUNDARY",
+                                      "32K",
+                                      "VLLM_RETRIEVAL_OFFLOAD_BOUNDARY",
+                                      "65536",
+                                      NULL};
+    static const struct {
+        const char *plugins, *mode;
+    } lists[] = {{"retrieval", "on"},   {"retrieval,x", "on"}, {"x,retrieval", "on"}, {" retrieval ,x", "on"},
+                 {"retrievals", "off"}, {"x,,y", "off"},       {"", "off"},           {"x retrieval", "off"}};
+    static const struct {
+        const char *name, *value, *says;
+    } bad[] = {
+        {"VLLM_RETRIEVAL_TOPK_PERCENT", "20", "VLLM_RETRIEVAL_TOPK_PERCENT: '20' is not in the range 1e-06 to 1"},
+        {"VLLM_RETRIEVAL_DENSE_BOUNDARY", "32X", "VLLM_RETRIEVAL_DENSE_BOUNDARY: '32X' is not a number of tokens"},
+        {"VLLM_RETRIEVAL_DENSE_BOUNDARY", "32KB", "is not a number of tokens such as 32768 or 32K"},
+        {"VLLM_RETRIEVAL_INIT_TOKENS_NUM", "-1", "'-1' is not in the range"},
+        {"VLLM_RETRIEVAL_LOCAL_TOKENS_NUM", "99999999999999999K", "is out of range"},
+        {"VLLM_RETRIEVAL_OFFLOAD_BOUNDARY", "K", "is not a number of tokens"},
+        {"KVASIR_RETRIEVAL", "yes", "KVASIR_RETRIEVAL: 'yes' is not one of off|on|auto"}};
+    struct options options;
+    struct error error;
+    for (size_t i = 0; i < 2; i++) {
+        more_variables = all;
+        assert_int_equal(parse(i ? "serve" : "run", &options, &error), ST_OK);
+        assert_string_equal(options.retrieval, "on");
+        assert_true(options.retrieval_initial == 512 && options.retrieval_local == 7192);
+        assert_true(options.retrieval_topk == 0.2 && options.retrieval_dense_boundary == 32768);
+        assert_int_equal(options.retrieval_offload_boundary, 65536);
+        assert_false(options_given(&options, "retrieval-dense-layers"));
+        options_release(&options);
+        assert_int_equal(
+            parse(i ? "serve --retrieval off --retrieval-topk 1" : "run --retrieval off --retrieval-topk 1", &options,
+                  &error),
+            ST_OK);
+        assert_string_equal(options.retrieval, "off");
+        assert_true(options.retrieval_topk == 1);
+        options_release(&options);
+        static const char *const both[] = {"KVASIR_RETRIEVAL",
+                                           "auto",
+                                           "VLLM_PLUGINS",
+                                           "retrieval",
+                                           "KVASIR_RETRIEVAL_TOPK",
+                                           "0.3",
+                                           "VLLM_RETRIEVAL_TOPK_PERCENT",
+                                           "bad",
+                                           NULL};
+        more_variables = both;
+        assert_int_equal(parse(i ? "serve" : "run", &options, &error), ST_OK);
+        assert_string_equal(options.retrieval, "auto");
+        assert_true(options.retrieval_topk == 0.3);
+        options_release(&options);
+        more_variables = NULL;
+    }
+    for (size_t i = 0; i < ARRAY_COUNT(lists); i++) {
+        variable_name = "VLLM_PLUGINS";
+        variable_value = lists[i].plugins;
+        assert_int_equal(parse("serve", &options, &error), ST_OK);
+        assert_string_equal(options.retrieval, lists[i].mode);
+        options_release(&options);
+    }
+    for (size_t i = 0; i < ARRAY_COUNT(bad); i++) {
+        variable_name = bad[i].name;
+        variable_value = bad[i].value;
+        refused("serve", bad[i].says);
+        refused("run", bad[i].says);
+    }
+    variable_name = NULL;
+}
+
 /* Whatever allocation fails, the parser says so and nothing is lost (the leak checker looks on). */
 static void test_memory(void **state)
 {
@@ -395,12 +479,19 @@ static void test_json_numbers(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),    cmocka_unit_test(test_every_spelling),
-        cmocka_unit_test(test_every_row),   cmocka_unit_test(test_names_are_unique),
-        cmocka_unit_test(test_numbers),     cmocka_unit_test(test_lists),
-        cmocka_unit_test(test_arguments),   cmocka_unit_test(test_environment),
-        cmocka_unit_test(test_memory),      cmocka_unit_test(test_json_text),
-        cmocka_unit_test(test_json_random), cmocka_unit_test(test_json_numbers),
+        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_every_spelling),
+        cmocka_unit_test(test_every_row),
+        cmocka_unit_test(test_names_are_unique),
+        cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_lists),
+        cmocka_unit_test(test_arguments),
+        cmocka_unit_test(test_environment),
+        cmocka_unit_test(test_published_variables),
+        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_json_text),
+        cmocka_unit_test(test_json_random),
+        cmocka_unit_test(test_json_numbers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
