@@ -1,6 +1,7 @@
 /* test_engine_retrieval.c - retrieval attention's settings, what is refused, which tokens are sparse, and what such an answer leaves
- * in the cache. That answers do not depend on company is test_engine_mix.c's. On a tiny gemma3: sliding and full layers. */
-#include "engine_requests.h"
+ * in the cache; answers of every kind, whatever happens to them on the way. Random mixes are test_engine_mix.c's. On a tiny gemma3 (sliding and
+ * full layers) and a model whose tokens are bytes. */
+#include "engine_byte_model.h"
 
 #define PROMPT 100u
 
@@ -259,6 +260,109 @@ static void test_chat(void **state)
     }
 }
 
+/* ---- the same answer in every way ---------------------------------------------------------------------------------- */
+
+#define INDEXES 4u
+
+struct told {
+    uint32_t counts[INDEXES], tokens[INDEXES][2 * ANSWER];
+    float logprobs[INDEXES][2 * ANSWER];
+};
+
+static void take(const struct kvasir_event *event, struct told *out)
+{
+    for (size_t t = 0; t < event->token_count; t++) {
+        uint32_t at = out->counts[event->index]++;
+        assert_true(at < 2 * ANSWER);
+        out->tokens[event->index][at] = event->tokens[t].id;
+        out->logprobs[event->index][at] = event->tokens[t].logprob;
+    }
+}
+
+/* With `pushed`, urgent requests come in between, for each of which it gives up its blocks. */
+static struct kvasir_engine_stats run_pushed(struct kvasir_engine *engine, const struct kvasir_request *request,
+                                             bool pushed, struct told *out)
+{
+    uint32_t prompt[PROMPT];
+    struct kvasir_engine_stats stats;
+    struct kvasir_error error = {0};
+    uint64_t id, other;
+    memset(out, 0, sizeof *out);
+    for (uint32_t i = 0; i < PROMPT; i++) prompt[i] = 3 + 7 * i % 200; /* in both vocabularies */
+    const struct kvasir_request urgent = {
+        .prompt = prompt, .prompt_count = PROMPT, .max_tokens = 3, .ignore_eos = true, .priority = -1};
+    if (kvasir_engine_submit(engine, request, &id, &error) != KVASIR_OK) fail_msg("%s", error.text);
+    for (uint32_t step = 0; kvasir_engine_busy(engine); step++) {
+        const struct kvasir_event *events;
+        size_t count;
+        if (pushed && step % 40 == 30 && step < 200)
+            assert_int_equal(kvasir_engine_submit(engine, &urgent, &other, NULL), KVASIR_OK);
+        assert_int_equal(kvasir_engine_step(engine, &events, &count, NULL), KVASIR_OK);
+        for (size_t e = 0; e < count; e++)
+            if (events[e].id == id) take(&events[e], out);
+        if (step % 4 == 0) check_rules(engine);
+        check_requests(engine);
+        assert_true(step < 3000);
+    }
+    kvasir_engine_stats(engine, &stats);
+    kvasir_engine_close(engine);
+    return stats;
+}
+
+/* Alone with room for all, and in other chunks, blocks and numbers of places, in a budget for one, swapped out or computed again. */
+static void check_ways(struct kvasir_model *of, const struct kvasir_request *request)
+{
+    static struct told alone, told;
+    struct kvasir_engine_options options = {.context = 160, .retrieval = small, .kv_cache_bytes = 16u << 20};
+    struct kvasir_engine_stats stats = run_pushed(open_engine(of, options), request, false, &alone);
+    assert_true(stats.retrieval_answers >= 1 && stats.preemptions == 0);
+    uint64_t preemptions = 0, swapped = 0;
+    for (uint32_t way = 0; way < 6; way++) {
+        options = (struct kvasir_engine_options){.context = 160,
+                                                 .retrieval = small,
+                                                 .block_size = way < 4 ? 16 : 48,
+                                                 .max_sequences = way % 3 + 1,
+                                                 .max_batched_tokens = 7u << way};
+        struct kvasir_engine *measured = open_engine(of, options);
+        options.kv_cache_bytes = measured->plan.request_bytes;
+        options.swap_bytes = way % 2 ? 8 * options.kv_cache_bytes : 0;
+        kvasir_engine_close(measured);
+        stats = run_pushed(open_engine(of, options), request, true, &told);
+        assert_memory_equal(alone.counts, told.counts, sizeof told.counts);
+        assert_memory_equal(alone.tokens, told.tokens, sizeof told.tokens);
+        assert_memory_equal(alone.logprobs, told.logprobs, sizeof told.logprobs);
+        preemptions += stats.preemptions;
+        swapped += stats.preemptions_swapped;
+    }
+    print_message("%llu preemptions, %llu swapped\n", (unsigned long long)preemptions, (unsigned long long)swapped);
+    assert_true(swapped > 0 && preemptions > swapped);
+}
+
+static void test_every_way(void **state)
+{
+    (void)state;
+    uint32_t prompt[PROMPT];
+    make_prompt(5, prompt, PROMPT);
+    const struct kvasir_request plain = {
+        .prompt = prompt, .prompt_count = PROMPT, .max_tokens = 2 * ANSWER, .ignore_eos = true, .logprobs = 2};
+    struct kvasir_request request = plain;
+    check_ways(model, &request);
+    request.n = 3;
+    request.sampling = (struct kvasir_sampling){
+        .temperature = 0.9f, .top_p = 0.95f, .repetition_penalty = 1.1f, .seed = 4, .has_seed = true};
+    check_ways(model, &request);
+    request = plain;
+    request.n = request.beam_width = INDEXES;
+    request.max_tokens = ANSWER / 2; /* without places each beam's tokens are computed again for each of them */
+    check_ways(model, &request);
+    request = plain;
+    for (uint32_t i = 0; i < PROMPT; i++) prompt[i] = 'a' + i % 26;
+    request.structure = KVASIR_REGEX;
+    request.structure_text = "([a-f][0-9]){24}";
+    request.structure_bytes = strlen(request.structure_text);
+    check_ways(bytes, &request);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -267,6 +371,7 @@ int main(void)
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_who_is_sparse),
         cmocka_unit_test(test_chat),
+        cmocka_unit_test(test_every_way),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, setup_both, teardown_both);
 }
