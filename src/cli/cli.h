@@ -25,6 +25,7 @@ int inspect_main(const struct options *options);
 int eval_nll_main(const struct options *options);
 int eval_kl_main(const struct options *options);
 int eval_heads_main(const struct options *options);
+int eval_retrieval_main(const struct options *options);
 int serve_main(const struct options *options);
 int ps_main(const struct options *options);
 int stop_main(const struct options *options);

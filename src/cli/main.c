@@ -30,6 +30,7 @@ static int (*const MAINS[COMMAND_COUNT])(const struct options *) = {
     [COMMAND_EVAL_NLL] = eval_nll_main,
     [COMMAND_EVAL_KL] = eval_kl_main,
     [COMMAND_EVAL_HEADS] = eval_heads_main,
+    [COMMAND_EVAL_RETRIEVAL] = eval_retrieval_main,
     [COMMAND_BENCH] = bench_main,
     [COMMAND_BENCH_THROUGHPUT] = bench_throughput_main,
     [COMMAND_SERVE] = serve_main,

@@ -10,8 +10,8 @@
 #define LOOKS_AFTER_FOLDER (FOR(CACHE_STAT) | FOR(CACHE_LS) | FOR(CACHE_VERIFY) | FOR(CACHE_EXPORT) | FOR(CACHE_IMPORT))
 #define ANY_MODEL                                                                                                      \
     (FOR(RUN) | FOR(INSPECT) | FOR(TOKENIZE) | FOR(DETOKENIZE) | FOR(EMBED) | FOR(RENDER) | EVALUATES_TEXT | BENCHES | \
-     FOR(SERVE))
-#define GENERATES (FOR(RUN) | FOR(EMBED) | EVALUATES_TEXT | BENCHES | FOR(SERVE))
+     FOR(EVAL_RETRIEVAL) | FOR(SERVE))
+#define GENERATES (FOR(RUN) | FOR(EMBED) | EVALUATES_TEXT | FOR(EVAL_RETRIEVAL) | BENCHES | FOR(SERVE))
 #define RETRIEVES (FOR(RUN) | SERVES)
 #define READS_TEXT (FOR(RUN) | FOR(TOKENIZE) | FOR(EMBED) | EVALUATES_TEXT)
 #define IDS_MAX 4294967294.0
@@ -99,6 +99,24 @@ const struct command COMMANDS[COMMAND_COUNT] = {
          "on the text, and the memory it saves, are told. Then see `kvasir eval kl --kv-policy` on another text.",
          "kvasir eval heads qwen2 -f wiki.txt --keep 0.5 -o policy.json\thalf of the heads\n"
          "kvasir eval heads qwen2 -f wiki.txt --loss 0.01 -o policy.json\tas few as a mean KL of 0.01 allows\n"},
+    [COMMAND_EVAL_RETRIEVAL] =
+        {"eval retrieval", ARGUMENTS_MODEL, "[MODEL]", "measure what retrieval attention loses",
+         "Makes long texts with many needles in them, from --seed, and asks for these, each three times from the same "
+         "prefill: with dense attention, with retrieval, and with the first and last tokens alone, of the same budget. "
+         "An "
+         "answer is right if it is exactly the number, name or word that was asked for. A task is asked until dense "
+         "attention has answered --items right, or three times as many were asked.\n\n"
+         "A budget is the share of the K and V rows that dense attention reads. Of a token's rows an eighth are first "
+         "tokens (at most 64) and an eighth local ones, the others are recalled. The question is read densely, like "
+         "any "
+         "prompt; with --question sparse it, too, is run token by token with retrieval.\n\n"
+         "Tasks: single (one number of each kind, in prose), multi-value (two numbers for one name), multi-query (two "
+         "names asked at once), variables (which one another was assigned from), multi-key (every sentence is a "
+         "needle), "
+         "words (the most common word of a list), code (which number a function returns).",
+         "kvasir eval retrieval qwen2 --lengths 8192,16384 --budget 0.2 --items 100\tat two lengths\n"
+         "kvasir eval retrieval qwen2 --lengths 4096 --budget 0.05,0.1,0.2 --tasks single,code --plot map.svg\tthree "
+         "budgets, and a picture\n"},
     [COMMAND_BENCH] =
         {"bench", ARGUMENTS_MODEL, "[MODEL]", "measure prefill and decode speed",
          "Every value of -p is a prefill test (pp512), every pair of -n and -d a decode test (tg128, tg128@8192). Each "
@@ -483,11 +501,11 @@ const struct option_row OPTION_ROWS[] = {
     {.commands = FOR(BENCH_THROUGHPUT), .name = "kv-reserve", .kind = OPTION_FLAG, .group = "KV cache", .exclusive = "cached",
      .offset = AT(kv_reserve),
      .help = "every running request holds room for the whole context, as without paging: for comparison only"},
-    {.commands = GENERATES & ~(FOR(EVAL_KL) | FOR(EVAL_HEADS) | FOR(SERVE)), .name = "no-kv-cache", .kind = OPTION_FLAG, .group = "KV cache",
+    {.commands = GENERATES & ~(FOR(EVAL_KL) | FOR(EVAL_HEADS) | FOR(EVAL_RETRIEVAL) | FOR(SERVE)), .name = "no-kv-cache", .kind = OPTION_FLAG, .group = "KV cache",
      .exclusive = "cached", .offset = AT(no_kv_cache),
      .help = "recompute everything for each token: slow, same tokens, for comparison"},
 
-    {.commands = (GENERATES & ~FOR(EVAL_HEADS)) | FOR(INSPECT), .name = "kv-policy", .kind = OPTION_FILE, .argument = "FILE",
+    {.commands = (GENERATES & ~(FOR(EVAL_HEADS) | FOR(EVAL_RETRIEVAL))) | FOR(INSPECT), .name = "kv-policy", .kind = OPTION_FILE, .argument = "FILE",
      .group = "KV cache", .unset = "as the model says", .offset = AT(kv_policy),
      .help = "selective caching: which tokens each layer and KV head keeps, as JSON; `kvasir eval heads` writes such a file"},
     {.commands = FOR(RUN) | SERVES | LOOKS_AFTER_FOLDER, .name = "kv-disk", .kind = OPTION_FILE, .argument = "DIR", .group = "KV cache",
@@ -616,14 +634,39 @@ const struct option_row OPTION_ROWS[] = {
      .fallback = "256", .low = 1, .high = TOKENS_MAX, .offset = AT(window),
      .help = "last tokens that every head keeps"},
 
+    {.commands = FOR(EVAL_RETRIEVAL), .name = "lengths", .kind = OPTION_WHOLES, .argument = "N,...",
+     .group = "Measurement", .fallback = "8192", .low = 1, .high = TOKENS_MAX, .offset = AT(lengths),
+     .help = "tokens of text, question and answer together"},
+    {.commands = FOR(EVAL_RETRIEVAL), .name = "budget", .kind = OPTION_REALS, .argument = "X,...",
+     .group = "Measurement", .fallback = "0.2", .low = 0, .high = 1, .offset = AT(budgets),
+     .help = "shares of the K and V rows that dense attention reads"},
+    {.commands = FOR(EVAL_RETRIEVAL), .name = "items", .kind = OPTION_WHOLE, .argument = "N", .group = "Measurement",
+     .fallback = "100", .low = 1, .high = 10000, .offset = AT(items),
+     .help = "items of each task and length that dense attention is to answer right"},
+    {.commands = FOR(EVAL_RETRIEVAL), .name = "tasks", .kind = OPTION_TEXT, .argument = "NAME,...",
+     .group = "Measurement", .unset = "all", .offset = AT(tasks),
+     .help = "what is asked: single, multi-value, multi-query, variables, multi-key, words, code"},
+    {.commands = FOR(EVAL_RETRIEVAL), .name = "question", .kind = OPTION_CHOICE, .argument = "HOW",
+     .group = "Measurement", .fallback = "dense", .choices = "dense|sparse", .offset = AT(question),
+     .help = "how the question is read: dense, or sparse, token by token"},
+    {.commands = FOR(EVAL_RETRIEVAL), .name = "dense-layers", .kind = OPTION_WHOLE, .argument = "N",
+     .group = "Measurement", .fallback = "0", .low = 0, .high = 1000, .offset = AT(dense_layers),
+     .help = "of the layers that keep every token the first so many read all of it, within the budget"},
+    {.commands = FOR(EVAL_RETRIEVAL), .letter = 's', .name = "seed", .kind = OPTION_WHOLE, .argument = "N",
+     .group = "Measurement", .fallback = "1", .low = 0, .high = 9223372036854775807.0, .offset = AT(seed),
+     .help = "of the texts"},
+
     /* ---- output ---- */
+    {.commands = FOR(EVAL_RETRIEVAL), .name = "plot", .kind = OPTION_FILE, .argument = "FILE", .group = "Output",
+     .unset = "none", .offset = AT(plot),
+     .help = "an SVG picture: which of dense attention's right answers were kept, by task, depth and length"},
     {.commands = FOR(EVAL_HEADS), .name = "output", .kind = OPTION_CHOICE, .argument = "FORMAT", .group = "Output",
      .fallback = "text", .choices = "text|json", .offset = AT(output),
      .help = "text or json"},
     {.commands = FOR(EVAL_HEADS), .letter = 'o', .name = "policy-out", .kind = OPTION_FILE, .argument = "FILE",
      .group = "Output", .offset = AT(policy_out),
      .help = "where the KV policy goes, for --kv-policy"},
-    {.commands = ASKS_SERVER | LOOKS_AFTER_FOLDER | FOR(RUN) | FOR(INSPECT) | FOR(TOKENIZE) | FOR(EVAL_NLL) | FOR(EVAL_KL), .letter = 'o', .name = "output",
+    {.commands = ASKS_SERVER | LOOKS_AFTER_FOLDER | FOR(RUN) | FOR(INSPECT) | FOR(TOKENIZE) | FOR(EVAL_NLL) | FOR(EVAL_KL) | FOR(EVAL_RETRIEVAL), .letter = 'o', .name = "output",
      .kind = OPTION_CHOICE, .argument = "FORMAT", .group = "Output", .fallback = "text", .choices = "text|json",
      .offset = AT(output),
      .help = "text or json"},

@@ -24,6 +24,7 @@ enum command_id {
     COMMAND_EVAL_NLL,
     COMMAND_EVAL_KL,
     COMMAND_EVAL_HEADS,
+    COMMAND_EVAL_RETRIEVAL,
     COMMAND_BENCH,
     COMMAND_BENCH_THROUGHPUT,
     COMMAND_SERVE,
@@ -188,6 +189,11 @@ struct options {
     double keep, loss;
     int64_t sinks, window;
     const char *policy_out;
+
+    struct id_list lengths;
+    struct real_list budgets;
+    int64_t items, dense_layers;
+    const char *tasks, *question;
 
     const char *tool_call_parser;
     bool trust_chat_template;

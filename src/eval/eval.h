@@ -1,4 +1,4 @@
-/* eval.h - measurement and inspection: nll, kl, heads, bench, throughput, inspect, the folder of a cache. Each writes its report (one of the formats it names) to a
+/* eval.h - measurement and inspection: nll, kl, heads, retrieval, bench, throughput, inspect, the folder of a cache. Each writes its report (one of the formats it names) to a
  * buffer; the cli prints it. These look at every room to the left; the cli sees only this header. */
 #ifndef EVAL_EVAL_H
 #define EVAL_EVAL_H
@@ -49,6 +49,33 @@ struct eval_heads_options {
 MUST_CHECK enum status eval_heads(struct kvasir_model *model, const struct eval_heads_options *options,
                                   enum eval_output output, struct buffer *out, struct buffer *policy,
                                   struct error *error);
+
+/* What retrieval attention loses (docs/retrieval.md): questions about texts made here from `seed`, in which there are many needles, each
+ * answered greedily three times from the same prefill: by dense attention, by retrieval, and by the first and last tokens alone, of the
+ * same budget. JSON: {"cells": [{"task","length","items","budget","dense_correct","both_correct","window_correct"}, …]:
+ * items asked; of them answered right by dense attention; of these by retrieval, and by the window alone; and of the first budget
+ * "top1_agreement","mean_kl","p99_kl" (of the tokens of all answers, given dense's before them), "attention_mass" (share of the
+ * softmax that the keys read have, over all heads of layers that keep every token), "recall_at_k" (of the groups of 16 keys
+ * recalled, the share that are among as many with the most attention); "budgets": the same of each, with "budget",
+ * "rows_read" (share of the K and V rows that dense attention reads), "positions"}. What was not measured is null.
+ * Tasks are asked until so many items are answered right by dense attention, or three times as many were asked. */
+struct eval_retrieval_options {
+    const uint32_t *lengths; /* tokens: text, question and answer */
+    const double *budgets;   /* shares of the K and V rows that dense attention reads, above 0, at most 1 */
+    size_t length_count, budget_count;
+    uint32_t items; /* of each task and length that dense attention answers right */
+    uint64_t seed;
+    const char *tasks;                             /* names by commas; NULL: all */
+    bool question_sparse;                          /* the question's tokens, too, run one at a time with retrieval */
+    uint32_t dense_layers;                         /* the first so many layers that keep every token read all of it */
+    struct kvasir_engine_options cache;            /* how K and V are kept; its context is not read */
+    void (*progress)(void *data, double fraction); /* may be NULL */
+    void *progress_data;
+};
+/* `plot`, if not NULL, gets an SVG picture: a map of task, depth and length. */
+MUST_CHECK enum status eval_retrieval(struct kvasir_model *model, const struct eval_retrieval_options *options,
+                                      enum eval_output output, struct buffer *out, struct buffer *plot,
+                                      struct error *error);
 
 /* Prefill of `prompt` tokens (test "ppN") and decode of `generate` tokens after `depth` tokens of context ("tgN" or
  * "tgN@D"), `repetitions` times after one untimed warm-up. Each of the three lists may hold several values. JSON: a list of

@@ -53,6 +53,8 @@ struct kl_summary {
     double agreement; /* share of positions with the same best token */
     uint64_t tokens;  /* positions */
 };
+/* Of one position: the second row of logits' distribution from the first one's, in nats; *agrees: the same best token. */
+double kl_divergence(const float *reference, const float *tested, uint32_t count, uint8_t *agrees);
 /* Divergence of the distributions with each of `count` caches from those with text->cache: out[count]. */
 MUST_CHECK enum status kl_measure(struct kvasir_model *model, const struct eval_text *text,
                                   const struct kvasir_engine_options *caches, uint32_t count, struct kl_summary *out,

@@ -34,7 +34,7 @@ static double log_sum(const float *logits, uint32_t count, uint32_t *best)
     return (double)logits[*best] + log(sum);
 }
 
-static double divergence(const float *reference, const float *tested, uint32_t count, uint8_t *agrees)
+double kl_divergence(const float *reference, const float *tested, uint32_t count, uint8_t *agrees)
 {
     uint32_t best, other;
     double sum = 0, p_sum = log_sum(reference, count, &best), q_sum = log_sum(tested, count, &other);
@@ -52,8 +52,9 @@ static void kl_task(void *data, uint32_t worker, uint32_t workers)
     uint64_t begin, end;
     pool_share(kl->rows, 1, worker, workers, &begin, &end);
     for (uint64_t i = begin; i < end; i++)
-        kl->divergence[kl->first + i] = divergence(kl->reference + i * kl->vocabulary, kl->tested + i * kl->vocabulary,
-                                                   kl->vocabulary, &kl->agrees[kl->first + i]);
+        kl->divergence[kl->first + i] =
+            kl_divergence(kl->reference + i * kl->vocabulary, kl->tested + i * kl->vocabulary, kl->vocabulary,
+                          &kl->agrees[kl->first + i]);
 }
 
 /* Pass 0 is the reference, whose logits stay until its next slab. */

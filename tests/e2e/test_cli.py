@@ -98,7 +98,8 @@ class Case(unittest.TestCase):
 
 
 class Help(Case):
-    COMMANDS = ["run", "inspect", "tokenize", "detokenize", "embed", "render", "eval nll", "eval kl", "eval heads", "bench", "bench throughput"]
+    COMMANDS = ["run", "inspect", "tokenize", "detokenize", "embed", "render", "eval nll", "eval kl", "eval heads",
+                "eval retrieval", "bench", "bench throughput"]
 
     def test_every_command_describes_itself(self):
         overview = self.kvasir("--help").decode()
