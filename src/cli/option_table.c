@@ -651,7 +651,7 @@ const struct option_row OPTION_ROWS[] = {
      .help = "how the question is read: dense, or sparse, token by token"},
     {.commands = FOR(EVAL_RETRIEVAL), .name = "dense-layers", .kind = OPTION_WHOLE, .argument = "N",
      .group = "Measurement", .fallback = "0", .low = 0, .high = 1000, .offset = AT(dense_layers),
-     .help = "of the layers that keep every token the first so many read all of it, within the budget"},
+     .help = "the first so many layers read all that they keep, within the budget"},
     {.commands = FOR(EVAL_RETRIEVAL), .letter = 's', .name = "seed", .kind = OPTION_WHOLE, .argument = "N",
      .group = "Measurement", .fallback = "1", .low = 0, .high = 9223372036854775807.0, .offset = AT(seed),
      .help = "of the texts"},

@@ -65,10 +65,10 @@ struct eval_retrieval_options {
     size_t length_count, budget_count;
     uint32_t items; /* of each task and length that dense attention answers right */
     uint64_t seed;
-    const char *tasks;                             /* names by commas; NULL: all */
-    bool question_sparse;                          /* the question's tokens, too, run one at a time with retrieval */
-    uint32_t dense_layers;                         /* the first so many layers that keep every token read all of it */
-    struct kvasir_engine_options cache;            /* how K and V are kept; its context is not read */
+    const char *tasks;                  /* names by commas; NULL: all */
+    bool question_sparse;               /* the question's tokens, too, run one at a time with retrieval */
+    uint32_t dense_layers;              /* the first so many layers read all that they keep, within the budget */
+    struct kvasir_engine_options cache; /* how K and V are kept; its context is not read */
     void (*progress)(void *data, double fraction); /* may be NULL */
     void *progress_data;
 };

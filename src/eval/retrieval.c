@@ -7,7 +7,8 @@
 #include <string.h>
 
 #define INITIAL_GROUPS 4u
-#define LENGTH_MIN 512u
+#define LENGTH_MIN 128u
+#define LENGTH_MAX (1u << 20)
 #define LENGTHS_MAX 64u
 #define BUDGETS_MAX 16u
 #define ITEMS_MAX 10000u
@@ -25,7 +26,7 @@ static uint32_t most(uint32_t a, uint32_t b)
 
 struct model_retrieval retrieval_settings(const struct retrieval *r, double budget, uint32_t tokens, bool window)
 {
-    const uint32_t dense = least(r->options->dense_layers, r->full_layers), sparse = r->full_layers - dense;
+    const uint32_t dense = r->dense_layers, sparse = r->full_layers - dense;
     double share = sparse ? (budget * r->full_layers - dense) / sparse : 0;
     if (share < 0) share = 0;
     if (budget >= 1)
@@ -37,7 +38,7 @@ struct model_retrieval retrieval_settings(const struct retrieval *r, double budg
     return (struct model_retrieval){.initial_tokens = initial * KERNEL_GROUP_TOKENS,
                                     .local_tokens = local * KERNEL_GROUP_TOKENS,
                                     .recall_tokens = window ? 0 : recalled * KERNEL_GROUP_TOKENS,
-                                    .dense_layers = dense};
+                                    .dense_layers = r->options->dense_layers};
 }
 
 /* ---- options -------------------------------------------------------------------------------------------------------- */
@@ -75,9 +76,9 @@ static enum status check(const struct retrieval *r, struct error *error)
     if (!o->items || o->items > ITEMS_MAX)
         return error_set(error, ST_INVALID, "%u items: must be 1 to %u", o->items, ITEMS_MAX);
     for (size_t i = 0; i < o->length_count; i++)
-        if (o->lengths[i] < LENGTH_MIN || o->lengths[i] > r->config->context_length)
-            return error_set(error, ST_INVALID, "a length of %u tokens: must be %u to the model's %u", o->lengths[i],
-                             LENGTH_MIN, r->config->context_length);
+        if (o->lengths[i] < LENGTH_MIN || o->lengths[i] > LENGTH_MAX)
+            return error_set(error, ST_INVALID, "a length of %u tokens: must be %u to %u", o->lengths[i], LENGTH_MIN,
+                             LENGTH_MAX);
     for (size_t i = 0; i < o->budget_count; i++)
         if (!(o->budgets[i] > 0 && o->budgets[i] <= 1))
             return error_set(error, ST_INVALID, "a budget of %g: must be above 0 and at most 1", o->budgets[i]);
@@ -174,6 +175,7 @@ static void add_index(struct retrieval *r)
     for (uint32_t i = 0; i < r->plan.kv.layer_count; i++) {
         layers[i].index = layers[i].kind == KV_FULL;
         r->full_layers += layers[i].index;
+        r->dense_layers += layers[i].index && i < r->options->dense_layers;
     }
 }
 

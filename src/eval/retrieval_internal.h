@@ -31,7 +31,7 @@ struct retrieval {
     struct kv_cache *cache;
     struct model_run *run;
     unsigned tasks;                       /* bit 1 << task: is asked */
-    uint32_t full_layers;                 /* that keep every token */
+    uint32_t full_layers, dense_layers;   /* that keep every token */
     struct retrieval_cell *cells;         /* [lengths][TASK_COUNT][budgets] */
     struct retrieval_distance *distances; /* [budgets] */
 };
