@@ -10,6 +10,7 @@
 #include <math.h>
 
 #define HEADS_AT_ONCE 8u
+#define AHEAD 16u /* entries: they lie a block apart, where no hardware expects them */
 
 /* Query rows, [2 * width] each: what means and variances are multiplied with. */
 static void index_queries(const struct kernel_index *index, uint32_t width, float *out)
@@ -66,7 +67,10 @@ void INDEX_NAME(index_score)(const struct kernel_index *index, uint32_t begin, u
     float *row = scratch, *queries = scratch + 2 * (uint64_t)width;
     index_queries(index, width, queries);
     memset(row, 0, 2 * (uint64_t)width * sizeof *row);
+    const uint64_t bytes = kernel_index_bytes(index->head_dim);
     for (uint32_t g = begin; g < end; g++) {
+        const char *ahead = g + AHEAD < end ? index_entry(index, g + AHEAD) : NULL;
+        for (uint64_t line = 0; ahead && line < bytes; line += 64) __builtin_prefetch(ahead + line, 0, 2);
         index_row(index_entry(index, g), index->head_dim, width, row);
         uint32_t h = 0;
         for (; index->group - h >= 7; h += 7) /* a GQA group of 7 or 14 is common */

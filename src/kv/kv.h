@@ -15,7 +15,6 @@
 #include "base/base.h"
 #include "kernel/kernel.h"
 #include "kv/store.h"
-#include "kv/store.h"
 
 /* ---- what a layer caches ----------------------------------------------------------------------------------------- */
 

@@ -30,7 +30,7 @@ void rows_head_make(const struct kv_cache *cache, uint32_t group, const struct k
     memcpy(out + sizeof head, tokens, cache->block_tokens * sizeof *tokens);
 }
 
-void rows_key(const struct kv_lower *lower, const struct kv_key *key, uint32_t group, struct store_key *out)
+void block_key(const struct kv_lower *lower, const struct kv_key *key, uint32_t group, struct store_key *out)
 {
     unsigned char bytes[2 * KV_KEY_BYTES + sizeof group];
     _Static_assert(STORE_KEY_BYTES == SHA256_DIGEST_LENGTH, "a store's key is a SHA-256");
@@ -65,7 +65,7 @@ static void send(struct kv_cache *cache, struct lower_tier *tier, uint32_t node,
     descent->key = own->key;
     descent->group = g;
     descent->bytes = cache->lower->head_bytes + group->block_bytes;
-    rows_key(cache->lower, &own->key, g, &descent->store_key);
+    block_key(cache->lower, &own->key, g, &descent->store_key);
     rows_head_make(cache, g, &prefix_node(cache, own->parent)->key, prefix_tokens(cache, own), descent->blob);
     memcpy(descent->blob + cache->lower->head_bytes, block_address(group, block), group->block_bytes);
     background_put(tier->writer, &descent->task);

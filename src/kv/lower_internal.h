@@ -19,7 +19,7 @@ struct rows_head {
 void rows_head_make(const struct kv_cache *cache, uint32_t group, const struct kv_key *parent, const uint32_t *tokens,
                     unsigned char *out);
 /* The store's key of a group's rows of the block that `key` names. */
-void rows_key(const struct kv_lower *lower, const struct kv_key *key, uint32_t group, struct store_key *out);
+void block_key(const struct kv_lower *lower, const struct kv_key *key, uint32_t group, struct store_key *out);
 
 /* ---- one tier ---------------------------------------------------------------------------------------------------- */
 
