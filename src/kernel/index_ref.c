@@ -1,39 +1,45 @@
-/* index_ref.c - the index for retrieval in plain C: the reference of the other instruction sets. */
+/* index_ref.c - the index for retrieval in plain C: the reference of the other instruction sets, which round queries where
+ * this does not. */
 #include "kernel/index_internal.h"
 #include "kernel/kernel_internal.h"
 
 #include <math.h>
 
-void kernel_index_score_ref(const struct kernel_index *index, uint32_t begin, uint32_t end, float *scores,
-                            uint64_t stride, float *scratch)
+/* What the estimated keys of an entry give: the mean's part, and each key's own. */
+static float key_score(const struct kernel_index *index, const float *q, const void *entry, uint32_t key)
 {
-    (void)scratch;
-    for (uint32_t g = begin; g < end; g++) {
-        const void *entry = index_entry(index, g);
-        const uint16_t *means = entry;
-        const uint8_t *spreads = index_spreads(entry, index->head_dim);
-        const float scale = index_scale(entry, index->head_dim);
-        for (uint32_t h = 0; h < index->group; h++) {
-            const float *q = index->q + (uint64_t)h * index->head_dim;
-            float mean = 0, spread = 0;
-            for (uint32_t d = 0; d < index->head_dim; d++) {
-                mean += q[d] * f16_to_f32(means[d]);
-                spread += q[d] * q[d] * (float)spreads[d];
-            }
-            float score = mean * index->scale + KERNEL_INDEX_SPREAD * index->scale * index->scale * spread * scale;
-            if (index->softcap > 0) score = index->softcap * tanhf(score / index->softcap);
-            scores[h * stride + g] = score * 1.44269504f;
-        }
+    const uint16_t *means = entry;
+    const uint8_t *codes = index_codes(entry, index->head_dim);
+    const float scale = index_scale(entry, index->head_dim);
+    const uint32_t coded = index_units(index->head_dim) * INDEX_UNIT;
+    float sum = 0, own = 0;
+    for (uint32_t d = 0; d < index_means(index->head_dim); d++) sum += q[d] * f16_to_f32(means[d]);
+    for (uint32_t d = 0; d < coded && d < index->head_dim; d++) {
+        const uint8_t byte = codes[d / INDEX_UNIT * INDEX_UNIT_BYTES + key * INDEX_UNIT / 2 + d % (INDEX_UNIT / 2)];
+        own += q[d] * ((float)(byte >> (d % INDEX_UNIT / 4 * 4) & 15) - INDEX_MIDDLE);
     }
+    float score = (sum + own * scale) * index->scale;
+    return index->softcap > 0 ? index->softcap * tanhf(score / index->softcap) : score;
 }
 
-void kernel_index_shares_ref(float *scores, uint32_t heads, uint64_t stride, uint32_t count, float *shares)
+void kernel_index_shares_ref(const struct kernel_index *index, uint32_t count, float *shares, float *scratch)
 {
+    const uint64_t bytes = kernel_index_bytes(index->head_dim);
     for (uint32_t g = 0; g < count; g++) shares[g] = 0;
-    for (uint32_t h = 0; h < heads; h++, scores += stride) {
+    for (uint32_t h = 0; h < index->group; h++) {
+        const float *q = index->q + (uint64_t)h * index->head_dim;
         float top = -INFINITY, sum = 0;
-        for (uint32_t g = 0; g < count; g++) top = scores[g] > top ? scores[g] : top;
-        for (uint32_t g = 0; g < count; g++) sum += scores[g] = exp2f(scores[g] - top);
-        for (uint32_t g = 0; g < count; g++) shares[g] += scores[g] / sum;
+        for (uint32_t pass = 0; pass < 2; pass++)
+            for (uint32_t g = 0; g < count; g++) {
+                float weight = 0;
+                for (uint32_t key = 0; key < KERNEL_GROUP_TOKENS; key++) {
+                    const float score = key_score(index, q, index_entry(index, bytes, g), key);
+                    if (pass == 0 && score > top) top = score;
+                    if (pass == 1) weight += expf(score - top);
+                }
+                scratch[g] = weight;
+                sum += weight;
+            }
+        for (uint32_t g = 0; g < count; g++) shares[g] += scratch[g] / sum;
     }
 }

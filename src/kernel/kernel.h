@@ -218,29 +218,28 @@ uint64_t kernel_attend_state_floats(const struct kernel_attend *attend); /* toke
 
 /* ---- the index for retrieval -------------------------------------------------------------------------------------------- */
 
-/* Which keys a query will attend to most, told from one entry for each key group of a KV head. An entry holds, of each channel, the
- * mean of the group's 16 keys (f16) and their variance (8 bits, with one scale an entry), of keys as a query meets them: rotated, with
- * their bias, not turned (src/model/rows.c). The group's share of the softmax is the sum of its exp(s q.k), s being attention's scale. Were the keys
- * Gaussian with independent channels, the logarithm of their mean would be
- *     s q.mean + INDEX_SPREAD s^2 (sum of q[i]^2 var[i]),  INDEX_SPREAD = 1/2;
- * 1/4 finds more of the attention, on models whose channels are not independent (docs/retrieval.md has the measurements, also of
- * minima and maxima, as Tang et al., "Quest", arXiv:2406.10774 have them). It is an inner product of [mean, var] and a vector that
- * is made of the query: what any index for maximum inner products could hold. */
-#define KERNEL_INDEX_SPREAD 0.25f
+/* Which keys a query will attend to most, told from one entry for each key group (16 keys) of a KV head. The keys are those that a
+ * query meets: rotated, with their bias, not turned. Their channels come in the order of rope's frequencies, the slowest first:
+ * - What keys say, models write into the slowest channels: there each key differs from its neighbours, and one of them may be all that a
+ *   head looks for. Of the first 3/8 of the channels an entry holds every key, less the group's mean, in 4 bits with one scale.
+ * - Others are much alike within a group, but for the fastest, which turn many times in it: of the first 3/4 it holds the mean (f16).
+ * A key's score is estimated from both, and a group promises the sum of exp(s q.k) over its keys, s being attention's scale. Mean and
+ * variance, or minimum and maximum, of all channels find less of the attention, and lose single keys (docs/retrieval.md). */
 uint64_t kernel_index_bytes(uint32_t head_dim); /* of an entry: a multiple of 16 */
-/* An entry from the 16 keys at keys + i * stride, [head_dim] each. The same bytes in all tables. */
+/* An entry from the 16 keys at keys + i * stride, [head_dim] each, slowest channels first. The same bytes in all tables. */
 void kernel_index_write(const float *keys, uint64_t stride, uint32_t head_dim, void *entry);
 
 /* The queries of one token and KV head, against entries. */
 struct kernel_index {
-    const float *q; /* [group][head_dim], as kernel_attend has them, but not turned */
+    const float *q; /* [group][head_dim], slowest channels first; as kernel_attend has them, but not turned */
     uint32_t group, head_dim;
     float scale, softcap;
-    /* Entries of key groups 0, 1, …: per_block of them, one after the other, at each of these. */
+    /* Entries of key groups 0, 1, ...: per_block of them, one after the other, at each of these. */
     const void *const *blocks;
     uint32_t per_block;
 };
-uint64_t kernel_index_scratch_floats(const struct kernel_index *index);
+/* Floats that index_shares needs for `count` groups. */
+uint64_t kernel_index_scratch_floats(const struct kernel_index *index, uint32_t count);
 
 /* ---- the table ------------------------------------------------------------------------------------------------------------ */
 
@@ -281,13 +280,10 @@ struct kernel {
     /* Divides by the sum and writes attend->out; no numbers for a query that saw no key. */
     void (*attend_finish)(const struct kernel_attend *attend, const float *state);
 
-    /* Scores of the key groups [begin, end), in base 2 (score = log2 of the mean of exp(s q.k)): of query head h and group g at
-     * scores[h * stride + g]. `scratch`: kernel_index_scratch_floats(). */
-    void (*index_score)(const struct kernel_index *index, uint32_t begin, uint32_t end, float *scores, uint64_t stride,
-                        float *scratch);
-    /* Scores to what the groups [0, count) promise: shares[g] = the sum over `heads` rows of the softmax of each row. In whole
-     * vectors: `scores`' rows and `shares` have room for `count` rounded up to 16; what is behind `count` is written to. */
-    void (*index_shares)(float *scores, uint32_t heads, uint64_t stride, uint32_t count, float *shares);
+    /* What the key groups [0, count) promise: shares[g] = the sum over the query heads of the group's share of the softmax of all
+     * of them, as it is estimated. `shares` has room for `count` rounded up to 16. `scratch`: kernel_index_scratch_floats(),
+     * 64-byte aligned. */
+    void (*index_shares)(const struct kernel_index *index, uint32_t count, float *shares, float *scratch);
 
     /* One row each, `count` elements. */
     void (*rms_norm)(const float *x, const float *weight, float eps, uint32_t count, float *out); /* in place allowed */

@@ -1,7 +1,7 @@
 /* kernel_internal.h - the functions that fill the tables of kernel.h, named kernel_FUNCTION_ISA.
  *
- * Vector functions, input_prepare and those of the index exist for ref, avx2 and avx512; the tables avxvnni and avx512vnni take theirs from
- * avx2 and avx512. Attention and matmul exist for every table. Files whose names end in an instruction set are compiled
+ * Vector functions and input_prepare exist for ref, avx2 and avx512; the tables avxvnni and avx512vnni take theirs from
+ * avx2 and avx512. Attention, matmul and the index exist for every table. Files whose names end in an instruction set are compiled
  * for it; they may be called only on a machine that has it (kernel_select sees to that). */
 #ifndef KERNEL_KERNEL_INTERNAL_H
 #define KERNEL_KERNEL_INTERNAL_H
@@ -28,10 +28,8 @@
     void kernel_add_##isa(float *x, const float *y, uint32_t count);                                              \
     void kernel_input_prepare_##isa(const struct kernel_input *input, uint32_t begin, uint32_t end)
 
-#define KERNEL_DECLARE_INDEX(isa)                                                                                \
-    void kernel_index_score_##isa(const struct kernel_index *index, uint32_t begin, uint32_t end, float *scores, \
-                                  uint64_t stride, float *scratch);                                              \
-    void kernel_index_shares_##isa(float *scores, uint32_t heads, uint64_t stride, uint32_t count, float *shares)
+#define KERNEL_DECLARE_INDEX(isa) \
+    void kernel_index_shares_##isa(const struct kernel_index *index, uint32_t count, float *shares, float *scratch)
 
 #define KERNEL_DECLARE_MATMUL(isa)                                                                           \
     void kernel_matmul_##isa(const struct kernel_matrix *weights, const struct kernel_input *input,          \
@@ -48,7 +46,9 @@ KERNEL_DECLARE_VECTOR(avx2);
 KERNEL_DECLARE_VECTOR(avx512);
 KERNEL_DECLARE_INDEX(ref);
 KERNEL_DECLARE_INDEX(avx2);
+KERNEL_DECLARE_INDEX(avxvnni);
 KERNEL_DECLARE_INDEX(avx512);
+KERNEL_DECLARE_INDEX(avx512vnni);
 KERNEL_DECLARE_MATMUL(ref);
 KERNEL_DECLARE_MATMUL(avx2);
 KERNEL_DECLARE_MATMUL(avxvnni);

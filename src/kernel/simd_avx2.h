@@ -57,10 +57,6 @@ SIMD_INLINE void simd_load_fp8_e4m3(const uint8_t *p, simd *first, simd *second)
     *first = _mm256_cvtph_ps(_mm_and_si128(_mm_srai_epi16(_mm_slli_epi16(pairs, 8), 1), fields));
     *second = _mm256_cvtph_ps(_mm_and_si128(_mm_srai_epi16(pairs, 1), fields));
 }
-SIMD_INLINE simd simd_load_u8(const uint8_t *p)
-{
-    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)));
-}
 SIMD_INLINE void simd_store(float *p, simd a)
 {
     _mm256_storeu_ps(p, a);
@@ -274,6 +270,19 @@ SIMD_INLINE simd_int simd_int_dot(simd_int acc, simd_int a, const void *b)
     acc = _mm256_add_epi32(acc, _mm256_madd_epi16(a, numbers));
     __asm__("" : "+x"(acc)); /* or gcc makes a tree of spilled terms of a chain of adds */
     return acc;
+#endif
+}
+
+SIMD_INLINE simd_int simd_int_dot_codes(simd_int acc, simd_int a, const void *b)
+{
+    int32_t four;
+    memcpy(&four, b, sizeof four);
+    __m256i numbers = _mm256_set1_epi32(four);
+#ifdef __AVXVNNI__
+    __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(acc) : "x"(a), "x"(numbers));
+    return acc;
+#else
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(a, numbers), _mm256_set1_epi16(1)));
 #endif
 }
 

@@ -58,10 +58,6 @@ SIMD_INLINE void simd_load_fp8_e4m3(const uint8_t *p, simd *first, simd *second)
     *first = _mm512_cvtph_ps(_mm256_and_si256(_mm256_srai_epi16(_mm256_slli_epi16(pairs, 8), 1), fields));
     *second = _mm512_cvtph_ps(_mm256_and_si256(_mm256_srai_epi16(pairs, 1), fields));
 }
-SIMD_INLINE simd simd_load_u8(const uint8_t *p)
-{
-    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)));
-}
 SIMD_INLINE void simd_store(float *p, simd a)
 {
     _mm512_storeu_ps(p, a);
@@ -275,6 +271,20 @@ SIMD_INLINE simd_int simd_int_dot(simd_int acc, simd_int a, const void *b)
     acc = _mm512_add_epi32(acc, _mm512_madd_epi16(a, _mm512_set1_epi32(both)));
     __asm__("" : "+v"(acc)); /* or gcc makes a tree of spilled terms of a chain of adds */
     return acc;
+#endif
+}
+
+/* acc + the products of each lane's four unsigned bytes, at most 15, with the four signed ones at `b`. */
+SIMD_INLINE simd_int simd_int_dot_codes(simd_int acc, simd_int a, const void *b)
+{
+#ifdef __AVX512VNNI__
+    __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(a), "m"(*(const int32_t *)b));
+    return acc;
+#else
+    int32_t four;
+    memcpy(&four, b, sizeof four);
+    __m512i pairs = _mm512_maddubs_epi16(a, _mm512_set1_epi32(four));
+    return _mm512_add_epi32(acc, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
 #endif
 }
 

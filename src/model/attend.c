@@ -108,9 +108,7 @@ uint64_t attend_state_floats(const struct model_run *run, uint32_t tokens)
 uint64_t attend_scratch_floats(const struct model_run *run)
 {
     struct kernel_attend attend = shape_of(run, TILE_TOKENS);
-    const struct kernel_index index = {.group = attend.group, .head_dim = attend.head_dim};
-    uint64_t floats = kernel_attend_scratch_floats(&attend), scores = kernel_index_scratch_floats(&index);
-    return round_up(floats > scores ? floats : scores, 16);
+    return round_up(kernel_attend_scratch_floats(&attend), 16);
 }
 
 uint64_t attend_query_floats(const struct model_run *run)

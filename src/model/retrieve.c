@@ -1,8 +1,8 @@
 /* retrieve.c - which keys a token with retrieval reads of one layer and KV head: the first ones, a local window, and between them
  * the key groups whose entries in the index promise most.
  *
- * The index's scores are made a softmax for each query head, over all whole groups, and the shares of the heads that read one KV
- * head are added: a head that looks at the window anyway has little to say about the rest. Groups are taken by their sum, the
+ * The index estimates each query head's softmax over all whole groups, and the shares of the heads that read one KV head are
+ * added: a head that looks at the window anyway has little to say about the rest. Groups are taken by their sum, the
  * earlier one where two are equal. All of it follows from the token's query and the keys before it, so the choice depends on
  * nothing else (docs/retrieval.md has what was measured).
  *
@@ -21,6 +21,18 @@ static uint32_t unit_groups(const struct model_run *run)
 static uint32_t groups_for(uint32_t tokens, uint32_t unit)
 {
     return (uint32_t)round_up(((uint64_t)tokens + KERNEL_GROUP_TOKENS - 1) / KERNEL_GROUP_TOKENS, unit);
+}
+
+/* A head's channels in the order that the index wants: those that rope turns least first. Frequencies fall with the pair's number. */
+static void slowest_first(const struct model_config *c, const float *row, float *out)
+{
+    const uint32_t half = c->rope_dimensions / 2, step = c->rope_neighbours ? 2 : 1,
+                   apart = c->rope_neighbours ? 1 : half;
+    for (uint32_t d = c->rope_dimensions; d < c->head_dim; d++) *out++ = row[d];
+    for (uint32_t pair = half; pair-- > 0;) {
+        *out++ = row[pair * step];
+        *out++ = row[pair * step + apart];
+    }
 }
 
 /* What a token reads: groups [0, initial), `recalled` of [initial, local), and [local, end), the last one perhaps only in part. */
@@ -115,29 +127,29 @@ static uint32_t take_best(const struct reading *reading, float *shares, uint32_t
     return count;
 }
 
-/* The shares of all whole groups before the local ones' end, in the worker's own memory. */
+/* What the first `groups` groups promise, in the worker's own memory. */
 static float *promised(const struct model_run *run, const struct tile *tile, uint32_t head, uint32_t groups,
                        struct worker *worker)
 {
     const struct model_config *c = &run->model->config;
     const struct kernel *kernel = run->model->kernel;
     const uint32_t heads = c->heads / c->kv_heads;
-    const uint64_t stride = retrieve_stride(run);
-    struct kernel_index index = {.group = heads,
-                                 .head_dim = c->head_dim,
-                                 .scale = c->attention_scale,
-                                 .softcap = c->attention_softcap,
-                                 .q = run->q + ((uint64_t)tile->row * c->heads + (uint64_t)head * heads) * c->head_dim};
-    if (run->treatment
-            .turn_k) { /* entries are of keys as they were before they were turned: turning is its own inverse */
-        memcpy(worker->queries, index.q, (uint64_t)heads * c->head_dim * sizeof *index.q);
-        for (uint32_t h = 0; h < heads; h++) kernel->hadamard(worker->queries + (uint64_t)h * c->head_dim, c->head_dim);
-        index.q = worker->queries;
+    const float *q = run->q + ((uint64_t)tile->row * c->heads + (uint64_t)head * heads) * c->head_dim;
+    float *row = worker->queries, *sorted = worker->queries + c->head_dim;
+    for (uint32_t h = 0; h < heads; h++, q += c->head_dim) {
+        memcpy(row, q, c->head_dim * sizeof *row);
+        if (run->treatment.turn_k) kernel->hadamard(row, c->head_dim); /* it is its own inverse */
+        slowest_first(c, row, sorted + (uint64_t)h * c->head_dim);
     }
-    index.blocks = worker->entries;
-    index.per_block = kv_seq_index(run->entries[tile->entry].seq, run->layer, head, groups, worker->entries);
-    kernel->index_score(&index, 0, groups, worker->promises + stride, stride, worker->scratch);
-    kernel->index_shares(worker->promises + stride, heads, stride, groups, worker->promises);
+    const struct kernel_index index = {
+        .q = sorted,
+        .group = heads,
+        .head_dim = c->head_dim,
+        .scale = c->attention_scale,
+        .softcap = c->attention_softcap,
+        .blocks = worker->entries,
+        .per_block = kv_seq_index(run->entries[tile->entry].seq, run->layer, head, groups, worker->entries)};
+    kernel->index_shares(&index, groups, worker->promises, worker->promises + retrieve_stride(run));
     return worker->promises;
 }
 
@@ -164,7 +176,7 @@ void retrieve_choose(struct model_run *run, const struct tile *tile, uint32_t he
     const struct reading reading = reading_of(run, tile);
     struct chosen *chosen = chosen_of(run, tile, head);
     uint32_t count = 0, *groups = run->chosen_groups + (chosen - run->chosen) * retrieve_stride(run);
-    const uint32_t whole = tile->position / KERNEL_GROUP_TOKENS;
+    const uint32_t whole = tile->position / KERNEL_GROUP_TOKENS / reading.unit * reading.unit;
     for (uint32_t g = 0; g < reading.initial; g++) groups[count++] = g;
     if (reading.recalled == reading.local - reading.initial)
         for (uint32_t g = reading.initial; g < reading.local; g++) groups[count++] = g;
@@ -228,14 +240,16 @@ void retrieve_index(const struct model_run *run, const struct tile *tile, uint32
     const struct model_config *c = &run->model->config;
     struct kv_seq *seq = run->entries[tile->entry].seq;
     const uint32_t unit = unit_groups(run) * KERNEL_GROUP_TOKENS, end = tile->position + tile->count;
+    float *key = worker->queries, *keys = key + c->head_dim;
     if (!kv_seq_indexed(seq, run->layer, head)) return;
     for (uint32_t at = tile->position / unit * unit; at + unit <= end; at += unit)
         for (uint32_t first = at; first < at + unit; first += KERNEL_GROUP_TOKENS) {
             const void *k, *v;
             kv_seq_group_rows(seq, run->layer, head, at, &k, &v);
-            for (uint32_t i = 0; i < KERNEL_GROUP_TOKENS; i++)
-                rows_key(run, tile, head, first + i, k, first - at + i, worker->queries + (uint64_t)i * c->head_dim);
-            kernel_index_write(worker->queries, c->head_dim, c->head_dim,
-                               kv_seq_index_entry(seq, run->layer, head, first));
+            for (uint32_t i = 0; i < KERNEL_GROUP_TOKENS; i++) {
+                rows_key(run, tile, head, first + i, k, first - at + i, key);
+                slowest_first(c, key, keys + (uint64_t)i * c->head_dim);
+            }
+            kernel_index_write(keys, c->head_dim, c->head_dim, kv_seq_index_entry(seq, run->layer, head, first));
         }
 }

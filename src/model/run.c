@@ -76,13 +76,16 @@ static void take_workers(struct model_run *run, uint32_t workers, bool *failed)
              state_bytes = round_up(state * sizeof(float), 64);
     uint64_t scratch_bytes = round_up(scratch * sizeof(float), 64);
     uint64_t query_bytes = round_up(attend_query_floats(run) * sizeof(float), 64);
+    const struct kernel_index index = {.group = run->model->config.heads / run->model->config.kv_heads,
+                                       .head_dim = run->model->config.head_dim};
+    const uint64_t stride = retrieve_stride(run);
     uint64_t promise_bytes =
-        retrieve_stride(run) * (1 + run->model->config.heads / run->model->config.kv_heads) * sizeof(float);
+        round_up((stride + kernel_index_scratch_floats(&index, (uint32_t)stride)) * sizeof(float), 64);
     uint64_t gathered_bytes = (rows_group_dims(&run->model->config) + KERNEL_GROUP_TOKENS * KERNEL_OFFSET_KEY_DIMS) *
                               (uint64_t)(KERNEL_SEGMENT_TOKENS / KERNEL_GROUP_TOKENS) * sizeof(float);
     uint64_t bytes = round_up(row_bytes + residual_bytes + 2 * feed_bytes + 2 * state_bytes + scratch_bytes +
                                   query_bytes + promise_bytes + gathered_bytes + input +
-                                  spans * sizeof(struct kernel_span) + retrieve_stride(run) * sizeof(void *),
+                                  spans * sizeof(struct kernel_span) + stride * sizeof(void *),
                               4096);
     unsigned char *memory = take(run, workers, bytes, failed);
     for (uint32_t i = 0; !*failed && i < workers; i++) {

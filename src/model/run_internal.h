@@ -30,8 +30,8 @@ struct worker {
     float *state, *open_state; /* softmax states of a tile: of all keys, or of the closed groups; of the open group */
     float *scratch;            /* the kernels' */
     float *queries;            /* [TILE_TOKENS] tokens' queries of one KV head, then their coefficients of offsets */
-    /* retrieve.c: what the index promises, [1 + heads / kv_heads][retrieve_stride]; where its entries lie, one pointer a block;
-     * and the offsets' tables of a segment of groups that were chosen */
+    /* retrieve.c: what the index promises, [retrieve_stride], then the kernel's scratch; where its entries lie, one pointer a
+     * block; and the offsets' tables of a segment of groups that were chosen */
     float *promises;
     const void **entries;
     float *gathered;

@@ -100,7 +100,7 @@ static void test_every_row(void **state)
         [OPTION_FLAG] = "",       [OPTION_TEXT] = "x",     [OPTION_FILE] = "/dev/null", [OPTION_CHOICE] = "",
         [OPTION_WHOLE] = "16",    [OPTION_REAL] = "0.5",   [OPTION_SIZE] = "1MiB",      [OPTION_TEXTS] = "x",
         [OPTION_IDS] = "1,2",     [OPTION_VALUES] = "a=1", [OPTION_WHOLES] = "1,2",     [OPTION_BIASES] = "1=2",
-        [OPTION_REALS] = "0.5,2", [OPTION_TOKENS] = "16K"};
+        [OPTION_REALS] = "0.5,1", [OPTION_TOKENS] = "16K"};
     for (size_t i = 0; i < OPTION_ROW_COUNT; i++)
         for (int command = 0; command < COMMAND_COUNT; command++) {
             const struct option_row *row = &OPTION_ROWS[i];
