@@ -82,7 +82,7 @@ static void look_in(struct kv_fetch *fetch, uint32_t t, uint32_t begin, uint32_t
     for (uint32_t g = 0; g < groups; g++) {
         uint32_t count = 0;
         for (uint32_t b = begin; b < end; b++)
-            if (fetch->where[b * groups + g] == NOWHERE) block_key(lower, &fetch->keys[b], g, &keys[count++]);
+            if (fetch->where[b * groups + g] == NOWHERE) lower_key(lower, &fetch->keys[b], g, &keys[count++]);
         if (!count || fetch->look.cancelled) continue;
         store_have(lower->tiers[t].store, keys, count, have);
         count = 0;
@@ -116,9 +116,9 @@ static bool read_rows(struct fetched *fetched, uint32_t g, uint32_t t)
     const uint64_t bytes = lower->head_bytes + cache->groups[g].block_bytes;
     unsigned char *blob = fetched->blobs + lower->blob_offset[g];
     struct store_key key;
-    block_key(lower, &fetch->keys[b], g, &key);
-    rows_head_make(cache, g, b ? &fetch->keys[b - 1] : &fetch->root, fetch->tokens + (uint64_t)b * cache->block_tokens,
-                   fetched->head);
+    lower_key(lower, &fetch->keys[b], g, &key);
+    lower_head_make(cache, g, b ? &fetch->keys[b - 1] : &fetch->root, fetch->tokens + (uint64_t)b * cache->block_tokens,
+                    fetched->head);
     for (; t < lower->tier_count && !fetched->task.cancelled; t++) {
         double began = clock_seconds();
         enum status status = store_get(lower->tiers[t].store, &key, blob, bytes);
@@ -421,7 +421,7 @@ static void fetch_free(struct kv_fetch *fetch)
 static void miss(struct kv_fetch *fetch, const struct fetched *fetched)
 {
     const struct kv_cache *cache = fetch->cache;
-    struct rows_head head;
+    struct lower_head head;
     memcpy(&head, fetched->head, sizeof head);
     fetch->where[(uint64_t)fetched->block * cache->group_count + head.group] = NOWHERE;
     for (uint32_t t = 0; t < cache->lower->tier_count; t++)

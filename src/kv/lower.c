@@ -18,10 +18,10 @@ static const char magic[8] = {'K', 'V', 'A', 'S', 'I', 'R', 'B', '1'};
 
 /* ---- rows in a store --------------------------------------------------------------------------------------------- */
 
-void rows_head_make(const struct kv_cache *cache, uint32_t group, const struct kv_key *parent, const uint32_t *tokens,
-                    unsigned char *out)
+void lower_head_make(const struct kv_cache *cache, uint32_t group, const struct kv_key *parent, const uint32_t *tokens,
+                     unsigned char *out)
 {
-    struct rows_head head = {.group = group, .token_count = cache->block_tokens};
+    struct lower_head head = {.group = group, .token_count = cache->block_tokens};
     memcpy(head.magic, magic, sizeof magic);
     memcpy(head.fingerprint, cache->lower->fingerprint, sizeof head.fingerprint);
     memcpy(head.parent, parent->bytes, sizeof head.parent);
@@ -30,7 +30,7 @@ void rows_head_make(const struct kv_cache *cache, uint32_t group, const struct k
     memcpy(out + sizeof head, tokens, cache->block_tokens * sizeof *tokens);
 }
 
-void block_key(const struct kv_lower *lower, const struct kv_key *key, uint32_t group, struct store_key *out)
+void lower_key(const struct kv_lower *lower, const struct kv_key *key, uint32_t group, struct store_key *out)
 {
     unsigned char bytes[2 * KV_KEY_BYTES + sizeof group];
     _Static_assert(STORE_KEY_BYTES == SHA256_DIGEST_LENGTH, "a store's key is a SHA-256");
@@ -65,8 +65,8 @@ static void send(struct kv_cache *cache, struct lower_tier *tier, uint32_t node,
     descent->key = own->key;
     descent->group = g;
     descent->bytes = cache->lower->head_bytes + group->block_bytes;
-    block_key(cache->lower, &own->key, g, &descent->store_key);
-    rows_head_make(cache, g, &prefix_node(cache, own->parent)->key, prefix_tokens(cache, own), descent->blob);
+    lower_key(cache->lower, &own->key, g, &descent->store_key);
+    lower_head_make(cache, g, &prefix_node(cache, own->parent)->key, prefix_tokens(cache, own), descent->blob);
     memcpy(descent->blob + cache->lower->head_bytes, block_address(group, block), group->block_bytes);
     background_put(tier->writer, &descent->task);
 }
@@ -80,7 +80,7 @@ void lower_publish(struct kv_cache *cache, uint32_t node, uint32_t group, uint32
 void tier_tell(const struct kv_cache *cache, enum kv_event_kind kind, const struct lower_tier *tier,
                const struct kv_key *key, const unsigned char *blob)
 {
-    struct rows_head head;
+    struct lower_head head;
     uint32_t tokens[128];
     if (!cache->event) return;
     memcpy(&head, blob, sizeof head);
@@ -200,7 +200,7 @@ static void tier_close(struct lower_tier *tier)
 static enum status place_blobs(struct kv_cache *cache, uint64_t *largest)
 {
     struct kv_lower *lower = cache->lower;
-    lower->head_bytes = round_up(sizeof(struct rows_head) + cache->block_tokens * sizeof(uint32_t), ROWS_ALIGNMENT);
+    lower->head_bytes = round_up(sizeof(struct lower_head) + cache->block_tokens * sizeof(uint32_t), ROWS_ALIGNMENT);
     lower->blob_offset = mem_zero(cache->group_count + 1, sizeof *lower->blob_offset);
     if (!lower->blob_offset) return ST_NOMEM;
     *largest = 0;

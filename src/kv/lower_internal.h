@@ -7,7 +7,7 @@
 
 /* What a store has under a key: this head, the block's tokens, zeros up to ROWS_ALIGNMENT, the block's rows. All but the rows
  * follows from the prefix and the cache's configuration, and is compared on the way back. */
-struct rows_head {
+struct lower_head {
     char magic[8];
     uint32_t group, token_count;
     unsigned char fingerprint[KV_KEY_BYTES]; /* cache_fingerprint: what a block looks like, and what rows depend on */
@@ -16,10 +16,10 @@ struct rows_head {
 #define ROWS_ALIGNMENT 64u
 
 /* The head and the tokens of a block, [lower->head_bytes]. */
-void rows_head_make(const struct kv_cache *cache, uint32_t group, const struct kv_key *parent, const uint32_t *tokens,
-                    unsigned char *out);
+void lower_head_make(const struct kv_cache *cache, uint32_t group, const struct kv_key *parent, const uint32_t *tokens,
+                     unsigned char *out);
 /* The store's key of a group's rows of the block that `key` names. */
-void block_key(const struct kv_lower *lower, const struct kv_key *key, uint32_t group, struct store_key *out);
+void lower_key(const struct kv_lower *lower, const struct kv_key *key, uint32_t group, struct store_key *out);
 
 /* ---- one tier ---------------------------------------------------------------------------------------------------- */
 
