@@ -51,7 +51,8 @@ struct fetched {
     uint32_t block;
     unsigned char *wanted; /* [group_count] where; afterwards: where it was found */
     unsigned char *blobs;  /* the groups', at lower->blob_offset */
-    unsigned char *head;   /* [head_bytes] as it should be, of the group read last */
+    uint32_t group;        /* that was read last */
+    unsigned char *head;   /* [head_bytes] as it should be there */
     bool complete;
     struct {
         uint64_t bytes;
@@ -116,6 +117,7 @@ static bool read_rows(struct fetched *fetched, uint32_t g, uint32_t t)
     const uint64_t bytes = lower->head_bytes + cache->groups[g].block_bytes;
     unsigned char *blob = fetched->blobs + lower->blob_offset[g];
     struct store_key key;
+    fetched->group = g;
     lower_key(lower, &fetch->keys[b], g, &key);
     lower_head_make(cache, g, b ? &fetch->keys[b - 1] : &fetch->root, fetch->tokens + (uint64_t)b * cache->block_tokens,
                     fetched->head);
@@ -421,12 +423,11 @@ static void fetch_free(struct kv_fetch *fetch)
 static void miss(struct kv_fetch *fetch, const struct fetched *fetched)
 {
     const struct kv_cache *cache = fetch->cache;
-    struct lower_head head;
-    memcpy(&head, fetched->head, sizeof head);
-    fetch->where[(uint64_t)fetched->block * cache->group_count + head.group] = NOWHERE;
+    fetch->where[(uint64_t)fetched->block * cache->group_count + fetched->group] = NOWHERE;
     for (uint32_t t = 0; t < cache->lower->tier_count; t++)
         if (fetched->of[t].missed || fetched->of[t].bad)
-            tier_tell(cache, KV_EVENT_REMOVED, &cache->lower->tiers[t], &fetch->keys[fetched->block], fetched->head);
+            tier_tell(cache, KV_EVENT_REMOVED, &cache->lower->tiers[t], &fetch->keys[fetched->block], fetched->group,
+                      fetched->head);
 }
 
 static void count(struct kv_fetch *fetch, const struct fetched *fetched)

@@ -300,12 +300,6 @@ void lower_publish(struct kv_cache *cache, uint32_t node, uint32_t group, uint32
 /* Blocks are wanted, and all are held: a fetch lets go of what has come, which can be evicted then. False: there is none. */
 bool fetch_let_go(struct kv_cache *cache);
 
-/* ---- save.c ------------------------------------------------------------------------------------------------------ */
-
-/* Stands for all that must be the same where blocks are moved as they are: what rows depend on beside tokens, and what a
- * block looks like. */
-void cache_fingerprint(const struct kv_cache *cache, unsigned char out[KV_KEY_BYTES]);
-
 /* ---- pin.c: prefixes kept by name -------------------------------------------------------------------------------- */
 
 struct kv_pin {

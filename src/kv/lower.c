@@ -5,8 +5,8 @@
  *   block           no room: skipped
  *
  * The copies lie in memory of their own, of a fixed size, so a block is never held for a store's sake and a slow store costs
- * nothing but what it misses. A store's key is the block's key and its group, mixed with the cache's fingerprint: what another
- * model, configuration, build or block size has written is not found. fetch.c has the way back. */
+ * nothing but what it misses. A store's key is the block's key, mixed with its group's fingerprint: what another model,
+ * configuration, build or block size has written is not found. fetch.c has the way back. */
 #include "kv/lower_internal.h"
 #include <openssl/sha.h>
 #include <string.h>
@@ -14,16 +14,54 @@
 #define DESCENTS_LEAST 2u
 #define DESCENTS_MOST 1024u
 #define MEASURES_KEPT 0.95 /* of the older measurements, when one is added */
-static const char magic[8] = {'K', 'V', 'A', 'S', 'I', 'R', 'B', '1'};
+#define VERSION 1u
+static const char magic[8] = {'K', 'V', 'A', 'S', 'I', 'R', 'K', 'B'};
+
+/* ---- what rows depend on, and what a block looks like -------------------------------------------------------------- */
+
+static void add(struct buffer *out, const uint64_t *numbers, size_t count)
+{
+    buffer_append(out, numbers, count * sizeof *numbers);
+}
+
+/* Of one group, whatever the others are: with other heads elsewhere, or an index for retrieval, its rows are the same. */
+static enum status fingerprint(const struct kv_cache *cache, uint32_t g, struct kv_key *out)
+{
+    const struct kv_group *group = &cache->groups[g];
+    struct buffer bytes;
+    buffer_init(&bytes, 0);
+    buffer_append(&bytes, cache->provenance, sizeof cache->provenance);
+    add(&bytes,
+        (const uint64_t[]){cache->block_tokens, group->block_bytes, (uint64_t)group->reach.kind, group->reach.window,
+                           group->reach.sinks},
+        5);
+    for (uint32_t i = 0; i < cache->layer_count; i++) {
+        const struct kv_layer *layer = &cache->layers[i];
+        for (uint32_t h = 0; h < layer->kv_heads; h++) {
+            const struct kv_place *place = &cache->places[cache->first_place[i] + h];
+            if (place->group != g && place->index_group != g) continue;
+            bool index = place->group != g;
+            add(&bytes,
+                (const uint64_t[]){i, h, index, index ? place->index_offset : place->k_offset,
+                                   index ? 0 : place->v_offset, layer->head_dim, layer->value_dim,
+                                   (uint64_t)layer->k_format, (uint64_t)layer->v_format},
+                9);
+        }
+    }
+    if (!bytes.failed) SHA256((const unsigned char *)bytes.data, bytes.length, out->bytes);
+    enum status status = bytes.failed ? ST_NOMEM : ST_OK;
+    buffer_release(&bytes);
+    return status;
+}
 
 /* ---- rows in a store --------------------------------------------------------------------------------------------- */
 
 void lower_head_make(const struct kv_cache *cache, uint32_t group, const struct kv_key *parent, const uint32_t *tokens,
                      unsigned char *out)
 {
-    struct lower_head head = {.group = group, .token_count = cache->block_tokens};
+    struct lower_head head = {
+        .version = VERSION, .token_count = cache->block_tokens, .fingerprint = cache->lower->fingerprints[group]};
     memcpy(head.magic, magic, sizeof magic);
-    memcpy(head.fingerprint, cache->lower->fingerprint, sizeof head.fingerprint);
     memcpy(head.parent, parent->bytes, sizeof head.parent);
     memset(out, 0, cache->lower->head_bytes);
     memcpy(out, &head, sizeof head);
@@ -32,11 +70,10 @@ void lower_head_make(const struct kv_cache *cache, uint32_t group, const struct 
 
 void lower_key(const struct kv_lower *lower, const struct kv_key *key, uint32_t group, struct store_key *out)
 {
-    unsigned char bytes[2 * KV_KEY_BYTES + sizeof group];
+    unsigned char bytes[2 * KV_KEY_BYTES];
     _Static_assert(STORE_KEY_BYTES == SHA256_DIGEST_LENGTH, "a store's key is a SHA-256");
-    memcpy(bytes, lower->fingerprint, KV_KEY_BYTES);
+    memcpy(bytes, lower->fingerprints[group].bytes, KV_KEY_BYTES);
     memcpy(bytes + KV_KEY_BYTES, key->bytes, KV_KEY_BYTES);
-    memcpy(bytes + 2 * KV_KEY_BYTES, &group, sizeof group);
     SHA256(bytes, sizeof bytes, out->bytes);
 }
 
@@ -78,7 +115,7 @@ void lower_publish(struct kv_cache *cache, uint32_t node, uint32_t group, uint32
 }
 
 void tier_tell(const struct kv_cache *cache, enum kv_event_kind kind, const struct lower_tier *tier,
-               const struct kv_key *key, const unsigned char *blob)
+               const struct kv_key *key, uint32_t group, const unsigned char *blob)
 {
     struct lower_head head;
     uint32_t tokens[128];
@@ -87,8 +124,8 @@ void tier_tell(const struct kv_cache *cache, enum kv_event_kind kind, const stru
     memcpy(tokens, blob + sizeof head, cache->block_tokens * sizeof *tokens);
     const struct kv_event event = {.kind = kind,
                                    .tier = tier->name,
-                                   .group = head.group,
-                                   .bytes = cache->groups[head.group].block_bytes,
+                                   .group = group,
+                                   .bytes = cache->groups[group].block_bytes,
                                    .key = key->bytes,
                                    .parent = head.parent,
                                    .tokens = tokens,
@@ -102,7 +139,7 @@ static void written(struct kv_cache *cache, struct descent *descent)
     if (descent->status == ST_OK) {
         tier->stats.written_blocks++;
         tier->stats.written_bytes += descent->bytes;
-        tier_tell(cache, KV_EVENT_STORED, tier, &descent->key, descent->blob);
+        tier_tell(cache, KV_EVENT_STORED, tier, &descent->key, descent->group, descent->blob);
     } else {
         tier->stats.refused_blocks++;
     }
@@ -203,8 +240,11 @@ static enum status place_blobs(struct kv_cache *cache, uint64_t *largest)
     lower->head_bytes = round_up(sizeof(struct lower_head) + cache->block_tokens * sizeof(uint32_t), ROWS_ALIGNMENT);
     lower->blob_offset = mem_zero(cache->group_count + 1, sizeof *lower->blob_offset);
     if (!lower->blob_offset) return ST_NOMEM;
+    lower->fingerprints = mem_zero(cache->group_count, sizeof *lower->fingerprints);
+    if (!lower->fingerprints) return ST_NOMEM;
     *largest = 0;
     for (uint32_t g = 0; g < cache->group_count; g++) {
+        if (fingerprint(cache, g, &lower->fingerprints[g]) != ST_OK) return ST_NOMEM;
         uint64_t bytes = lower->head_bytes + cache->groups[g].block_bytes;
         lower->blob_offset[g + 1] = lower->blob_offset[g] + bytes;
         if (bytes > *largest) *largest = bytes;
@@ -221,7 +261,6 @@ enum status lower_open(struct kv_cache *cache, const struct kv_config *config, s
     if (!lower || place_blobs(cache, &largest) != ST_OK)
         return error_set(error, ST_NOMEM, "not enough memory for the tiers below RAM");
     lower->close_s = config->lower_close_s;
-    cache_fingerprint(cache, lower->fingerprint);
     enum status status = ST_OK;
     for (uint32_t t = 0; t < config->lower_count && status == ST_OK; t++) {
         struct lower_tier *tier = &lower->tiers[lower->tier_count++];
@@ -241,6 +280,7 @@ void lower_close(struct kv_cache *cache)
     kv_lower_flush(cache, lower->close_s);
     for (uint32_t t = 0; t < lower->tier_count; t++) tier_close(&lower->tiers[t]);
     mem_free(lower->blob_offset);
+    mem_free(lower->fingerprints);
     mem_free(lower);
     cache->lower = NULL;
 }

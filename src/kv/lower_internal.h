@@ -9,9 +9,9 @@
  * follows from the prefix and the cache's configuration, and is compared on the way back. */
 struct lower_head {
     char magic[8];
-    uint32_t group, token_count;
-    unsigned char fingerprint[KV_KEY_BYTES]; /* cache_fingerprint: what a block looks like, and what rows depend on */
-    unsigned char parent[KV_KEY_BYTES];      /* key of the block before it, which names all tokens before it */
+    uint32_t version, token_count;
+    struct kv_key fingerprint;          /* of the group: what its block looks like, and what rows depend on */
+    unsigned char parent[KV_KEY_BYTES]; /* key of the block before it, which names all tokens before it */
 };
 #define ROWS_ALIGNMENT 64u
 
@@ -57,9 +57,9 @@ struct kv_lower {
     struct lower_tier tiers[KV_LOWER_TIERS_MAX];
     uint32_t tier_count;
     uint32_t source; /* of what is published just now: the tier that it came from; tier_count: it was computed */
-    unsigned char fingerprint[KV_KEY_BYTES];
-    uint64_t head_bytes;   /* of a block's head and tokens, a multiple of ROWS_ALIGNMENT */
-    uint64_t *blob_offset; /* [group_count + 1] of the groups' blobs of one node, one after the other */
+    struct kv_key *fingerprints; /* [group_count] */
+    uint64_t head_bytes;         /* of a block's head and tokens, a multiple of ROWS_ALIGNMENT */
+    uint64_t *blob_offset;       /* [group_count + 1] of the groups' blobs of one node, one after the other */
     double close_s;
 
     struct background *reader;
@@ -74,7 +74,7 @@ struct kv_lower {
 void tier_filled(struct lower_tier *tier, const struct store_stats *stats);
 void tier_measured(struct lower_tier *tier, uint64_t bytes, double seconds);
 void tier_tell(const struct kv_cache *cache, enum kv_event_kind kind, const struct lower_tier *tier,
-               const struct kv_key *key, const unsigned char *blob);
+               const struct kv_key *key, uint32_t group, const unsigned char *head);
 
 /* ---- fetch.c ----------------------------------------------------------------------------------------------------- */
 

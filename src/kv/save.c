@@ -41,7 +41,7 @@ static void mix(unsigned char digest[KV_KEY_BYTES], const uint64_t *numbers, siz
     SHA256(bytes, KV_KEY_BYTES + count * sizeof *numbers, digest);
 }
 
-void cache_fingerprint(const struct kv_cache *cache, unsigned char out[KV_KEY_BYTES])
+static void fingerprint(const struct kv_cache *cache, unsigned char out[KV_KEY_BYTES])
 {
     memcpy(out, cache->provenance, KV_KEY_BYTES);
     mix(out, (const uint64_t[]){cache->block_tokens, cache->layer_count, cache->group_count}, 3);
@@ -65,7 +65,7 @@ static struct header header_for(const struct kv_cache *cache, uint32_t count)
 {
     struct header header = {.version = VERSION, .block_tokens = cache->block_tokens, .count = count};
     memcpy(header.magic, magic, sizeof magic);
-    cache_fingerprint(cache, header.fingerprint);
+    fingerprint(cache, header.fingerprint);
     header.file_bytes = sizeof header + count * (uint64_t)sizeof(uint32_t) + sizeof(uint64_t);
     for (uint32_t g = 0; g < cache->group_count; g++) {
         struct kv_hole hole = group_hole(cache, &cache->groups[g], count);

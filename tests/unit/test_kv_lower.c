@@ -89,7 +89,7 @@ static void test_restart(void **state)
             assert_int_equal(stats[0].read_blocks, needed);
             assert_int_equal(stats[0].written_blocks, 0);                                 /* it is there already */
             assert_int_equal(request(&s, cache, &f.config, counts[i], counts[i]), whole); /* every row is verified */
-            struct kv_fetch *fetch; /* another salt's */
+            struct kv_fetch *fetch;                                                       /* another salt's */
             assert_int_equal(kv_fetch_open(cache, s.tokens, counts[i], 7, &fetch), ST_OK);
             if (fetch) assert_int_equal(wait_for(cache, fetch).state, KV_FETCH_DONE);
             kv_fetch_close(fetch);
@@ -355,6 +355,17 @@ static void test_others_rows(void **state)
     assert_int_equal(fetch_all(&s, cache, 500), 0);
     kv_close(cache);
     f.config.block_tokens = 16;
+    /* Other heads beside them change nothing of a group's rows: they are there already. */
+    const struct kv_layer wider[] = {full[0], {.kind = KV_SLIDING, .window = 40, .kv_heads = 1, ROWS(1, 1)}};
+    f.config.layers = wider;
+    f.config.layer_count = 2;
+    cache = open_cache(&f.config);
+    assert_int_equal(fetch_all(&s, cache, 500), 0);
+    request(&s, cache, &f.config, 500, 500);
+    kv_close(cache);
+    assert_int_equal(f.fakes[0].count, 2 * (500 / 16));
+    f.config.layers = full;
+    f.config.layer_count = 1;
     f.config.provenance[5] = 1;
     cache = open_cache(&f.config);
     assert_int_equal(fetch_all(&s, cache, 500), 0);
