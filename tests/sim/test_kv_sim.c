@@ -1,12 +1,16 @@
 /* test_kv_sim.c - seeded simulation of the KV cache under a fake scheduler and a fake model (kv_fake.h): requests that share
  * beginnings and continue earlier ones, forks, truncation, preemption, swaps, sequences that stop publishing, prefixes pinned by
- * name, allocations that fail. In the quick run kv_check() follows every operation; in the full one, of ten million, every 16th. */
+ * name, allocations that fail, tiers below RAM that are slow, full, forgetful or mix things up. In the quick run kv_check() follows
+ * every operation; in the full one, of ten million, every 16th. A seed is always the same trace, but where it has tiers below RAM:
+ * how far their threads are then changes what is found, never what is right. */
 #include "kv_fake.h"
+#include "store_fake.h"
 
 #define SEQS 6
 #define TOKENS_MAX 400u
 #define CHUNK_MAX 70u
 #define HISTORY 4
+#define FETCHES 3
 
 #define ROWS(dim, value) .head_dim = dim, .value_dim = value, .k_format = NF_F32, .v_format = NF_F32
 static const struct kv_reach one_by_one[] = {
@@ -34,6 +38,7 @@ static const struct {
 
 struct totals {
     uint64_t operations, shared, inside_blocks, full, failed, copied, refused_cuts, swaps_out, swaps_in, stopped;
+    uint64_t fetches, written, read, missed, bad, refused;
 };
 
 struct sim {
@@ -48,6 +53,9 @@ struct sim {
     struct past {
         uint32_t tokens[TOKENS_MAX], count;
     } history[HISTORY];
+    struct fake_store stores[KV_LOWER_TIERS_MAX];
+    struct kv_lower_tier lower[KV_LOWER_TIERS_MAX];
+    struct kv_fetch *fetches[FETCHES];
     uint64_t clock;
     uint32_t check_every;
     bool thorough; /* every head verified, not one of them */
@@ -231,6 +239,35 @@ static void poll(struct sim *sim)
 {
     assert_false(kv_swap_poll(sim->cache, true));
     check(sim);
+    kv_lower_poll(sim->cache, below(sim, 4) ? 0 : 0.001);
+    check(sim);
+}
+
+/* A fetch of what was closed before, of what it goes on with, or of what nobody ever had, opened, taken on, or given up. */
+static void fetch_any(struct sim *sim)
+{
+    struct kv_fetch **fetch = &sim->fetches[below(sim, FETCHES)];
+    const struct past *past = &sim->history[below(sim, HISTORY)];
+    struct kv_fetch_info info;
+    enum status status;
+    if (!*fetch) {
+        TRY(sim, status, kv_fetch_open(sim->cache, past->tokens, past->count, below(sim, 8) == 0, fetch));
+        assert_int_equal(status, ST_OK);
+        sim->totals->fetches += *fetch != NULL;
+        return;
+    }
+    for (uint32_t i = below(sim, 40); i > 0; i--) kv_lower_poll(sim->cache, 0.001);
+    check(sim);
+    kv_fetch_info(*fetch, &info);
+    assert_true(info.cached <= info.found || info.state == KV_FETCH_LOOKING || info.state == KV_FETCH_DONE);
+    if (info.state == KV_FETCH_FOUND) {
+        TRY(sim, status, kv_fetch_start(*fetch));
+        assert_true(status == ST_OK || status == ST_FULL);
+    } else if (info.state == KV_FETCH_DONE || below(sim, 8) == 0) {
+        kv_fetch_close(*fetch);
+        *fetch = NULL;
+        check(sim);
+    }
 }
 
 static uint32_t open_count(const struct sim *sim)
@@ -285,6 +322,7 @@ static void operate(struct sim *sim)
     struct sim_seq *slot = free_slot(sim), *any = &sim->seqs[below(sim, SEQS)];
     uint32_t dice = below(sim, 240);
     if (below(sim, 6) == 0) poll(sim);
+    if (sim->config.lower_count && below(sim, 3) == 0) fetch_any(sim);
     if (slot && dice < 30) {
         open_seq(sim, slot);
     } else if (!any->fake.seq) {
@@ -304,9 +342,46 @@ static void operate(struct sim *sim)
     }
 }
 
+static void add_lower(struct sim *sim)
+{
+    struct kv_lower_stats stats[KV_LOWER_TIERS_MAX];
+    uint32_t count = kv_lower_stats(sim->cache, stats);
+    assert_int_equal(count, sim->config.lower_count);
+    for (uint32_t t = 0; t < count; t++) {
+        sim->totals->written += stats[t].written_blocks;
+        sim->totals->refused += stats[t].refused_blocks;
+        sim->totals->read += stats[t].read_blocks;
+        sim->totals->missed += stats[t].missed_blocks;
+        sim->totals->bad += stats[t].bad_blocks;
+    }
+}
+
+/* Closes everything; the stores stay. */
+static void shut(struct sim *sim)
+{
+    struct error error;
+    struct kv_stats stats;
+    for (int i = 0; i < SEQS; i++) close_seq(sim, &sim->seqs[i]);
+    for (int i = 0; i < FETCHES; i++) {
+        kv_fetch_close(sim->fetches[i]);
+        sim->fetches[i] = NULL;
+    }
+    add_lower(sim);
+    kv_stats(sim->cache, &stats);
+    sim->totals->swaps_out += stats.swaps_out;
+    sim->totals->swaps_in += stats.swaps_in;
+    assert_true(stats.bytes_swapped <= stats.bytes_swap_max);
+    assert_true(stats.sequences == 0 && (stats.blocks_used == 0) == (stats.pinned_prefixes == 0));
+    assert_true(stats.bytes_used + stats.bytes_cached <= stats.bytes_mapped && stats.bytes_mapped <= stats.bytes_max);
+    if (!sim->config.share_prefixes) assert_int_equal(stats.bytes_mapped, 0); /* idle: all is given back */
+    sim->totals->copied += stats.copied_blocks;
+    assert_int_equal(kv_check(sim->cache, &error), ST_OK);
+    kv_close(sim->cache);
+}
+
 static void configure(struct sim *sim, uint64_t seed)
 {
-    static const uint32_t key_bits[] = {0, 16, 2}; /* with 2 bits keys collide all the time */
+    static const uint32_t key_bits[] = {0, 16, 0, 2}; /* with 2 bits keys collide all the time */
     uint32_t model = below(sim, ARRAY_COUNT(models));
     sim->config = (struct kv_config){.layers = models[model].layers,
                                      .layer_count = models[model].count,
@@ -315,6 +390,23 @@ static void configure(struct sim *sim, uint64_t seed)
                                      .kernel = &fake_kernel,
                                      .share_prefixes = below(sim, 8) > 0,
                                      .key_bits = key_bits[seed % ARRAY_COUNT(key_bits)]};
+    bool lower = sim->config.share_prefixes && !sim->config.key_bits && below(sim, 4);
+    sim->config.lower = sim->lower;
+    sim->config.lower_count = lower ? 1 + below(sim, 2) : 0;
+    sim->config.lower_queue_bytes = 1u << (10 + below(sim, 12));
+    sim->config.lower_close_s = 0.01 * below(sim, 2);
+    for (uint32_t t = 0; t < KV_LOWER_TIERS_MAX; t++) {
+        struct fake_store *store = &sim->stores[t];
+        fake_store_init(store);
+        sim->lower[t] = (struct kv_lower_tier){t ? KV_TIER_REMOTE : KV_TIER_DISK, &store->store};
+        store->seed = seed;
+        store->refused = below(sim, 2) ? 0 : below(sim, 64);
+        store->vanished = below(sim, 2) ? 0 : below(sim, 64);
+        store->damaged = below(sim, 2) ? 0 : below(sim, 64);
+        store->mixed = below(sim, 2) ? 0 : below(sim, 64);
+        store->blobs_max = below(sim, 4) ? 0 : below(sim, 200);
+        store->delay_s = below(sim, 4) ? 0 : 1e-5 * below(sim, 20);
+    }
     uint64_t one = kv_bytes_needed(&sim->config, TOKENS_MAX, CHUNK_MAX);
     sim->config.bytes_pinned_max = below(sim, 2) ? one / 2 : 0;
     sim->config.swap_bytes_max = below(sim, 4) ? random_below(&sim->random, 3 * one) : 0;
@@ -328,19 +420,14 @@ static void run_seed(uint64_t seed, uint64_t operations, struct sim *sim)
     struct error error;
     assert_int_equal(kv_open(&sim->config, &sim->cache, &error), ST_OK);
     for (int i = 0; i < HISTORY; i++) sim->history[i].count = 0;
-    for (uint64_t end = sim->totals->operations + operations; sim->totals->operations < end;) operate(sim);
-    for (int i = 0; i < SEQS; i++) close_seq(sim, &sim->seqs[i]);
-    struct kv_stats stats;
-    kv_stats(sim->cache, &stats);
-    sim->totals->swaps_out += stats.swaps_out;
-    sim->totals->swaps_in += stats.swaps_in;
-    assert_true(stats.bytes_swapped <= stats.bytes_swap_max);
-    assert_true(stats.sequences == 0 && (stats.blocks_used == 0) == (stats.pinned_prefixes == 0));
-    assert_true(stats.bytes_used + stats.bytes_cached <= stats.bytes_mapped && stats.bytes_mapped <= stats.bytes_max);
-    if (!sim->config.share_prefixes) assert_int_equal(stats.bytes_mapped, 0); /* idle: all is given back */
-    sim->totals->copied += stats.copied_blocks;
-    assert_int_equal(kv_check(sim->cache, &error), ST_OK);
-    kv_close(sim->cache);
+    for (uint64_t end = sim->totals->operations + operations; sim->totals->operations < end;) {
+        operate(sim);
+        if (!sim->config.lower_count || below(sim, 150)) continue;
+        shut(sim); /* a restart: what was computed is below RAM only */
+        assert_int_equal(kv_open(&sim->config, &sim->cache, &error), ST_OK);
+    }
+    shut(sim);
+    for (uint32_t t = 0; t < KV_LOWER_TIERS_MAX; t++) fake_store_release(&sim->stores[t]);
 }
 
 static void test_simulation(void **state)
@@ -348,7 +435,7 @@ static void test_simulation(void **state)
     (void)state;
     static struct sim sim;
     struct totals totals = {0};
-    uint32_t total = test_count(30000, 10000000);
+    uint32_t total = test_count(40000, 10000000);
     sim = (struct sim){.totals = &totals, .check_every = test_count(1, 16), .thorough = test_count(1, 0)};
     for (uint64_t seed = 1; totals.operations < total; seed++) run_seed(seed, 1000, &sim);
     print_message(
@@ -358,10 +445,16 @@ static void test_simulation(void **state)
         (unsigned long long)totals.inside_blocks, (unsigned long long)totals.copied, (unsigned long long)totals.full,
         (unsigned long long)totals.failed, (unsigned long long)totals.refused_cuts,
         (unsigned long long)totals.swaps_out, (unsigned long long)totals.swaps_in, (unsigned long long)totals.stopped);
+    print_message("below RAM: %llu fetches, %llu blocks written, %llu refused, %llu read, %llu gone, %llu bad\n",
+                  (unsigned long long)totals.fetches, (unsigned long long)totals.written,
+                  (unsigned long long)totals.refused, (unsigned long long)totals.read,
+                  (unsigned long long)totals.missed, (unsigned long long)totals.bad);
     /* The trace did all that it is there for. */
     assert_true(totals.shared > 10000 && totals.inside_blocks > 100 && totals.copied > 100 && totals.full > 100);
     assert_true(totals.failed > 100 && totals.refused_cuts > 10);
     assert_true(totals.swaps_out > 150 && totals.swaps_in > 100 && totals.stopped > 100);
+    assert_true(totals.fetches > 100 && totals.written > 500 && totals.read > 50);
+    assert_true(totals.refused > 20 && totals.missed > 0 && totals.bad > 0);
 }
 
 int main(void)
