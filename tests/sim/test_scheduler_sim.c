@@ -3,11 +3,12 @@
  * The fake model's rows are hashes of all tokens before them (kv_fake.h), and its next token is a hash too: a row that is wrong,
  * or a token that is lost, repeated or taken out of turn, shows by value. The rows of answers with retrieval attention have other
  * values from their first sparse token on, which must run alone: so one that another request finds, or an exact one in their place,
- * shows too. Scenarios are random: budgets, windows, limits,
- * swap space, arrivals, priorities, tenants, common prefixes, several answers, chats, cancellations. Every request must end, each step
+ * shows too. Scenarios are random: budgets, windows, limits, swap space, tiers below RAM that are slow, full or forgetful, arrivals,
+ * priorities, tenants, common prefixes, several answers, chats, cancellations; some are run twice, as after a restart. Every request must end, each step
  * must keep its limits, and when all have ended nothing may be held. */
 #include "engine/engine_internal.h"
 #include "kv_requests.h"
+#include "store_fake.h"
 
 #define REQUESTS_MAX 24
 #define PROMPT_MAX 200u
@@ -31,8 +32,11 @@ struct sim {
     double now, fixed_s, unit_s, noise; /* of the fake machine */
     bool chats;                         /* some requests are followed by one that goes on with prompt and answer */
     uint64_t steps, computed;
+    struct fake_store store;
+    struct kv_lower_tier lower;
     struct totals {
         uint64_t scenarios, steps, preemptions, swapped, deferrals, forks, cancelled, sparse, replayed, turns;
+        uint64_t lower_tokens, late;
     } * totals;
 };
 
@@ -167,6 +171,7 @@ static void step(struct sim *sim)
 {
     struct scheduler *s = &sim->scheduler;
     kv_swap_poll(sim->cache, false);
+    kv_lower_poll(sim->cache, 0);
     assert_int_equal(scheduler_plan(s, sim->now), ST_OK);
     check_limits(sim);
     if (s->running_count + s->waiting_count) assert_true(s->batch_count > 0); /* every step gets on */
@@ -290,6 +295,8 @@ static void close_sim(struct sim *sim)
     sim->totals->preemptions += sim->scheduler.preemptions;
     sim->totals->swapped += sim->scheduler.swapped;
     sim->totals->deferrals += sim->scheduler.deferrals;
+    sim->totals->lower_tokens += sim->scheduler.lower_tokens[0];
+    sim->totals->late += sim->scheduler.fetches_late;
     for (uint32_t i = 0; i < sim->job_count; i++) mem_free(sim->jobs[i].r.tokens);
     scheduler_release(&sim->scheduler);
     kv_close(sim->cache);
@@ -304,6 +311,18 @@ static void choose_config(struct sim *sim)
     sim->config.bytes_max = one + random_below(&sim->random, 3 * one);
     sim->config.swap_bytes_max = below(sim, 2) ? random_below(&sim->random, 4 * one) : 0;
     sim->config.share_prefixes = below(sim, 8) > 0;
+    fake_store_init(&sim->store);
+    sim->lower = (struct kv_lower_tier){KV_TIER_DISK, &sim->store.store};
+    sim->config.lower = &sim->lower;
+    sim->config.lower_count = sim->config.share_prefixes && below(sim, 2);
+    sim->config.lower_queue_bytes = 1u << (12 + below(sim, 8));
+    sim->config.lower_close_s = 1;
+    sim->store.seed = below(sim, 1000);
+    sim->store.refused = below(sim, 3) ? 0 : below(sim, 64);
+    sim->store.vanished = below(sim, 3) ? 0 : below(sim, 64);
+    sim->store.damaged = below(sim, 3) ? 0 : below(sim, 64);
+    sim->store.blobs_max = below(sim, 4) ? 0 : below(sim, 100);
+    sim->store.delay_s = below(sim, 8) ? 0 : below(sim, 8) ? 5e-5 : 0.01;
 }
 
 static void random_jobs(struct sim *sim)
@@ -343,17 +362,26 @@ static void test_random_scenarios(void **state)
     for (uint32_t seed = 1; seed <= test_count(1500, 100000); seed++) {
         random_seed(&sim.random, seed);
         choose_config(&sim);
-        open_sim(&sim, &(struct scheduler_limits){.sequences = 1 + below(&sim, 8),
-                                                  .prompt_tokens = 1u << (2 + below(&sim, 7)),
-                                                  .step_s = below(&sim, 3) ? 0 : 0.001 * (1 + below(&sim, 50)),
-                                                  .aging_s = 0.5 + below(&sim, 10),
-                                                  .context = CONTEXT,
-                                                  .reserve = below(&sim, 6) == 0,
-                                                  .block_tokens = sim.config.block_tokens,
-                                                  .tile_tokens = below(&sim, 2) ? 32 : 0});
-        random_jobs(&sim);
-        run_all(&sim);
-        close_sim(&sim);
+        const struct scheduler_limits limits = {.sequences = 1 + below(&sim, 8),
+                                                .prompt_tokens = 1u << (2 + below(&sim, 7)),
+                                                .step_s = below(&sim, 3) ? 0 : 0.001 * (1 + below(&sim, 50)),
+                                                .aging_s = 0.5 + below(&sim, 10),
+                                                .context = CONTEXT,
+                                                .reserve = below(&sim, 6) == 0,
+                                                .block_tokens = sim.config.block_tokens,
+                                                .tile_tokens = below(&sim, 2) ? 32 : 0,
+                                                .lower_tiers = sim.config.lower_count > 0,
+                                                .unit_least_s = below(&sim, 2) ? 0 : 1e-5};
+        const uint32_t restarts = sim.config.lower_count ? below(&sim, 2) : 0;
+        struct random jobs = sim.random;
+        for (uint32_t run = 0; run <= restarts; run++) {
+            sim.random = jobs;
+            open_sim(&sim, &limits);
+            random_jobs(&sim);
+            run_all(&sim);
+            close_sim(&sim);
+        }
+        fake_store_release(&sim.store);
     }
     print_message("%llu scenarios, %llu steps: %llu preemptions, %llu swapped, %llu prefixes awaited, %llu forks, %llu "
                   "cancelled, %llu next turns; %llu sparse tokens, %llu computed again\n",
@@ -362,9 +390,12 @@ static void test_random_scenarios(void **state)
                   (unsigned long long)totals.deferrals, (unsigned long long)totals.forks,
                   (unsigned long long)totals.cancelled, (unsigned long long)totals.turns,
                   (unsigned long long)totals.sparse, (unsigned long long)totals.replayed);
+    print_message("below RAM: %llu tokens found, %llu fetches late\n", (unsigned long long)totals.lower_tokens,
+                  (unsigned long long)totals.late);
     assert_true(totals.preemptions > 100 && totals.swapped > 20 && totals.deferrals > 50);
     assert_true(totals.forks > 100 && totals.cancelled > 100);
     assert_true(totals.turns > 100 && totals.sparse > 1000 && totals.replayed > 100);
+    assert_true(totals.lower_tokens > 10000 && totals.late > 0);
 }
 
 /* ---- what the policy promises ------------------------------------------------------------------------------------ */
