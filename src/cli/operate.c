@@ -100,6 +100,20 @@ static void write_stats(const json_t *json, struct buffer *out)
     buffer_printf(out, "requests %lld running, %lld waiting, %lld preempted so far\n",
                   (long long)number(json, "running"), (long long)number(json, "waiting"),
                   (long long)number(json, "preemptions"));
+    size_t i;
+    json_t *tier;
+    json_array_foreach(json_object_get(json, "tiers"), i, tier)
+    {
+        char bytes[32], read[32];
+        buffer_printf(out,
+                      "%-8s %s; %lld prompt tokens came from there (%s read); blocks: %lld written, %lld skipped, %lld "
+                      "refused, %lld gone or damaged\n",
+                      text(tier, "tier"), bytes_text((uint64_t)number(tier, "bytes"), bytes),
+                      (long long)number(tier, "tokens"), bytes_text((uint64_t)number(tier, "read_bytes"), read),
+                      (long long)number(tier, "written_blocks"), (long long)number(tier, "skipped_blocks"),
+                      (long long)number(tier, "refused_blocks"),
+                      (long long)(number(tier, "missed_blocks") + number(tier, "bad_blocks")));
+    }
 }
 
 int cache_stat_main(const struct options *options)

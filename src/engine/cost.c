@@ -39,7 +39,7 @@ double cost_unit_least_s(const struct model *model, const struct kv_layer *layer
         double seconds = clock_seconds() - began;
         if (macs && seconds > 0 && (double)macs / seconds > rate) rate = (double)macs / seconds;
     }
-    return rate > 0 ? (double)work.int8_macs / (rate * threads) : 0;
+    return rate > 0 ? (double)(work.int8_macs + 4 * work.f32_macs) / (rate * threads) : 0;
 }
 
 double cost_units(const struct cost *cost, uint32_t depth, uint32_t count)

@@ -92,7 +92,25 @@ static void write_stats(const struct kvasir_engine_stats *s, struct buffer *out)
                                          {"output_tokens", s->output_tokens}};
     buffer_text(out, "{");
     json_counts(members, ARRAY_COUNT(members), out);
-    buffer_text(out, "}");
+    buffer_text(out, ",\"tiers\":[");
+    for (uint32_t t = 0; t < s->tier_count; t++) {
+        const struct kvasir_tier_stats *tier = &s->tiers[t];
+        const struct json_count of_tier[] = {{"bytes", tier->bytes},
+                                             {"bytes_max", tier->bytes_max},
+                                             {"blobs", tier->blobs},
+                                             {"tokens", tier->tokens},
+                                             {"written_blocks", tier->written_blocks},
+                                             {"read_blocks", tier->read_blocks},
+                                             {"read_bytes", tier->read_bytes},
+                                             {"skipped_blocks", tier->skipped_blocks},
+                                             {"refused_blocks", tier->refused_blocks},
+                                             {"missed_blocks", tier->missed_blocks},
+                                             {"bad_blocks", tier->bad_blocks}};
+        buffer_printf(out, "%s{\"tier\":\"%s\",", t ? "," : "", tier->name);
+        json_counts(of_tier, ARRAY_COUNT(of_tier), out);
+        buffer_text(out, "}");
+    }
+    buffer_text(out, "]}");
 }
 
 void admin_kv_stats(struct server *server, struct evhttp_request *http, const struct api *api)

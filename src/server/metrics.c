@@ -147,8 +147,13 @@ static void write_counters(const struct writer *w, const struct kvasir_engine_st
               (double)(s->prompt_tokens + s->kv_hit_tokens));
     metric_head(w->out, w->prefix, "prompt_tokens_by_source_total", "counter",
                 "Prompt tokens by where their K and V came from.");
+    uint64_t below = 0;
+    for (uint32_t t = 0; t < s->tier_count; t++) {
+        write_labelled(w, "prompt_tokens_by_source_total", "source", s->tiers[t].name, (double)s->tiers[t].tokens);
+        below += s->tiers[t].tokens;
+    }
     write_labelled(w, "prompt_tokens_by_source_total", "source", "local_compute", (double)s->prompt_tokens);
-    write_labelled(w, "prompt_tokens_by_source_total", "source", "local_cache_hit", (double)s->kv_hit_tokens);
+    write_labelled(w, "prompt_tokens_by_source_total", "source", "local_cache_hit", (double)(s->kv_hit_tokens - below));
     write_one(w, "prompt_tokens_cached_total", "counter", "Prompt tokens that were found.", (double)s->kv_hit_tokens);
     write_one(w, "generation_tokens_total", "counter", "Tokens of answers.", (double)s->output_tokens);
     write_one(w, "spec_decode_num_draft_tokens_total", "counter", "Tokens drafted from earlier text.",
@@ -162,6 +167,45 @@ static void write_counters(const struct writer *w, const struct kvasir_engine_st
     write_one(w, "retrieval_rows_dense_total", "counter", "Those that they would have read without it.",
               (double)s->retrieval_rows_dense);
     write_one(w, "iterations_total", "counter", "Steps of the engine.", (double)s->steps);
+}
+
+/* The tiers below RAM. */
+static void write_tiers(const struct writer *w, const struct kvasir_engine_stats *s)
+{
+#define AT(member) offsetof(struct kvasir_tier_stats, member)
+    static const struct {
+        const char *name, *type, *help;
+        size_t offset;
+    } rows[] = {
+        {"kv_tier_bytes", "gauge", "Bytes in the folder, compressed; 0 of a server.", AT(bytes)},
+        {"kv_tier_blobs", "gauge", "Files in the folder; 0 of a server.", AT(blobs)},
+        {"kv_tier_written_blocks_total", "counter", "Blocks written to the tier.", AT(written_blocks)},
+        {"kv_tier_written_bytes_total", "counter", "Their bytes, not compressed.", AT(written_bytes)},
+        {"kv_tier_read_blocks_total", "counter", "Blocks read from the tier.", AT(read_blocks)},
+        {"kv_tier_read_bytes_total", "counter", "Their bytes, not compressed.", AT(read_bytes)},
+        {"kv_tier_skipped_blocks_total", "counter", "Blocks not written because the tier did not keep up.",
+         AT(skipped_blocks)},
+        {"kv_tier_refused_blocks_total", "counter", "Blocks that the tier could not take: full, failing or not there.",
+         AT(refused_blocks)},
+        {"kv_tier_missed_blocks_total", "counter", "Blocks that were said to be there and were gone or damaged.",
+         AT(missed_blocks)},
+        {"kv_tier_bad_blocks_total", "counter", "Whole blocks that were of something else.", AT(bad_blocks)},
+    };
+#undef AT
+    if (!s->tier_count) return;
+    for (size_t i = 0; i < ARRAY_COUNT(rows); i++) {
+        metric_head(w->out, w->prefix, rows[i].name, rows[i].type, rows[i].help);
+        for (uint32_t t = 0; t < s->tier_count; t++) {
+            uint64_t value;
+            memcpy(&value, (const char *)&s->tiers[t] + rows[i].offset, sizeof value);
+            write_labelled(w, rows[i].name, "tier", s->tiers[t].name, (double)value);
+        }
+    }
+    metric_head(w->out, w->prefix, "kv_tier_read_seconds_total", "counter", "Time that reading took.");
+    for (uint32_t t = 0; t < s->tier_count; t++)
+        write_labelled(w, "kv_tier_read_seconds_total", "tier", s->tiers[t].name, s->tiers[t].read_s);
+    write_one(w, "kv_tier_late_total", "counter", "Prompts that did not wait for a tier: computing was sooner done.",
+              (double)s->fetches_late);
 }
 
 static void write_histograms(const struct writer *w, const struct metrics *m)
@@ -226,6 +270,7 @@ static void write_all(struct server *server, const char *labels, struct buffer *
     const struct writer w = {out, server->config.metrics_prefix, labels};
     write_gauges(&w, &stats);
     write_counters(&w, &stats);
+    write_tiers(&w, &stats);
     write_histograms(&w, server->metrics);
     write_ends(&w, server->metrics);
     metric_head(out, w.prefix, "cache_config_info", "gauge", "How the KV cache was opened.");
