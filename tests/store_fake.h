@@ -119,8 +119,10 @@ static void fake_remove(struct store *store, const struct store_key *key)
 
 static void fake_stats(struct store *store, struct store_stats *out)
 {
-    const struct fake_store *fake = (const struct fake_store *)(const void *)store;
+    struct fake_store *fake = (struct fake_store *)(void *)store;
+    pthread_mutex_lock(&fake->lock);
     *out = (struct store_stats){.entries = fake->count};
+    pthread_mutex_unlock(&fake->lock);
 }
 
 static const struct store_kind fake_kind = {fake_close, fake_have, fake_put, fake_get, fake_remove, fake_stats};
