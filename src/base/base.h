@@ -147,6 +147,8 @@ bool file_is_folder(const char *path);
 bool file_remove(const char *path); /* true: it is gone, and was there */
 /* A temporary name that nobody writes to any more; true: it is gone. */
 bool file_remove_abandoned(const char *path);
+/* Bytes that may still be written where `path` lies, and how many that disk has in all; as much as can be where that is not known. */
+void file_disk_bytes(const char *path, uint64_t *free_bytes, uint64_t *all_bytes);
 void file_touch(const char *path); /* changed now, where that is allowed */
 /* Makes the folder, mode 0700, if it is not there; what it lies in must be. One of this user's that is empty gets that mode, too.
  * `private_only`: any other must be this user's, and gets it; without, it stays as it is. */

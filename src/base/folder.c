@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 bool file_remove(const char *path)
@@ -25,6 +26,15 @@ bool file_remove_abandoned(const char *path)
 void file_touch(const char *path)
 {
     (void)utimensat(AT_FDCWD, path, NULL, 0);
+}
+
+void file_disk_bytes(const char *path, uint64_t *free_bytes, uint64_t *all_bytes)
+{
+    struct statvfs info;
+    *free_bytes = *all_bytes = UINT64_MAX;
+    if (statvfs(path, &info) != 0 || !info.f_blocks) return;
+    *free_bytes = (uint64_t)info.f_bavail * info.f_frsize;
+    *all_bytes = (uint64_t)info.f_blocks * info.f_frsize;
 }
 
 static bool is_empty(const char *path)

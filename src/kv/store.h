@@ -22,7 +22,7 @@ struct store_key {
 
 /* A folder, made if it is not there; the blobs lie in a folder of its own in it, mode 0700, by names made of their keys; other
  * files are left alone. They take at most bytes_max (files rounded up to 4 KiB): the least recently used go first, by the times of
- * the files after a restart. What is there is listed now: 10,000 blobs take some 50 ms.
+ * the files after a restart. So they do where the disk itself has less than 128 MiB (or a 32nd of it) left. What is there is listed now: 10,000 blobs take some 50 ms.
  * Several processes may share a folder. Each looks what the others did before it has written bytes_max / 16 more, so n of them
  * may pass the limit by n / 16 of it for a while. ST_IO: not a folder of one's own that can be written. */
 MUST_CHECK enum status store_open_folder(const char *path, uint64_t bytes_max, struct store **out, struct error *error);

@@ -21,6 +21,8 @@
 #define FANOUT 256u
 #define FILE_UNIT 4096u
 #define LISTING_SHARE 16u
+#define RESERVE_SHARE 32u /* of a disk, that stays free, but no more than: */
+#define RESERVE_BYTES_MAX ((uint64_t)128 << 20)
 #define TOUCH_NS 60000000000u /* a file's time need not be nearer to its last use */
 #define MERGE_AT_ONCE 1024u   /* entries, between two moments in which others get the lock */
 
@@ -203,12 +205,31 @@ static void evict_oldest(struct folder *folder)
     blob_index_drop(&folder->index, folder->index.oldest);
 }
 
-/* False: not even an empty folder has so much. */
-static bool make_room(struct folder *folder, uint64_t bytes)
+static void shrink_to(struct folder *folder, uint64_t bytes)
 {
-    while (folder->index.count && folder->index.bytes + folder->writing_bytes + bytes > folder->bytes_max)
-        evict_oldest(folder);
-    return folder->index.bytes + folder->writing_bytes + bytes <= folder->bytes_max;
+    while (folder->index.count && folder->index.bytes + folder->writing_bytes > bytes) evict_oldest(folder);
+}
+
+/* Where the disk is nearly full a new blob takes the place of two old ones, until it is not. False: there are none. */
+static bool spare_disk(struct folder *folder, uint64_t bytes)
+{
+    uint64_t free_bytes, all_bytes, before = folder->index.bytes;
+    file_disk_bytes(folder->path, &free_bytes, &all_bytes);
+    uint64_t reserve = all_bytes / RESERVE_SHARE < RESERVE_BYTES_MAX ? all_bytes / RESERVE_SHARE : RESERVE_BYTES_MAX;
+    if (free_bytes >= reserve + bytes) return true;
+    while (folder->index.count && before - folder->index.bytes < 2 * bytes) evict_oldest(folder);
+    return before > folder->index.bytes;
+}
+
+/* Takes room for a blob. ST_FULL: not even an empty folder has so much. ST_IO: the disk has not. */
+static enum status make_room(struct folder *folder, uint64_t bytes)
+{
+    if (bytes > folder->bytes_max - folder->writing_bytes) return ST_FULL;
+    if (!spare_disk(folder, bytes)) return ST_IO;
+    shrink_to(folder, folder->bytes_max - bytes);
+    folder->writing_bytes += bytes;
+    folder->unlisted_bytes += bytes;
+    return ST_OK;
 }
 
 static void note_use(struct folder *folder, uint32_t at, const char *path)
@@ -276,7 +297,7 @@ static enum status write_file(struct folder *folder, const struct store_key *key
     return status;
 }
 
-/* Takes room for a blob; lists before, where others may have filled it. */
+/* Lists before, where others may have filled the folder. */
 static enum status take_room(struct folder *folder, uint64_t bytes)
 {
     if (bytes > folder->bytes_max) return ST_FULL;
@@ -285,13 +306,9 @@ static enum status take_room(struct folder *folder, uint64_t bytes)
     pthread_mutex_unlock(&folder->lock);
     if (stale && list(folder, NULL) != ST_OK) return ST_IO;
     pthread_mutex_lock(&folder->lock);
-    bool room = make_room(folder, bytes);
-    if (room) {
-        folder->writing_bytes += bytes;
-        folder->unlisted_bytes += bytes;
-    }
+    enum status status = make_room(folder, bytes);
     pthread_mutex_unlock(&folder->lock);
-    return room ? ST_OK : ST_FULL;
+    return status;
 }
 
 static enum status put_file(struct folder *folder, const struct store_key *key, const char *path,
@@ -544,7 +561,7 @@ enum status store_open_folder(const char *path, uint64_t bytes_max, struct store
         return status;
     }
     pthread_mutex_lock(&folder->lock);
-    (void)make_room(folder, 0);
+    shrink_to(folder, bytes_max);
     pthread_mutex_unlock(&folder->lock);
     *out = &folder->store;
     return ST_OK;

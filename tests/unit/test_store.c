@@ -1,7 +1,9 @@
 /* test_store.c - blobs in a folder: what is put comes back, what was damaged does not, limits hold, strangers are left alone. */
 #include "scratch.h"
 #include "store_blobs.h"
+#include <sched.h>
 #include <signal.h>
+#include <sys/mount.h>
 #include <sys/wait.h>
 
 static struct store *open_folder(const char *path, uint64_t bytes_max)
@@ -465,6 +467,70 @@ static void test_full_disk(void **state)
     scratch_release(&scratch);
 }
 
+static bool say(const char *path, const char *format, unsigned number)
+{
+    FILE *file = fopen(path, "w");
+    return file && fprintf(file, format, number) > 0 && fclose(file) == 0;
+}
+
+/* On a disk of 4 MiB of its own; false: that is not allowed here. */
+static bool on_a_small_disk(const char *path)
+{
+    unsigned user = geteuid(), group = getegid();
+    return unshare(CLONE_NEWUSER | CLONE_NEWNS) == 0 && say("/proc/self/setgroups", "deny%.0u", 0) &&
+           say("/proc/self/uid_map", "0 %u 1", user) && say("/proc/self/gid_map", "0 %u 1", group) &&
+           mount("small", path, "tmpfs", 0, "size=4m") == 0;
+}
+
+static void fill_small_disk(struct scratch *scratch)
+{
+    struct store *store = open_folder(scratch->folder, 1 << 30);
+    for (uint32_t i = 0; i < 1000; i++) {
+        assert_int_equal(blob_put(store, 2 * i), ST_OK);
+        assert_int_equal(blob_get(store, 2 * i), ST_OK);
+    }
+    struct store_stats stats = store_stats_of(store);
+    assert_true(stats.failed == 0 && stats.bytes > 3 << 20);
+    uint64_t free_bytes, all_bytes;
+    file_disk_bytes(scratch->folder, &free_bytes, &all_bytes);
+    assert_true(free_bytes >= all_bytes / 64);
+    struct buffer rest; /* somebody else takes what is left: we give way */
+    buffer_init(&rest, 0);
+    for (uint32_t i = 0; i < 400; i++) buffer_text(&rest, "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx");
+    for (uint32_t i = 0; i < 150; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "other%u", i);
+        assert_int_equal(file_write(scratch_path(scratch, name), rest.data, rest.length, NULL), ST_OK);
+        assert_int_equal(blob_put(store, 3000 + 2 * i), ST_OK);
+    }
+    assert_true(store_stats_of(store).bytes < 1 << 20);
+    assert_int_equal(store_stats_of(store).failed, 0);
+    buffer_release(&rest);
+    store_close(store);
+}
+
+/* A small disk gets fuller than is good for it by nobody's hand but others', for whom we make room. */
+static void test_small_disk(void **state)
+{
+    (void)state;
+    struct scratch scratch;
+    int result;
+    scratch_init(&scratch);
+    pid_t pid = fork();
+    if (pid == 0) {
+        if (!on_a_small_disk(scratch.folder)) _exit(TEST_SKIPPED);
+        fill_small_disk(&scratch);
+        _exit(0);
+    }
+    assert_true(waitpid(pid, &result, 0) == pid);
+    scratch_release(&scratch);
+    if (WIFEXITED(result) && WEXITSTATUS(result) == TEST_SKIPPED) {
+        print_message("no disk can be mounted here\n");
+        skip();
+    }
+    assert_int_equal(result, 0);
+}
+
 /* Somebody removes everything under our feet. */
 static void test_emptied_folder(void **state)
 {
@@ -551,6 +617,7 @@ int main(void)
         cmocka_unit_test(test_exchanged_files),
         cmocka_unit_test(test_faults),
         cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_small_disk),
         cmocka_unit_test(test_emptied_folder),
         cmocka_unit_test(test_killed_at_any_moment),
     };
