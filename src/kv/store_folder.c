@@ -87,6 +87,21 @@ static char *path_of(const struct folder *folder, const struct store_key *key)
     return buffer_take(&path);
 }
 
+/* ---- eviction, with the lock held -------------------------------------------------------------------------------------- */
+
+static void evict_oldest(struct folder *folder)
+{
+    char *path = path_of(folder, &folder->index.entries[folder->index.oldest].key);
+    if (path && file_remove(path)) folder->stats.evicted++;
+    mem_free(path);
+    blob_index_drop(&folder->index, folder->index.oldest);
+}
+
+static void shrink_to(struct folder *folder, uint64_t bytes)
+{
+    while (folder->index.count && folder->index.bytes + folder->writing_bytes > bytes) evict_oldest(folder);
+}
+
 /* ---- listing --------------------------------------------------------------------------------------------------------- */
 
 struct found {
@@ -132,11 +147,20 @@ static int by_time(const void *a, const void *b)
     return (x->changed_ns > y->changed_ns) - (x->changed_ns < y->changed_ns);
 }
 
-/* What is new, or was used by others since, becomes the newest. */
+static bool is_there(const struct folder *folder, const struct store_key *key)
+{
+    char *path = path_of(folder, key);
+    bool there = path && file_exists(path);
+    mem_free(path);
+    return there;
+}
+
+/* What is new, or was used by others since, becomes the newest. What was evicted since it was listed is not new. */
 static void merge(struct folder *folder, const struct found *found)
 {
     uint32_t at = blob_index_find(&folder->index, &found->key);
     if (at == ENTRY_NONE) {
+        if (folder->listings > 1 && !is_there(folder, &found->key)) return;
         at = blob_index_add(&folder->index, &found->key, found->bytes);
         if (at == ENTRY_NONE) return;
         folder->index.entries[at].used_ns = found->changed_ns;
@@ -187,6 +211,7 @@ static enum status list(struct folder *folder, struct error *error)
             if ((i + 1) % MERGE_AT_ONCE == 0) breathe(folder);
         }
         drop_unseen(folder);
+        shrink_to(folder, folder->bytes_max);
         folder->unlisted_bytes -= unlisted;
         pthread_mutex_unlock(&folder->lock);
     }
@@ -196,19 +221,6 @@ static enum status list(struct folder *folder, struct error *error)
 }
 
 /* ---- the limit, with the lock held ----------------------------------------------------------------------------------- */
-
-static void evict_oldest(struct folder *folder)
-{
-    char *path = path_of(folder, &folder->index.entries[folder->index.oldest].key);
-    if (path && file_remove(path)) folder->stats.evicted++;
-    mem_free(path);
-    blob_index_drop(&folder->index, folder->index.oldest);
-}
-
-static void shrink_to(struct folder *folder, uint64_t bytes)
-{
-    while (folder->index.count && folder->index.bytes + folder->writing_bytes > bytes) evict_oldest(folder);
-}
 
 /* Where the disk is nearly full a new blob takes the place of two old ones, until it is not. False: there are none. */
 static bool spare_disk(struct folder *folder, uint64_t bytes)
@@ -267,9 +279,7 @@ static void folder_have(struct store *store, const struct store_key *keys, uint3
         pthread_mutex_lock(&folder->lock);
         out[i] = blob_index_find(&folder->index, &keys[i]) != ENTRY_NONE;
         pthread_mutex_unlock(&folder->lock);
-        char *path = out[i] ? NULL : path_of(folder, &keys[i]);
-        if (path) out[i] = file_exists(path); /* its size is not known before it is read or listed */
-        mem_free(path);
+        if (!out[i]) out[i] = is_there(folder, &keys[i]); /* its size is not known before it is read or listed */
     }
 }
 
@@ -560,9 +570,6 @@ enum status store_open_folder(const char *path, uint64_t bytes_max, struct store
         folder_close(&folder->store);
         return status;
     }
-    pthread_mutex_lock(&folder->lock);
-    shrink_to(folder, bytes_max);
-    pthread_mutex_unlock(&folder->lock);
     *out = &folder->store;
     return ST_OK;
 }

@@ -550,11 +550,13 @@ static void test_emptied_folder(void **state)
 
 /* ---- kill -9 --------------------------------------------------------------------------------------------------------- */
 
-static void write_until_killed(const char *folder, uint64_t limit, uint64_t seed)
+/* Says so on `busy` when it has opened the folder. */
+static void write_until_killed(const char *folder, uint64_t limit, uint64_t seed, int busy)
 {
     struct random random;
     random_seed(&random, seed);
     struct store *store = open_folder(folder, limit);
+    if (write(busy, "", 1) != 1) _exit(1);
     for (;;) {
         uint64_t number = random_below(&random, 24);
         if (blob_get_sized(store, number, 1 << 17) != ST_OK && blob_put_sized(store, number, 1 << 17) != ST_OK)
@@ -576,9 +578,14 @@ static void test_killed_at_any_moment(void **state)
     scratch_init(&scratch);
     random_seed(&random, 7);
     for (uint32_t i = 0; i < test_count(50, 1000); i++) {
+        int busy[2], result;
+        char byte;
+        assert_int_equal(pipe(busy), 0);
         pid_t pid = fork();
-        if (pid == 0) write_until_killed(scratch.folder, limit, i);
-        int result;
+        if (pid == 0) write_until_killed(scratch.folder, limit, i, busy[1]);
+        close(busy[1]);
+        if (i % 4) assert_int_equal(read(busy[0], &byte, 1), 1); /* else it may be killed while it opens, too */
+        close(busy[0]);
         usleep((useconds_t)random_below(&random, 20000));
         assert_true(pid > 0 && kill(pid, SIGKILL) == 0 && waitpid(pid, &result, 0) == pid);
         assert_true(WIFSIGNALED(result) && WTERMSIG(result) == SIGKILL); /* it had served nothing wrong */
