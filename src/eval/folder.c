@@ -15,14 +15,14 @@ static const char *hex(const struct store_key *key, char out[2 * STORE_KEY_BYTES
     return out;
 }
 
-static double seconds(uint64_t ns)
+static json_int_t seconds(uint64_t ns)
 {
-    return (double)(ns / 1000000) * 1e-3;
+    return (json_int_t)(ns / 1000000000u);
 }
 
 static const char *time_text(uint64_t ns, char out[32])
 {
-    time_t when = (time_t)(ns / 1000000000u);
+    time_t when = (time_t)seconds(ns);
     struct tm parts;
     if (!gmtime_r(&when, &parts) || !strftime(out, 32, "%Y-%m-%dT%H:%M:%SZ", &parts)) out[0] = 0;
     return out;
@@ -37,7 +37,7 @@ static enum status report_list(const struct store_listed *blobs, uint64_t count,
     if (output == EVAL_JSON) {
         json_t *list = json_array();
         for (uint64_t i = 0; i < count; i++)
-            json_array_append_new(list, json_pack("{s:s, s:I, s:f}", "key", hex(&blobs[i].key, key), "bytes",
+            json_array_append_new(list, json_pack("{s:s, s:I, s:I}", "key", hex(&blobs[i].key, key), "bytes",
                                                   (json_int_t)blobs[i].bytes, "used_s", seconds(blobs[i].used_ns)));
         return report_json(json_pack("{s:o}", "blobs", list), out, error);
     }
@@ -56,7 +56,7 @@ static enum status report_stat(const struct store_listed *blobs, uint64_t count,
     for (uint64_t i = 0; i < count; i++) bytes += blobs[i].bytes;
     uint64_t newest_ns = count ? blobs[0].used_ns : 0, oldest_ns = count ? blobs[count - 1].used_ns : 0;
     if (output == EVAL_JSON)
-        return report_json(json_pack("{s:I, s:I, s:f, s:f}", "blobs", (json_int_t)count, "bytes", (json_int_t)bytes,
+        return report_json(json_pack("{s:I, s:I, s:I, s:I}", "blobs", (json_int_t)count, "bytes", (json_int_t)bytes,
                                      "oldest_used_s", seconds(oldest_ns), "newest_used_s", seconds(newest_ns)),
                            out, error);
     buffer_printf(out, "blobs    %llu, %llu bytes on disk\n", (unsigned long long)count, (unsigned long long)bytes);
