@@ -176,6 +176,7 @@ void retrieve_choose(struct model_run *run, const struct tile *tile, uint32_t he
     const struct reading reading = reading_of(run, tile);
     struct chosen *chosen = chosen_of(run, tile, head);
     uint32_t count = 0, *groups = run->chosen_groups + (chosen - run->chosen) * retrieve_stride(run);
+    /* Those that have an entry: of a pair that is not closed neither has. */
     const uint32_t whole = tile->position / KERNEL_GROUP_TOKENS / reading.unit * reading.unit;
     for (uint32_t g = 0; g < reading.initial; g++) groups[count++] = g;
     if (reading.recalled == reading.local - reading.initial)
