@@ -241,7 +241,9 @@ int kvasir_engine_timings(const struct kvasir_engine *engine, uint64_t id, struc
 void kvasir_engine_stats(const struct kvasir_engine *engine, struct kvasir_engine_stats *out)
 {
     struct kv_stats kv;
+    struct model_retrieval_tally tally;
     kv_stats(engine->kv, &kv);
+    model_run_retrieval_tally(engine->run, &tally);
     *out = (struct kvasir_engine_stats){.context = engine->plan.context,
                                         .block_size = kv.block_tokens,
                                         .kv_bytes_per_token = kv.bytes_per_token,
@@ -270,6 +272,8 @@ void kvasir_engine_stats(const struct kvasir_engine *engine, struct kvasir_engin
                                         .preemptions_swapped = engine->scheduler.swapped,
                                         .prefix_waits = engine->scheduler.deferrals,
                                         .retrieval_answers = engine->sparse_answers,
+                                        .retrieval_rows_read = tally.rows_read,
+                                        .retrieval_rows_dense = tally.rows_dense,
                                         .drafted_tokens = engine->drafted_tokens,
                                         .accepted_tokens = engine->accepted_tokens,
                                         .steps = engine->steps,

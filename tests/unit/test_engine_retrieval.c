@@ -260,6 +260,59 @@ static void test_chat(void **state)
     }
 }
 
+/* Rows are counted where they were not all read; with all recalled, the answer is that of full attention. */
+static void test_rows(void **state)
+{
+    (void)state;
+    uint32_t prompt[PROMPT], dense[ANSWER], answer[ANSWER];
+    struct kvasir_timings timings;
+    struct kvasir_engine_stats stats;
+    make_prompt(3, prompt, PROMPT);
+    struct kvasir_engine *engine = open_with(&small, 16);
+    struct kvasir_request request = {.prompt = prompt,
+                                     .prompt_count = PROMPT,
+                                     .max_tokens = ANSWER,
+                                     .ignore_eos = true,
+                                     .retrieval = KVASIR_RETRIEVAL_OFF};
+    answer_to(engine, &request, dense, &timings);
+    request.retrieval = KVASIR_RETRIEVAL_ON;
+    request.retrieval_topk = 1;
+    answer_to(engine, &request, answer, &timings);
+    assert_memory_equal(answer, dense, sizeof dense);
+    kvasir_engine_stats(engine, &stats);
+    assert_true(stats.retrieval_answers == 0 && stats.retrieval_rows_dense == 0);
+    request.retrieval_topk = 0.25;
+    answer_to(engine, &request, answer, &timings);
+    kvasir_engine_stats(engine, &stats);
+    const struct kv_config *kv = &engine->plan.kv;
+    uint64_t heads = 0, read = 0, all = 0;
+    for (uint32_t i = 0; i < kv->layer_count; i++) heads += kv->layers[i].index ? kv->layers[i].kv_heads : 0;
+    for (uint32_t position = PROMPT; position < PROMPT + ANSWER - 1; position++) {
+        uint32_t between = position + 1 - 32,
+                 recalled = (between + 3) / 4; /* each part in whole groups of 16, at most */
+        all += heads * (position + 1);
+        read += heads * (16 + (16 + 15) + (recalled + 15) / 16 * 16);
+    }
+    assert_true(heads > 0 && heads < kv->layer_count * kv->layers[0].kv_heads);
+    assert_int_equal(stats.retrieval_rows_dense, all);
+    assert_true(stats.retrieval_rows_read <= read && stats.retrieval_rows_read > read / 2);
+    kvasir_engine_close(engine);
+}
+
+/* An index costs memory, which is counted, and other keys: rows are not given to an engine without. */
+static void test_index_is_counted(void **state)
+{
+    (void)state;
+    struct kvasir_engine *without = open_engine(model, (struct kvasir_engine_options){0}), *with = open_with(&small, 0);
+    struct kvasir_engine_stats a, b;
+    kvasir_engine_stats(without, &a);
+    kvasir_engine_stats(with, &b);
+    assert_true(b.kv_bytes_per_token > a.kv_bytes_per_token && b.kv_bytes_per_request > a.kv_bytes_per_request);
+    assert_memory_not_equal(without->plan.kv.provenance, with->plan.kv.provenance, KV_KEY_BYTES);
+    kvasir_engine_close(without);
+    kvasir_engine_close(with);
+}
+
 /* ---- the same answer in every way ---------------------------------------------------------------------------------- */
 
 #define INDEXES 4u
@@ -370,6 +423,8 @@ int main(void)
         cmocka_unit_test(test_sparse_for_good),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_who_is_sparse),
+        cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_index_is_counted),
         cmocka_unit_test(test_chat),
         cmocka_unit_test(test_every_way),
     };
