@@ -47,7 +47,12 @@ static enum status measure_format(struct inspection *in, uint32_t f, struct kv_l
     struct kv_config config = {.layers = list, .layer_count = layers, .block_tokens = INSPECT_BLOCK_TOKENS};
     model_kv_layers(&in->config, INSPECT_FORMATS[f].k, INSPECT_FORMATS[f].v, list);
     for (uint32_t i = 0; i < layers; i++) in->bytes_per_token[f] += kv_layer_bytes_per_token(&list[i]);
-    for (uint32_t i = 0; i < layers && f == 0; i++) add_kind(in, &list[i]);
+    for (uint32_t i = 0; i < layers && f == 0; i++) {
+        struct kv_layer indexed = list[i];
+        indexed.index = true;
+        in->index_bytes_per_token += kv_layer_bytes_per_token(&indexed) - kv_layer_bytes_per_token(&list[i]);
+        add_kind(in, &list[i]);
+    }
     measure_rows(&config, in->cached[f]);
     config.one_layer_at_a_time = true;
     measure_rows(&config, in->uncached[f]);

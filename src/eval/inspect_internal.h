@@ -33,6 +33,7 @@ struct inspection {
     struct inspect_kind kinds[INSPECT_KINDS_MAX];
     uint32_t kind_count;
     uint64_t bytes_per_token[INSPECT_FORMAT_COUNT]; /* all layers */
+    uint64_t index_bytes_per_token;                 /* more, with retrieval attention */
     const char *policy;                             /* JSON, or NULL */
     uint64_t cached[INSPECT_FORMAT_COUNT][INSPECT_ROWS], uncached[INSPECT_FORMAT_COUNT][INSPECT_ROWS],
         with_policy[INSPECT_FORMAT_COUNT][INSPECT_ROWS];

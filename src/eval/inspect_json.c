@@ -125,6 +125,7 @@ static json_t *cache(const struct inspection *in, bool *failed)
     if (!in->known) return json_null();
     json_t *object = json_object();
     set(object, "bytes_per_token", by_format(in->bytes_per_token, failed), failed);
+    set(object, "index_bytes_per_token", json_integer((json_int_t)in->index_bytes_per_token), failed);
     set(object, "formula",
         json_string(
             "sum over layers of kv_heads * (head_dim + value_dim) * bytes per value, with the scales of small formats"),

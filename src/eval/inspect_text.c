@@ -70,6 +70,8 @@ static void write_formula(const struct inspection *in, struct buffer *out)
             buffer_text(out, "\n");
         }
     }
+    buffer_printf(out, "  with --retrieval an index of what full layers keep: %llu more\n",
+                  (unsigned long long)in->index_bytes_per_token);
 }
 
 static void write_table(const char *title, const uint64_t bytes[][INSPECT_ROWS], struct buffer *out)

@@ -40,6 +40,9 @@ class RetrievalRun(Case):
         self.assertNotIn("retrieval", dense)
         self.assertNotIn("retrieval", line)
         sparse, line = self.kvasir("--retrieval", "on", *SMALL)
+        inspected = json.loads(program("inspect", TINY, "--output", "json").stdout)["kv"]
+        self.assertGreater(inspected["index_bytes_per_token"], 0)
+        self.assertEqual(sparse["kv"]["bytes_per_token"] - dense["kv"]["bytes_per_token"], inspected["index_bytes_per_token"])
         rows = sparse["retrieval"]
         # 23 tokens after the first: 16 and 32 of some 310, and a quarter of the rest, in groups of 16.
         self.assertTrue(0.30 < rows["rows_read"] / rows["rows_dense"] < 0.45, rows)
