@@ -58,14 +58,22 @@ static int generate(struct kvasir_model *model, const uint32_t *ids, size_t coun
     struct kvasir_model_info info;
     uint64_t request_ids[REQUESTS];
     kvasir_model_info(model, &info);
-    int status = kvasir_engine_open(
-        model, &(struct kvasir_engine_options){.context = 128, .max_batched_tokens = 24, .swap_bytes = 1 << 20},
-        &engine, &journey->error);
+    int status =
+        kvasir_engine_open(model,
+                           &(struct kvasir_engine_options){.context = 128,
+                                                           .max_batched_tokens = 24,
+                                                           .swap_bytes = 1 << 20,
+                                                           .retrieval = {.mode = KVASIR_RETRIEVAL_ON,
+                                                                         .initial_tokens = KVASIR_RETRIEVAL_NONE,
+                                                                         .local_tokens = 1,
+                                                                         .dense_boundary = 1}},
+                           &engine, &journey->error);
     for (uint32_t r = 0; r < REQUESTS && status == KVASIR_OK; r++) {
         const struct kvasir_request request = {.prompt = ids,
                                                .prompt_count = count - r,
                                                .max_tokens = TOKENS,
                                                .ignore_eos = true,
+                                               .retrieval = r == 2 ? KVASIR_RETRIEVAL_OFF : KVASIR_RETRIEVAL_DEFAULT,
                                                .min_tokens = r,
                                                .structure = r == 2 && info.has_tokenizer ? KVASIR_JSON_SCHEMA : 0,
                                                .structure_text = schema,
