@@ -123,6 +123,8 @@ bool retrieval_index(const struct kvasir_retrieval *stated, struct kv_layer *lay
         for (uint32_t h = 0; layer->heads && h < layer->kv_heads; h++) layer->index |= layer->heads[h].kind == KV_FULL;
         any |= layer->index;
     }
+    if (looks_up(stated->mode) && !any)
+        log_line(LOG_WARNING, "retrieval attention has nothing to do here: no KV head keeps every token");
     return any;
 }
 

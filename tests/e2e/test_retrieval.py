@@ -8,6 +8,7 @@ Models are tiny: how good its answers are is `kvasir eval retrieval`'s business.
 import json
 import os
 import subprocess
+import tempfile
 
 from test_operate import metrics, program
 from test_server import A, HERE, KVASIR, WAIT_S, Case, main
@@ -61,6 +62,19 @@ class RetrievalRun(Case):
             self.assertNotIn("retrieval", line)
         self.assertEqual(self.kvasir(**{**PUBLISHED, "VLLM_PLUGINS": "retrievals"})[0]["token_ids"], dense)
         self.assertEqual(self.kvasir("--retrieval", "off", **PUBLISHED)[0]["token_ids"], dense)
+
+    def test_files(self):
+        """What is saved after a sparse answer was computed anew, exactly: a later run finds all of it."""
+        with tempfile.TemporaryDirectory(prefix="kvasir-e2e-") as folder:
+            path = os.path.join(folder, "a.kv")
+            sparse = self.kvasir("--retrieval", "on", *SMALL, "--kv-save", path)[0]
+            ids = ",".join(str(token) for token in sparse["prompt_ids"] + sparse["token_ids"] + [5])
+            loaded, line = self.kvasir("--retrieval", "on", *SMALL, "--kv-load", path, ids=ids)
+            self.assertIn("prompt 325 tokens, 324 cached", line)
+            for options in (("--retrieval", "on"), ("--retrieval", "auto")):
+                self.assertEqual(self.kvasir(*options, *SMALL, ids=ids)[0]["token_ids"], loaded["token_ids"])
+            done = program("run", TINY, "--prompt-ids", ids, "--kv-load", path)  # without an index it is of something else
+            self.assertEqual((done.returncode, done.stderr.count("\n")), (1, 1), done.stderr)
 
     def test_bad_values(self):
         for options, says in ((("--retrieval", "yes"), "'yes' is not one of off|on|auto"),

@@ -217,6 +217,16 @@ static void test_who_is_sparse(void **state)
         request_close_all(request);
     }
     kvasir_engine_close(engine);
+    /* Where no head keeps every token there is nothing to look up. */
+    struct request *request;
+    struct kvasir_engine_options options = {.retrieval = small,
+                                            .kv_policy = "{\"default\":{\"kind\":\"sliding\",\"window\":32}}"};
+    engine = open_engine(model, options);
+    const struct kvasir_request wanted = {.prompt = prompt, .prompt_count = PROMPT, .retrieval = KVASIR_RETRIEVAL_ON};
+    assert_int_equal(request_open(engine, &wanted, &request, NULL), ST_OK);
+    assert_int_equal(request->sparse_from, 0);
+    request_close_all(request);
+    kvasir_engine_close(engine);
 }
 
 /* What a sparse answer computed is found by nobody: the next turn computes it anew, and exactly, so that its answer is the one that
