@@ -483,7 +483,8 @@ size_t kvasir_engine_pins(const struct kvasir_engine *engine, struct kvasir_pin 
 
 /* The blocks as they are now, as JSON (the caller's, kvasir_free):
  *   {"block_size", "bytes_budget",
- *    "groups": [{"kind","window","sinks","block_bytes","bytes_per_token"}, …],     heads that keep the same tokens
+ *    "groups": [{"kind","window","sinks","block_bytes","bytes_per_token"}, …],     heads that keep the same tokens; kind index:
+ *                                                                                    what retrieval attention looks up
  *    "requests": [{"id","owner"}, …],                                               that run: their blocks' owner
  *    "blocks_in_use",
  *    "blocks": [[group, index, state, references, tokens, position, owner, age, key], …]}   by group and index, then the swap tier

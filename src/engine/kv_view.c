@@ -80,8 +80,9 @@ static void write_groups(const struct kv_group_info *groups, uint32_t count, str
     for (uint32_t g = 0; g < count; g++)
         buffer_printf(out,
                       "%s{\"kind\":\"%s\",\"window\":%u,\"sinks\":%u,\"block_bytes\":%llu,\"bytes_per_token\":%llu}",
-                      g ? "," : "", kinds[groups[g].reach.kind], groups[g].reach.window, groups[g].reach.sinks,
-                      (unsigned long long)groups[g].block_bytes, (unsigned long long)groups[g].token_bytes);
+                      g ? "," : "", groups[g].index ? "index" : kinds[groups[g].reach.kind], groups[g].reach.window,
+                      groups[g].reach.sinks, (unsigned long long)groups[g].block_bytes,
+                      (unsigned long long)groups[g].token_bytes);
 }
 
 static void write_snapshot(const struct kvasir_engine *engine, const struct kv_group_info *groups, uint32_t group_count,

@@ -324,6 +324,7 @@ uint64_t kv_seq_number(const struct kv_seq *seq);
 /* Heads of one kind, window and sinks, of whatever layers: what one block holds for its tokens. */
 struct kv_group_info {
     struct kv_reach reach;
+    bool index; /* what it holds for its tokens are entries of the index for retrieval */
     uint64_t block_bytes, token_bytes;
 };
 /* The first `capacity` groups; returns how many there are. */

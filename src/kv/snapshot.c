@@ -5,6 +5,7 @@ uint32_t kv_groups(const struct kv_cache *cache, struct kv_group_info *out, uint
 {
     for (uint32_t g = 0; g < cache->group_count && g < capacity; g++)
         out[g] = (struct kv_group_info){.reach = cache->groups[g].reach,
+                                        .index = cache->groups[g].index,
                                         .block_bytes = cache->groups[g].block_bytes,
                                         .token_bytes = cache->groups[g].token_bytes};
     return cache->group_count;

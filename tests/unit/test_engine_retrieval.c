@@ -318,6 +318,11 @@ static void test_index_is_counted(void **state)
     kvasir_engine_stats(without, &a);
     kvasir_engine_stats(with, &b);
     assert_true(b.kv_bytes_per_token > a.kv_bytes_per_token && b.kv_bytes_per_request > a.kv_bytes_per_request);
+    char *json;
+    size_t bytes_of_json;
+    assert_int_equal(kvasir_engine_kv_snapshot(with, 0, &json, &bytes_of_json, NULL), KVASIR_OK);
+    assert_non_null(strstr(json, "{\"kind\":\"index\""));
+    kvasir_free(json);
     assert_memory_not_equal(without->plan.kv.provenance, with->plan.kv.provenance, KV_KEY_BYTES);
     kvasir_engine_close(without);
     kvasir_engine_close(with);

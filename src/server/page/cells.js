@@ -187,7 +187,7 @@ function makeGrid(name) {
   return grid;
 }
 
-const KINDS = { full: "Full attention", sliding: "Sliding window", sinks: "Sinks and window", shared: "Shared layers", none: "No attention" };
+const KINDS = { full: "Full attention", sliding: "Sliding window", sinks: "Sinks and window", shared: "Shared layers", none: "No attention", index: "Index for retrieval" };
 function titleOf(group) {
   return `${KINDS[group.kind]}${group.window ? ` of ${group.window} tokens` : ""}`;
 }
