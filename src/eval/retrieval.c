@@ -194,8 +194,8 @@ static enum status open_cache(struct retrieval *r, struct error *error)
                          "no layer of this model keeps every token: there is nothing to retrieve");
     status = kv_open(&r->plan.kv, &r->cache, error);
     if (status == ST_OK)
-        status = model_run_open(engine_model(r->opened), r->pool, r->plan.max_batched_tokens,
-                                3 * RETRIEVAL_ITEMS_AT_ONCE, r->plan.context, &r->run, error);
+        status = model_run_open(engine_model(r->opened), r->pool, r->plan.max_batched_tokens, RETRIEVAL_ROWS_MAX,
+                                r->plan.context, &r->run, error);
     return status;
 }
 
@@ -204,7 +204,14 @@ static enum status open_results(struct retrieval *r, struct error *error)
     const struct eval_retrieval_options *o = r->options;
     r->cells = mem_zero(o->length_count * TASK_COUNT * o->budget_count, sizeof *r->cells);
     r->distances = mem_zero(o->budget_count, sizeof *r->distances);
-    if (!r->cells || !r->distances) return error_set(error, ST_NOMEM, "not enough memory for the report");
+    const uint64_t heads = (uint64_t)r->config->layers * r->config->kv_heads;
+    r->slots = mem_zero(RETRIEVAL_ROWS_MAX * heads, sizeof *r->slots);
+    bool failed = !r->cells || !r->distances || !r->slots;
+    for (size_t b = 0; b < o->budget_count && !failed; b++) {
+        r->distances[b].masses = mem_zero(heads, sizeof *r->distances[b].masses);
+        failed = !r->distances[b].masses;
+    }
+    if (failed) return error_set(error, ST_NOMEM, "not enough memory for the report");
     for (size_t i = 0; i < o->length_count; i++)
         for (uint32_t task = 0; task < TASK_COUNT; task++)
             for (size_t b = 0; b < o->budget_count; b++) {
@@ -218,7 +225,11 @@ static enum status open_results(struct retrieval *r, struct error *error)
 
 static void release(struct retrieval *r)
 {
-    for (size_t b = 0; r->distances && b < r->options->budget_count; b++) mem_free(r->distances[b].kl);
+    for (size_t b = 0; r->distances && b < r->options->budget_count; b++) {
+        mem_free(r->distances[b].kl);
+        mem_free(r->distances[b].masses);
+    }
+    mem_free(r->slots);
     mem_free(r->distances);
     mem_free(r->cells);
     model_run_close(r->run);

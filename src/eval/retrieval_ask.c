@@ -39,12 +39,11 @@ struct asking {
 };
 
 /* One pass of one token for several branches. */
-#define ROWS_MAX (3u * RETRIEVAL_ITEMS_AT_ONCE)
 struct rows {
-    struct kv_seq *seqs[ROWS_MAX];
-    struct model_entry entries[ROWS_MAX];
-    uint32_t tokens[ROWS_MAX], count;
-    struct model_retrieval settings[ROWS_MAX];
+    struct kv_seq *seqs[RETRIEVAL_ROWS_MAX];
+    struct model_entry entries[RETRIEVAL_ROWS_MAX];
+    uint32_t tokens[RETRIEVAL_ROWS_MAX], count;
+    struct model_retrieval settings[RETRIEVAL_ROWS_MAX];
 };
 
 static enum status no_room(enum status status, struct error *error)
@@ -87,7 +86,7 @@ enum status retrieval_prefill(struct retrieval *r, struct kv_seq *seq, const uin
 static void add_row(struct rows *rows, struct kv_seq *seq, uint32_t token, const struct model_retrieval *retrieval)
 {
     uint32_t i = rows->count++;
-    ASSERT(i < ROWS_MAX);
+    ASSERT(i < RETRIEVAL_ROWS_MAX);
     rows->seqs[i] = seq;
     rows->tokens[i] = token;
     rows->entries[i] = (struct model_entry){.seq = seq, .tokens = &rows->tokens[i], .count = 1, .logits_count = 1};
@@ -180,8 +179,11 @@ static enum status step_sparse(struct asking *a, size_t budget, uint32_t step, s
         if (sparse->free.seq) add_row(&rows, sparse->free.seq, sparse->free.tokens[step], &recalled);
     }
     model_run_retrieval_tally(r->run, &before);
+    model_run_observe(r->run, step == 0 ? retrieval_observe : NULL, r);
     enum status status = run_rows(r, &rows, &logits, error);
+    model_run_observe(r->run, NULL, NULL);
     model_run_retrieval_tally(r->run, &after);
+    if (status == ST_OK && step == 0) status = retrieval_gather(r, budget, error);
     r->distances[budget].tally.rows_read += after.rows_read - before.rows_read;
     r->distances[budget].tally.rows_dense += after.rows_dense - before.rows_dense;
     for (uint32_t i = 0; i < a->count && status == ST_OK; i++) {

@@ -4,8 +4,8 @@
 
 /* Of one budget, over all tokens of all answers. */
 struct summary {
-    double agreement, mean, p99, rows_read;
-    uint64_t positions;
+    double agreement, mean, p99, rows_read, mass, recall;
+    uint64_t positions, masses, recalls;
 };
 
 static int ascending(const void *a, const void *b)
@@ -14,9 +14,18 @@ static int ascending(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-static struct summary summarise(struct retrieval_distance *d)
+static struct summary summarise(const struct retrieval *r, size_t budget)
 {
+    struct retrieval_distance *d = &r->distances[budget];
     struct summary s = {.positions = d->positions};
+    for (uint32_t i = 0; i < r->config->layers * r->config->kv_heads; i++) {
+        s.masses += d->masses[i].count;
+        s.recalls += d->masses[i].recalls;
+        s.mass += d->masses[i].mass;
+        s.recall += d->masses[i].recall;
+    }
+    if (s.masses) s.mass /= (double)s.masses;
+    if (s.recalls) s.recall /= (double)s.recalls;
     if (!d->positions) return s;
     for (uint64_t i = 0; i < d->positions; i++) s.mean += d->kl[i];
     s.mean /= (double)d->positions;
@@ -35,8 +44,9 @@ static json_t *known(double value, bool is_known)
 static json_t *summary_json(const struct summary *s)
 {
     const bool any = s->positions > 0;
-    return json_pack("{s:o, s:o, s:o, s:n, s:n}", "top1_agreement", known(s->agreement, any), "mean_kl",
-                     known(s->mean, any), "p99_kl", known(s->p99, any), "attention_mass", "recall_at_k");
+    return json_pack("{s:o, s:o, s:o, s:o, s:o}", "top1_agreement", known(s->agreement, any), "mean_kl",
+                     known(s->mean, any), "p99_kl", known(s->p99, any), "attention_mass", known(s->mass, s->masses > 0),
+                     "recall_at_k", known(s->recall, s->recalls > 0));
 }
 
 static json_t *cell_json(const struct retrieval *r, const struct retrieval_cell *cell)
@@ -50,11 +60,22 @@ static json_t *cell_json(const struct retrieval *r, const struct retrieval_cell 
 static json_t *budget_json(const struct retrieval *r, size_t budget)
 {
     struct retrieval_distance *d = &r->distances[budget];
-    struct summary s = summarise(d);
+    struct summary s = summarise(r, budget);
     json_t *row = json_pack("{s:f, s:o, s:I}", "budget", r->options->budgets[budget], "rows_read",
                             known(s.rows_read, d->tally.rows_dense > 0), "positions", (json_int_t)s.positions);
-    json_t *rest = summary_json(&s);
-    if (!row || !rest || json_object_update(row, rest) != 0) {
+    json_t *rest = summary_json(&s), *heads = json_array();
+    bool failed = false;
+    for (uint32_t i = 0; i < r->config->layers * r->config->kv_heads; i++) {
+        const struct retrieval_masses *of = &d->masses[i];
+        if (of->count)
+            failed |=
+                json_array_append_new(heads, json_pack("{s:i, s:i, s:f, s:o}", "layer", (int)(i / r->config->kv_heads),
+                                                       "head", (int)(i % r->config->kv_heads), "attention_mass",
+                                                       of->mass / (double)of->count, "recall_at_k",
+                                                       known(of->recall / (double)of->recalls, of->recalls > 0))) != 0;
+    }
+    if (rest && json_object_set_new(rest, "heads", heads) != 0) failed = true;
+    if (failed || !row || !rest || json_object_update(row, rest) != 0) {
         json_decref(row);
         row = NULL;
     }
@@ -66,7 +87,7 @@ static enum status write_json(const struct retrieval *r, struct buffer *out, str
 {
     const struct eval_retrieval_options *o = r->options;
     json_t *cells = json_array(), *budgets = json_array();
-    struct summary first = summarise(&r->distances[0]);
+    struct summary first = summarise(r, 0);
     bool failed = false;
     for (size_t i = 0; i < o->length_count; i++)
         for (uint32_t task = 0; task < TASK_COUNT; task++)
@@ -109,12 +130,13 @@ static void write_text(const struct retrieval *r, struct buffer *out)
                 buffer_text(out, "\n");
             }
     for (size_t b = 0; b < o->budget_count; b++) {
-        struct summary s = summarise(&r->distances[b]);
+        struct summary s = summarise(r, b);
         buffer_printf(out,
                       "budget %.1f %%: %.1f %% of the rows read; same best token at %.2f %% of %llu positions, mean KL "
                       "%.3e, 99th percentile %.3e\n",
                       100 * o->budgets[b], 100 * s.rows_read, 100 * s.agreement, (unsigned long long)s.positions,
                       s.mean, s.p99);
+        buffer_printf(out, "    %.2f %% of the attention, %.1f %% of the best groups\n", 100 * s.mass, 100 * s.recall);
     }
 }
 

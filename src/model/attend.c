@@ -35,9 +35,7 @@ static uint32_t offset_dims(const struct model_run *run)
     return run->treatment.group_dims + 2 * run->treatment.fast_pairs;
 }
 
-/* The kernels' view of one tile and KV head. */
-static void describe_tile(const struct model_run *run, const struct tile *tile, uint32_t head,
-                          struct kernel_attend *out)
+void attend_describe(const struct model_run *run, const struct tile *tile, uint32_t head, struct kernel_attend *out)
 {
     const struct model_config *c = &run->model->config;
     describe(run, head, out);
@@ -148,7 +146,7 @@ static void attend_cached(const struct model_run *run, const struct tile *tile, 
 {
     const struct kv_seq *seq = run->entries[tile->entry].seq;
     struct kernel_attend attend;
-    describe_tile(run, tile, head, &attend);
+    attend_describe(run, tile, head, &attend);
     uint32_t from = begin * KERNEL_SEGMENT_TOKENS, to = tile->position + tile->count;
     if (end * KERNEL_SEGMENT_TOKENS < to) to = end * KERNEL_SEGMENT_TOKENS;
     if (attend.window && !attend.sinks && tile->position >= attend.window && tile->position - attend.window + 1 > from)
@@ -176,7 +174,7 @@ static void attend_open(const struct model_run *run, const struct tile *tile, ui
     struct kernel_attend attend;
     struct kernel_span span;
     uint32_t begin = open_begin(tile), end = tile->position + tile->count, segment = begin / KERNEL_SEGMENT_TOKENS;
-    describe_tile(run, tile, head, &attend);
+    attend_describe(run, tile, head, &attend);
     attend.k_format = NF_F16;
     attend.key_begin = begin;
     attend.span_count = kv_seq_spans(seq, run->layer, head, begin, end, &span);
@@ -230,7 +228,7 @@ static void attend_whole(const struct model_run *run, uint32_t index, uint32_t h
     const struct tile_plan *own = &run->head_plans[head]->tiles[index];
     struct kernel_attend attend;
     attend_cached(run, tile, head, own->begin, own->end, 0, worker->state, worker);
-    describe_tile(run, tile, head, &attend);
+    attend_describe(run, tile, head, &attend);
     if (run->treatment.closes) {
         attend_open(run, tile, head, worker->open_state, worker);
         run->model->kernel->attend_fold(&attend, worker->state, worker->open_state);
@@ -256,7 +254,7 @@ static void attend_place(const struct model_run *run, const struct place *place,
                       own_state(run, i, head, segment - plan->tiles[i].begin), worker);
         return;
     case PLACE_CHOSEN:
-        describe_tile(run, &run->tiles[i], head, &attend);
+        attend_describe(run, &run->tiles[i], head, &attend);
         retrieve_attend(run, &run->tiles[i], head, segment, &attend, own_state(run, i, head, segment), worker);
         return;
     case PLACE_OPEN:
@@ -275,7 +273,7 @@ static void fold_tile(const struct model_run *run, uint32_t index, uint32_t head
     const struct tile_plan *own = &plan->tiles[index];
     const uint32_t parts = own->end - own->begin + run->treatment.closes;
     struct kernel_attend attend;
-    describe_tile(run, tile, head, &attend);
+    attend_describe(run, tile, head, &attend);
     float *state = NULL;
     if (own->share != SHARE_NONE) {
         const struct share *share = &plan->shares[own->share];

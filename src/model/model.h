@@ -105,6 +105,22 @@ struct model_retrieval_tally {
 };
 void model_run_retrieval_tally(const struct model_run *run, struct model_retrieval_tally *out);
 
+/* For measurements: what one KV head of one layer was chosen to read for a token with retrieval. Borrowed until the call returns. */
+struct model_choice {
+    uint32_t entry, layer, head;
+    uint32_t position; /* of the token */
+    /* Key groups (16 tokens) read, ascending: [0, initial) and the last ones always, of those between `recalled`. */
+    const uint32_t *groups;
+    uint32_t group_count, initial, recalled;
+    /* The call of the kernel that reads all keys which lie in the cache, [0, key_end): for the softmax state of any part of them. It
+     * has nowhere to write; `scratch` is free to be used with it. */
+    const struct kernel_attend *attend;
+    float *scratch;
+};
+/* From now on `observe` gets every choice, on the pool's threads, several at a time; NULL: nobody. */
+void model_run_observe(struct model_run *run, void (*observe)(void *data, const struct model_choice *choice),
+                       void *data);
+
 /* What any pass over `count` tokens of one sequence, from `position` on, has to do, `logits_count` of them with logits:
  * the figures that a limit of speed is made of. Only matrices and attention count; norms, rotations, activations, the
  * embedding's rows and what is done a second time for precision do not. `kv_layers`: as model_kv_layers() gives them. */

@@ -164,6 +164,34 @@ void model_run_retrieval_tally(const struct model_run *run, struct model_retriev
     *out = run->tally;
 }
 
+void model_run_observe(struct model_run *run, void (*observe)(void *data, const struct model_choice *choice),
+                       void *data)
+{
+    run->observe = observe;
+    run->observe_data = data;
+}
+
+static void show(struct model_run *run, const struct tile *tile, uint32_t head, const struct reading *reading,
+                 const struct chosen *chosen, struct worker *worker)
+{
+    struct kernel_attend attend;
+    attend_describe(run, tile, head, &attend);
+    attend.key_end = run->treatment.closes ? open_begin(tile) : tile->position + 1;
+    attend.spans = worker->spans;
+    attend.span_count = kv_seq_spans(run->entries[tile->entry].seq, run->layer, head, 0, attend.key_end, worker->spans);
+    const struct model_choice choice = {.entry = tile->entry,
+                                        .layer = run->layer,
+                                        .head = head,
+                                        .position = tile->position,
+                                        .groups = chosen->groups,
+                                        .group_count = chosen->count,
+                                        .initial = reading->initial,
+                                        .recalled = reading->recalled,
+                                        .attend = &attend,
+                                        .scratch = worker->scratch};
+    run->observe(run->observe_data, &choice);
+}
+
 void retrieve_choose(struct model_run *run, const struct tile *tile, uint32_t head, struct worker *worker)
 {
     const struct model_entry *entry = &run->entries[tile->entry];
@@ -187,6 +215,7 @@ void retrieve_choose(struct model_run *run, const struct tile *tile, uint32_t he
     *chosen = (struct chosen){.groups = groups, .count = count};
     const uint64_t skipped = reading.local - reading.initial - reading.recalled;
     count_rows(run, keys - skipped * KERNEL_GROUP_TOKENS, keys);
+    if (run->observe) show(run, tile, head, &reading, chosen, worker);
 }
 
 /* ---- reading ----------------------------------------------------------------------------------------------------- */

@@ -112,6 +112,8 @@ struct model_run {
     struct chosen *chosen;              /* [tokens_max tiles at most, kv_heads] of the layer at hand */
     uint32_t *chosen_groups;            /* [tokens_max, kv_heads, retrieve_stride] */
     struct model_retrieval_tally tally; /* atomic while a phase runs */
+    void (*observe)(void *data, const struct model_choice *choice); /* may be NULL */
+    void *observe_data;
     struct worker *workers;
     struct run_block {
         void *memory;
@@ -172,6 +174,8 @@ uint64_t attend_state_floats(const struct model_run *run, uint32_t tokens);
 uint64_t attend_scratch_floats(const struct model_run *run);
 uint64_t attend_query_floats(const struct model_run *run); /* of worker.queries */
 void attend_tiles(struct model_run *run);                  /* cuts the batch into tiles; once a pass */
+/* The kernels' view of one tile and KV head. */
+void attend_describe(const struct model_run *run, const struct tile *tile, uint32_t head, struct kernel_attend *out);
 void attend_layer(struct model_run *run); /* q, k, v of run->layer -> attended: rotates, writes the cache, attends */
 
 /* ---- retrieve.c ---- */
