@@ -101,7 +101,8 @@ bool prefetch_holds_up(struct scheduler *s, struct request *r)
 {
     struct prefetch *p = &r->prefetch;
     if (!s->limits.lower_tiers) return false;
-    if (p->done && !p->late && p->evictions != kv_evictions(s->kv)) p->done = false; /* it is about to start: once more */
+    if (p->done && !p->late && p->evictions != kv_evictions(s->kv))
+        p->done = false; /* it is about to start: once more */
     drive(s, r);
     /* Where there is no room to read there is none to run: the queue stops here, as always. */
     return p->fetch && (p->state != KV_FETCH_FOUND || prefetch_reads(s));
