@@ -131,6 +131,25 @@ SIMD_INLINE float simd_top(simd a)
 {
     return _mm512_reduce_max_ps(a);
 }
+/* Lane i: the sum of the lanes of rows[i], in a fixed tree. */
+SIMD_INLINE simd simd_sums(const simd *rows)
+{
+    simd fours[4], halves[2];
+#pragma GCC unroll 4
+    for (uint32_t i = 0; i < 4; i++) {
+        const simd *r = rows + 4 * i;
+        __m512d ab = _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(r[0], r[1]), _mm512_unpackhi_ps(r[0], r[1])));
+        __m512d cd = _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(r[2], r[3]), _mm512_unpackhi_ps(r[2], r[3])));
+        fours[i] =
+            _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd)), _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd)));
+    }
+#pragma GCC unroll 2
+    for (uint32_t i = 0; i < 2; i++)
+        halves[i] = _mm512_add_ps(_mm512_shuffle_f32x4(fours[2 * i], fours[2 * i + 1], 0x88),
+                                  _mm512_shuffle_f32x4(fours[2 * i], fours[2 * i + 1], 0xDD));
+    return _mm512_add_ps(_mm512_shuffle_f32x4(halves[0], halves[1], 0x88),
+                         _mm512_shuffle_f32x4(halves[0], halves[1], 0xDD));
+}
 /* (even lanes, odd lanes) of the 32 elements a, b; and back. */
 SIMD_INLINE void simd_unzip(simd a, simd b, simd *even, simd *odd)
 {
