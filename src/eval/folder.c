@@ -4,17 +4,6 @@
 #include "kv/kv.h"
 #include <time.h>
 
-static const char *hex(const struct store_key *key, char out[2 * STORE_KEY_BYTES + 1])
-{
-    static const char digits[] = "0123456789abcdef";
-    for (uint32_t i = 0; i < STORE_KEY_BYTES; i++) {
-        out[2 * i] = digits[key->bytes[i] >> 4];
-        out[2 * i + 1] = digits[key->bytes[i] & 15];
-    }
-    out[2 * STORE_KEY_BYTES] = 0;
-    return out;
-}
-
 static json_int_t seconds(uint64_t ns)
 {
     return (json_int_t)(ns / 1000000000u);
@@ -33,18 +22,18 @@ static const char *time_text(uint64_t ns, char out[32])
 static enum status report_list(const struct store_listed *blobs, uint64_t count, enum eval_output output,
                                struct buffer *out, struct error *error)
 {
-    char key[2 * STORE_KEY_BYTES + 1], when[32];
+    char key[STORE_KEY_TEXT_BYTES], when[32];
     if (output == EVAL_JSON) {
         json_t *list = json_array();
         for (uint64_t i = 0; i < count; i++)
-            json_array_append_new(list, json_pack("{s:s, s:I, s:I}", "key", hex(&blobs[i].key, key), "bytes",
+            json_array_append_new(list, json_pack("{s:s, s:I, s:I}", "key", store_key_text(&blobs[i].key, key), "bytes",
                                                   (json_int_t)blobs[i].bytes, "used_s", seconds(blobs[i].used_ns)));
         return report_json(json_pack("{s:o}", "blobs", list), out, error);
     }
     buffer_printf(out, "%-20s %12s  %s\n", "LAST USED", "BYTES", "KEY");
     for (uint64_t i = 0; i < count; i++)
         buffer_printf(out, "%-20s %12llu  %s\n", time_text(blobs[i].used_ns, when), (unsigned long long)blobs[i].bytes,
-                      hex(&blobs[i].key, key));
+                      store_key_text(&blobs[i].key, key));
     return report_done(out, error);
 }
 

@@ -4,6 +4,17 @@
 #define PAUSE_LEAST_S 1.0
 #define PAUSE_MOST_S 30.0
 
+const char *store_key_text(const struct store_key *key, char *out)
+{
+    static const char digits[] = "0123456789abcdef";
+    for (uint32_t i = 0; i < STORE_KEY_BYTES; i++) {
+        out[2 * i] = digits[key->bytes[i] >> 4];
+        out[2 * i + 1] = digits[key->bytes[i] & 15];
+    }
+    out[2 * STORE_KEY_BYTES] = 0;
+    return out;
+}
+
 void store_close(struct store *store)
 {
     if (store) store->kind->close(store);

@@ -19,6 +19,9 @@ struct store;
 struct store_key {
     unsigned char bytes[STORE_KEY_BYTES];
 };
+#define STORE_KEY_TEXT_BYTES (2 * STORE_KEY_BYTES + 1)
+/* In hexadecimal; `out`, [STORE_KEY_TEXT_BYTES]. */
+const char *store_key_text(const struct store_key *key, char *out);
 
 /* A folder, made if it is not there; the blobs lie in a folder of its own in it, mode 0700, by names made of their keys; other
  * files are left alone. They take at most bytes_max (files rounded up to 4 KiB): the least recently used go first, by the times of

@@ -54,12 +54,6 @@ static uint64_t bytes_on_disk(uint64_t file_bytes)
 
 /* ---- names ----------------------------------------------------------------------------------------------------------- */
 
-static void name_of(const struct store_key *key, char out[NAME_BYTES + 1])
-{
-    for (uint32_t i = 0; i < STORE_KEY_BYTES; i++) snprintf(out + 2 * i, 3, "%02x", key->bytes[i]);
-    memcpy(out + 2 * STORE_KEY_BYTES, ENDING, sizeof ENDING);
-}
-
 static int digit(char c)
 {
     return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
@@ -79,11 +73,11 @@ static bool key_of(const char *name, struct store_key *out)
 /* NULL: no memory. */
 static char *path_of(const struct folder *folder, const struct store_key *key)
 {
-    char name[NAME_BYTES + 1];
+    char name[STORE_KEY_TEXT_BYTES];
     struct buffer path;
-    name_of(key, name);
+    store_key_text(key, name);
     buffer_init(&path, 0);
-    buffer_printf(&path, "%s/%.2s/%s", folder->path, name, name);
+    buffer_printf(&path, "%s/%.2s/%s" ENDING, folder->path, name, name);
     return buffer_take(&path);
 }
 

@@ -61,7 +61,7 @@ static enum status begin(struct redis *redis, uint64_t bytes, struct error *erro
 static struct wire_command command_on(const char *verb, const struct store_key *key, char name[NAME_BYTES + 1])
 {
     memcpy(name, PREFIX, sizeof PREFIX - 1);
-    for (uint32_t i = 0; i < STORE_KEY_BYTES; i++) snprintf(name + sizeof PREFIX - 1 + 2 * i, 3, "%02x", key->bytes[i]);
+    store_key_text(key, name + sizeof PREFIX - 1);
     return (struct wire_command){.count = 2, .words = {verb, name}, .lengths = {strlen(verb), NAME_BYTES}};
 }
 

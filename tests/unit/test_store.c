@@ -17,11 +17,10 @@ static struct store *open_folder(const char *path, uint64_t bytes_max)
 /* The file of a number's blob, until the next call. */
 static const char *file_of(struct scratch *scratch, const char *folder, uint64_t number)
 {
-    char name[200], *at = name;
+    char name[200], text[STORE_KEY_TEXT_BYTES];
     struct store_key key = blob_key(number);
-    at += snprintf(name, sizeof name, "%s/kvasir-blobs/%02x/", folder, key.bytes[0]);
-    for (uint32_t i = 0; i < STORE_KEY_BYTES; i++) at += snprintf(at, 3, "%02x", key.bytes[i]);
-    snprintf(at, 5, ".kvb");
+    store_key_text(&key, text);
+    snprintf(name, sizeof name, "%.60s/kvasir-blobs/%.2s/%s.kvb", folder, text, text);
     return scratch_path(scratch, name);
 }
 

@@ -215,10 +215,9 @@ static void test_reports(void **state)
     json_decref(json);
     struct store *store = open_folder(&scratch, "from");
     struct store_key key = blob_key(5);
-    char name[200], *at = name;
-    at += snprintf(name, sizeof name, "from/kvasir-blobs/%02x/", key.bytes[0]);
-    for (uint32_t i = 0; i < STORE_KEY_BYTES; i++) at += snprintf(at, 3, "%02x", key.bytes[i]);
-    snprintf(at, 5, ".kvb");
+    char name[200], text[STORE_KEY_TEXT_BYTES];
+    store_key_text(&key, text);
+    snprintf(name, sizeof name, "from/kvasir-blobs/%.2s/%s.kvb", text, text);
     scratch_write(&scratch, name, "KVASIRBL", 8);
     store_close(store);
     options.action = EVAL_FOLDER_VERIFY;

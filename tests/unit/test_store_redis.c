@@ -106,8 +106,8 @@ static void say(uint16_t port, const char *command, size_t bytes, char *answer, 
 static void key_name(uint64_t number, char out[80])
 {
     struct store_key key = blob_key(number);
-    int length = snprintf(out, 80, "kvasir:1:");
-    for (uint32_t i = 0; i < STORE_KEY_BYTES; i++) length += snprintf(out + length, 3, "%02x", key.bytes[i]);
+    char text[STORE_KEY_TEXT_BYTES];
+    snprintf(out, 80, "kvasir:1:%s", store_key_text(&key, text));
 }
 
 /* ---- a real one -------------------------------------------------------------------------------------------------- */
