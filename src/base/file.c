@@ -127,7 +127,9 @@ enum status file_writer_open_cached(const char *path, struct file_writer *out, s
         enum status status = file_writer_open(path, out, error);
         if (status != ST_OK) return status;
         out->cached = true;
-        if (flock(out->fd, LOCK_EX) == 0 && fstat(out->fd, &info) == 0 && info.st_nlink) return ST_OK;
+        /* Where a disk has no locks nobody removes it, either. */
+        bool settled = flock(out->fd, LOCK_EX) == 0 || errno != EINTR;
+        if (settled && fstat(out->fd, &info) == 0 && info.st_nlink) return ST_OK;
         /* file_remove_abandoned came before the lock */
         if (file_writer_close(out, false, error) != ST_OK) return ST_IO;
     }

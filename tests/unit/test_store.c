@@ -577,7 +577,7 @@ static void test_killed_at_any_moment(void **state)
     scratch_init(&scratch);
     random_seed(&random, 7);
     for (uint32_t i = 0; i < test_count(50, 1000); i++) {
-        int busy[2], result;
+        int busy[2], result = 0;
         char byte;
         assert_int_equal(pipe(busy), 0);
         pid_t pid = fork();
