@@ -126,6 +126,7 @@ struct kv_node {
     uint32_t rows_count;  /* groups that have its rows */
     uint32_t token_count; /* block_tokens, or fewer: a partial block, a leaf; a root: SALT_TOKENS */
     uint32_t position;    /* of its first token; a root: 0 */
+    uint32_t sent_s;      /* clock: when its rows last went to the tiers below RAM; 0: not all of them, or never */
     uint32_t data[];      /* [group_count] blocks, then [block_tokens] tokens */
 };
 #define SALT_TOKENS 2u
@@ -297,6 +298,9 @@ MUST_CHECK enum status lower_open(struct kv_cache *cache, const struct kv_config
 void lower_close(struct kv_cache *cache);
 /* The block was published under its node, which is full: its rows go down. */
 void lower_publish(struct kv_cache *cache, uint32_t node, uint32_t group, uint32_t block);
+/* A full node's rows were found in RAM: now and then they go down again, so that there, too, they count as used, and what was
+ * skipped or lost there comes back. */
+void lower_refresh(struct kv_cache *cache, uint32_t node);
 /* Blocks are wanted, and all are held: a fetch lets go of what has come, which can be evicted then. False: there is none. */
 bool fetch_let_go(struct kv_cache *cache);
 

@@ -13,6 +13,7 @@
 
 #define DESCENTS_LEAST 2u
 #define DESCENTS_MOST 1024u
+#define REFRESH_S 600u     /* copying a prefix of 8,192 tokens takes 10 ms */
 #define MEASURES_KEPT 0.95 /* of the older measurements, when one is added */
 #define VERSION 1u
 static const char magic[8] = {'K', 'V', 'A', 'S', 'I', 'R', 'K', 'B'};
@@ -88,12 +89,12 @@ static void write_rows(struct background_task *task)
     store_stats(descent->tier->store, &descent->store_stats); /* here: the owner must not wait for a store's lock */
 }
 
-static void send(struct kv_cache *cache, struct lower_tier *tier, uint32_t node, uint32_t g, uint32_t block)
+static bool send(struct kv_cache *cache, struct lower_tier *tier, uint32_t node, uint32_t g, uint32_t block)
 {
     struct descent *descent = tier->idle;
     if (!descent) {
         tier->stats.skipped_blocks++;
-        return;
+        return false;
     }
     const struct kv_group *group = &cache->groups[g];
     struct kv_node *own = prefix_node(cache, node);
@@ -106,12 +107,33 @@ static void send(struct kv_cache *cache, struct lower_tier *tier, uint32_t node,
     lower_head_make(cache, g, &prefix_node(cache, own->parent)->key, prefix_tokens(cache, own), descent->blob);
     memcpy(descent->blob + cache->lower->head_bytes, block_address(group, block), group->block_bytes);
     background_put(tier->writer, &descent->task);
+    return true;
+}
+
+static uint32_t now_s(void)
+{
+    return 1 + (uint32_t)clock_seconds();
 }
 
 void lower_publish(struct kv_cache *cache, uint32_t node, uint32_t group, uint32_t block)
 {
     struct kv_lower *lower = cache->lower;
-    for (uint32_t t = 0; t < lower->source; t++) send(cache, &lower->tiers[t], node, group, block);
+    struct kv_node *own = prefix_node(cache, node);
+    bool sent = own->rows_count == 1 || own->sent_s; /* of the groups before this one too */
+    for (uint32_t t = 0; t < lower->source; t++) sent &= send(cache, &lower->tiers[t], node, group, block);
+    own->sent_s = sent ? now_s() : 0;
+}
+
+void lower_refresh(struct kv_cache *cache, uint32_t node)
+{
+    struct kv_node *own = prefix_node(cache, node);
+    bool sent = true;
+    if (own->sent_s && now_s() - own->sent_s < REFRESH_S) return;
+    for (uint32_t t = 0; t < cache->lower->tier_count; t++)
+        for (uint32_t g = 0; g < cache->group_count && sent; g++)
+            if (prefix_rows(own)[g] != BLOCK_NONE)
+                sent = send(cache, &cache->lower->tiers[t], node, g, prefix_rows(own)[g]);
+    own->sent_s = sent ? now_s() : 0;
 }
 
 void tier_tell(const struct kv_cache *cache, enum kv_event_kind kind, const struct lower_tier *tier,

@@ -80,6 +80,7 @@ static void share(struct kv_seq *seq, const struct walk *walk, uint32_t depth, u
         }
     }
     if (part) memcpy(seq->tail, prefix_tokens(cache, prefix_node(cache, child)), part * sizeof *seq->tail);
+    for (uint32_t b = 0; b < depth && cache->lower; b++) lower_refresh(cache, walk->path[b]);
     if (!depth) return;
     prefix_ref(cache, walk->path[depth - 1]);
     prefix_unref(cache, seq->node);

@@ -39,7 +39,7 @@ void store_close(struct store *store); /* nobody may use it any more; NULL is al
  * stored it); a server is asked. What is there may be gone at the next moment. */
 bool store_has(struct store *store, const struct store_key *key);
 void store_have(struct store *store, const struct store_key *keys, uint32_t count, bool *out); /* at once, pipelined */
-/* ST_OK, also when it is there already. Compressed with zstd where that helps. ST_FULL: more than the limits allow. ST_IO: the
+/* ST_OK, also when it is there already: that is a use of it. Compressed with zstd where that helps. ST_FULL: more than the limits allow. ST_IO: the
  * disk is full, the server is gone … ST_NOMEM. Then nothing was stored. */
 MUST_CHECK enum status store_put(struct store *store, const struct store_key *key, const void *data, uint64_t bytes);
 /* ST_NOT_FOUND: absent, damaged, not of exactly `bytes`, or cannot be read; `data` is undefined then. */

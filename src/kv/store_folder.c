@@ -334,11 +334,15 @@ static enum status put_file(struct folder *folder, const struct store_key *key, 
     return status;
 }
 
-/* Whether there is nothing to write: it is there, or the disk is left alone. */
+/* Whether there is nothing to write: it is there, and was used; or the disk is left alone. */
 static bool put_is_settled(struct folder *folder, const struct store_key *key, enum status *status)
 {
     pthread_mutex_lock(&folder->lock);
-    bool there = blob_index_find(&folder->index, key) != ENTRY_NONE, waits = backoff_waits(&folder->writing);
+    uint32_t at = blob_index_find(&folder->index, key);
+    bool there = at != ENTRY_NONE, waits = backoff_waits(&folder->writing);
+    char *path = there ? path_of(folder, key) : NULL;
+    if (path) note_use(folder, at, path);
+    mem_free(path);
     if (!there && waits) folder->stats.failed++;
     pthread_mutex_unlock(&folder->lock);
     *status = there ? ST_OK : ST_IO;

@@ -199,6 +199,46 @@ static void test_slow_store(void **state)
     fixture_release(&f);
 }
 
+/* What was skipped, or lost below, goes down again when it is found in RAM; what is below does not, until it is long ago. */
+static void test_refresh(void **state)
+{
+    (void)state;
+    static struct fake_seq s;
+    for (uint32_t windows = 0; windows < 2; windows++) {
+        struct fixture f;
+        struct kv_lower_stats stats[KV_LOWER_TIERS_MAX];
+        fixture_init(&f, windows, 1);
+        f.config.lower_queue_bytes = 4096;
+        say(&s, 0, 0, FAKE_TOKENS_MAX);
+        struct kv_cache *cache = open_cache(&f.config);
+        f.fakes[0].delay_s = 0.001;
+        request(&s, cache, &f.config, 1000, 1000);
+        kv_lower_stats(cache, stats);
+        assert_true(stats[0].skipped_blocks > 0);
+        f.fakes[0].delay_s = 0;
+        for (uint32_t i = 0; i < 70; i++) { /* a few more each time */
+            assert_true(kv_lower_flush(cache, PATIENCE_S));
+            request(&s, cache, &f.config, 1000, 1000);
+        }
+        assert_true(kv_lower_flush(cache, PATIENCE_S));
+        kv_lower_stats(cache, stats);
+        uint64_t written = stats[0].written_blocks;
+        assert_int_equal(f.fakes[0].count, (windows ? 2 : 1) * (1000 / 16));
+        request(&s, cache, &f.config, 1000, 1000);
+        assert_true(kv_lower_flush(cache, PATIENCE_S));
+        kv_lower_stats(cache, stats);
+        assert_int_equal(stats[0].written_blocks, written);
+        for (uint32_t n = 0; n < cache->tree.slab_count * PREFIX_SLAB_NODES; n++)
+            if (prefix_node(cache, n)->sent_s > 1) prefix_node(cache, n)->sent_s -= 601; /* ten minutes later */
+        request(&s, cache, &f.config, 1000, 1000);
+        assert_true(kv_lower_flush(cache, PATIENCE_S));
+        kv_lower_stats(cache, stats);
+        assert_true(stats[0].written_blocks > written);
+        kv_close(cache);
+        fixture_release(&f);
+    }
+}
+
 /* Several fetches: one reads at a time; what one has read the next one finds; given up at any moment. */
 static void test_fetches_together(void **state)
 {
@@ -379,8 +419,8 @@ int main(void)
         cmocka_unit_test(test_restart),          cmocka_unit_test(test_bad_stores),
         cmocka_unit_test(test_two_tiers),        cmocka_unit_test(test_slow_store),
         cmocka_unit_test(test_fetches_together), cmocka_unit_test(test_fetch_gives_way),
-        cmocka_unit_test(test_events),           cmocka_unit_test(test_measured_at_open),
-        cmocka_unit_test(test_others_rows),
+        cmocka_unit_test(test_refresh),          cmocka_unit_test(test_events),
+        cmocka_unit_test(test_measured_at_open), cmocka_unit_test(test_others_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
