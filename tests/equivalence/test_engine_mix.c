@@ -1,9 +1,10 @@
 /* test_engine_mix.c - random mixes of requests give each the tokens it gets alone: whatever runs beside it, in whatever chunks,
- * preempted or not, swapped or computed again, forked from another answer, with drafts, on any number of threads, some with retrieval
- * attention and some without.
+ * preempted or not, swapped, read from disk or computed again, forked from another answer, with drafts, on any number of threads,
+ * some with retrieval attention and some without.
  *
  * On tiny checkpoints (gemma3: sliding and full layers; qwen2: biases) and, where it is fetched, on SmolLM2-135M. */
 #include "engine/engine_internal.h"
+#include "scratch.h"
 #include "support.h"
 
 #define KINDS 10u /* different requests a mix draws from */
@@ -120,7 +121,7 @@ static void check(const struct kvasir_engine *engine)
 }
 
 static struct totals {
-    uint64_t preemptions, drafted, accepted, sparse;
+    uint64_t preemptions, drafted, accepted, sparse, from_disk;
 } totals;
 
 /* Makes drafts seem to cost nothing, so that many are tried, and many are wrong. */
@@ -158,6 +159,7 @@ static void run_mix(struct kvasir_engine *engine, const struct kind *kinds)
     totals.drafted += stats.drafted_tokens;
     totals.accepted += stats.accepted_tokens;
     totals.sparse += stats.retrieval_answers;
+    if (stats.tier_count) totals.from_disk += stats.tiers[0].tokens;
 }
 
 static void run_mixes(const char *path, uint32_t dtype_count, uint32_t mixes)
@@ -172,6 +174,8 @@ static void run_mixes(const char *path, uint32_t dtype_count, uint32_t mixes)
         if (kvasir_model_open(path, &(struct kvasir_model_options){.threads = i + 1}, &models[i], &error) != KVASIR_OK)
             fail_msg("%s", error.text);
     kvasir_model_info(models[0], &info);
+    struct scratch scratch;
+    scratch_init(&scratch);
     for (uint32_t d = 0; d < dtype_count; d++) {
         make_kinds(kinds, info.vocabulary_size);
         run_alone(models[1], kinds, dtypes[d]);
@@ -185,17 +189,22 @@ static void run_mixes(const char *path, uint32_t dtype_count, uint32_t mixes)
                                                     .max_step_s = below(2) ? 0.002 * below(10) : 0};
             struct kvasir_engine *engine = open_engine(models[0], &options);
             options.kv_cache_bytes = engine->plan.request_bytes * (2 + below(5)) / 2;
+            if (below(3)) options.kv_disk = scratch.folder; /* what earlier mixes have computed */
             if (below(2)) options.swap_bytes = 2 * engine->plan.request_bytes;
             kvasir_engine_close(engine);
             engine = open_engine(models[below(2)], &options);
             if (below(2)) make_drafts_cheap(engine);
+            engine->scheduler.cost.unit_s = engine->scheduler.limits.unit_least_s = 1; /* so that the disk is read */
             run_mix(engine, kinds);
             kvasir_engine_close(engine);
         }
     }
-    print_message("%llu preemptions, %llu tokens drafted, %llu accepted, %llu sparse answers\n",
-                  (unsigned long long)totals.preemptions, (unsigned long long)totals.drafted,
-                  (unsigned long long)totals.accepted, (unsigned long long)totals.sparse);
+    scratch_release(&scratch);
+    print_message(
+        "%llu preemptions, %llu tokens drafted, %llu accepted, %llu sparse answers, %llu prompt tokens from disk\n",
+        (unsigned long long)totals.preemptions, (unsigned long long)totals.drafted, (unsigned long long)totals.accepted,
+        (unsigned long long)totals.sparse, (unsigned long long)totals.from_disk);
+    assert_true(totals.from_disk > 0 || mixes < 4);
     assert_true(totals.preemptions > 0 && totals.accepted > 0 && totals.drafted > totals.accepted &&
                 totals.sparse > 10);
     for (uint32_t i = 0; i < 2; i++) kvasir_model_close(models[i]);

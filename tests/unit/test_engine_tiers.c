@@ -215,6 +215,60 @@ static void test_fetching_requests_end(void **state)
     scratch_release(&scratch);
 }
 
+/* One request, whatever fails: its answer, or a status that says why not. */
+static int run_once(const char *folder, struct answer *answer)
+{
+    struct kvasir_engine_options options = options_for(folder);
+    struct kvasir_engine *engine;
+    struct kvasir_request request;
+    struct kvasir_error error = {0};
+    uint32_t prompt[128];
+    uint64_t id;
+    options.context = 256;
+    make_request(3, prompt, &request);
+    memset(answer, 0, sizeof *answer);
+    int status = kvasir_engine_open(model, &options, &engine, &error);
+    if (status != KVASIR_OK) return status;
+    make_slow(engine);
+    status = kvasir_engine_submit(engine, &request, &id, &error);
+    while (status == KVASIR_OK && kvasir_engine_busy(engine)) {
+        const struct kvasir_event *events;
+        size_t count;
+        status = kvasir_engine_step(engine, &events, &count, &error);
+        take_events(events, count, &id, answer, 1);
+    }
+    kvasir_engine_close(engine);
+    return status;
+}
+
+/* Any allocation, read or write of the engine and its tier fails once: an engine that opens answers the same. */
+static void test_faults(void **state)
+{
+    (void)state;
+    static const struct {
+        enum fault_kind kind;
+        uint32_t first, count; /* 256 reads are of the folder's parts: one or none of them tells enough */
+    } faults[] = {{FAULT_ALLOC, 1, 160}, {FAULT_READ, 255, 20}, {FAULT_WRITE, 1, 20}};
+    struct scratch scratch;
+    struct answer whole, answer;
+    uint32_t answered = 0, failed = 0;
+    scratch_init(&scratch);
+    assert_int_equal(run_once(scratch.folder, &whole), KVASIR_OK);
+    for (uint32_t k = 0; k < ARRAY_COUNT(faults); k++)
+        for (uint32_t n = 0; n < test_count(faults[k].count, 500); n++) {
+            fault_arm(faults[k].kind, faults[k].first + n);
+            int status = run_once(scratch.folder, &answer);
+            fault_arm(FAULT_NONE, 0);
+            assert_true(status == KVASIR_OK || status == KVASIR_NOMEM || status == KVASIR_IO);
+            failed += status != KVASIR_OK;
+            if (status != KVASIR_OK || answer.finish == KVASIR_ERROR) continue;
+            answered++;
+            assert_memory_equal(answer.tokens, whole.tokens, sizeof answer.tokens);
+        }
+    assert_true(answered > 50 && failed > 10);
+    scratch_release(&scratch);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -225,6 +279,7 @@ int main(void)
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_preempted),
         cmocka_unit_test(test_fetching_requests_end),
+        cmocka_unit_test(test_faults),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
