@@ -449,7 +449,7 @@ int kvasir_seq_truncate(struct kvasir_seq *seq, size_t count, struct kvasir_erro
 void kvasir_seq_close(struct kvasir_seq *seq); /* before its engine; NULL is allowed */
 struct kvasir_seq_info {
     uint32_t tokens;
-    uint32_t cached;        /* of these, how many were there when it was opened */
+    uint32_t cached;        /* of these, how many were there when it was opened, also those in a tier below RAM */
     uint64_t bytes, blocks; /* that it holds, shared ones too; windows hold their last tokens only */
 };
 void kvasir_seq_info(const struct kvasir_seq *seq, struct kvasir_seq_info *out);
@@ -499,7 +499,8 @@ int kvasir_engine_kv_snapshot(const struct kvasir_engine *engine, size_t blocks_
 
 /* From now on `event` gets a line of JSON for every block that the prefix index gains or loses:
  *   {"event": "stored" | "removed", "tier", "group", "bytes", "key", "parent", "tokens": […]}
- * `key` names the block's tokens and all before it (and all that rows depend on), `parent` the tokens before the block; of a
+ * tier: "memory"; "disk", "remote": the block was written there, or found to be damaged (what a folder drops to make room is not
+ * told). `key` names the block's tokens and all before it (and all that rows depend on), `parent` the tokens before the block; of a
  * first block, its salt. A partial block has fewer tokens than others. `json` ends without a newline, is borrowed for the
  * time of the call, and comes on the engine's thread from inside a call of the engine: do not call the engine from there.
  * NULL: no more. */

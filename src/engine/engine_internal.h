@@ -154,7 +154,7 @@ struct request {
         bool done;                 /* all was fetched that was worth it, … */
         uint64_t evictions;        /* … and is there as long as kv_evictions is this */
         enum kv_fetch_state state; /* as last seen, with: */
-        uint32_t arrived;
+        uint64_t bytes_left;
         double moved_s;                    /* when that changed */
         uint32_t from[KV_LOWER_TIERS_MAX]; /* tokens that have come, and that it has not started on yet */
     } prefetch;
@@ -425,6 +425,8 @@ bool prefetch_holds_up(struct scheduler *scheduler, struct request *request);
 bool prefetch_reads(const struct scheduler *scheduler); /* whether prefetch_wait() has something to wait for */
 void prefetch_wait(struct scheduler *scheduler);        /* not long; the scheduler's time goes on */
 void prefetch_end(struct request *request);             /* whatever there is: nothing more is fetched for it */
+/* The same of tokens that are run by themselves, of which the last must run: returns when what is worth it is cached. */
+void prefetch_now(struct scheduler *scheduler, const uint32_t *tokens, uint32_t count, uint64_t salt);
 /* The request starts on so many cached tokens. */
 void prefetch_used(struct scheduler *scheduler, struct request *request, uint32_t cached);
 

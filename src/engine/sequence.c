@@ -71,6 +71,7 @@ static enum status run_tokens(struct kvasir_engine *engine, const uint32_t *ids,
                               uint32_t *cached, struct error *error)
 {
     struct kv_seq *seq;
+    prefetch_now(&engine->scheduler, ids, count + 1, salt);
     enum status status = open_cached(engine, ids, count, salt, &seq, cached);
     if (status != ST_OK) return error_set(error, status, "not enough memory for a sequence");
     while (status == ST_OK && kv_seq_count(seq) < count) {

@@ -81,6 +81,39 @@ static void test_timings(void **state)
     scratch_release(&scratch);
 }
 
+/* Sequences and pins take what the disk has, too. */
+static void test_sequences(void **state)
+{
+    (void)state;
+    struct scratch scratch;
+    uint32_t prompt[128];
+    struct kvasir_request request;
+    make_request(3, prompt, &request);
+    scratch_init(&scratch);
+    for (uint32_t round = 0; round < 3; round++) {
+        struct kvasir_engine *engine = open_engine(model, options_for(scratch.folder));
+        struct kvasir_seq *seq;
+        struct kvasir_seq_info info = {0};
+        struct kvasir_pin pin;
+        const uint32_t whole = (uint32_t)request.prompt_count / 16 * 16;
+        make_slow(engine);
+        if (round < 2) {
+            assert_int_equal(kvasir_seq_open(engine, prompt, request.prompt_count, 0, &seq, NULL), KVASIR_OK);
+            kvasir_seq_info(seq, &info);
+            assert_int_equal(info.cached, round ? whole : 0);
+            kvasir_seq_close(seq);
+        } else {
+            assert_int_equal(kvasir_engine_pin(engine, "system", prompt, request.prompt_count, 0, NULL), KVASIR_OK);
+            assert_int_equal(kvasir_engine_pins(engine, &pin, 1), 1);
+            assert_int_equal(pin.tokens, request.prompt_count);
+        }
+        assert_int_equal(stats_of(engine).tiers[0].tokens, round ? whole : 0);
+        check_rules(engine);
+        kvasir_engine_close(engine);
+    }
+    scratch_release(&scratch);
+}
+
 /* Where computing is predicted to be sooner done nothing is read. */
 static void test_not_slower_than_computing(void **state)
 {
@@ -272,13 +305,10 @@ static void test_faults(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_restart),
-        cmocka_unit_test(test_timings),
-        cmocka_unit_test(test_not_slower_than_computing),
-        cmocka_unit_test(test_no_server),
-        cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_preempted),
-        cmocka_unit_test(test_fetching_requests_end),
+        cmocka_unit_test(test_restart),   cmocka_unit_test(test_timings),
+        cmocka_unit_test(test_sequences), cmocka_unit_test(test_not_slower_than_computing),
+        cmocka_unit_test(test_no_server), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_preempted), cmocka_unit_test(test_fetching_requests_end),
         cmocka_unit_test(test_faults),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
