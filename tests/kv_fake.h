@@ -53,6 +53,18 @@ static inline float fake_value(uint64_t prefix, uint32_t layer, uint32_t head, u
     return (float)(fake_mix(prefix, ((uint64_t)layer << 32 | head << 8 | d) + 1) >> 40);
 }
 
+/* A group of 16 tokens that is full has an entry in the index, where its head has one. */
+static inline bool fake_has_entry(const struct fake_seq *s, const struct kv_layer *layer, uint32_t index, uint32_t head,
+                                  uint32_t position)
+{
+    return position % 16 == 15 && layer->index && kv_seq_indexed(s->seq, index, head);
+}
+
+static inline uint64_t fake_entry(const struct fake_seq *s, uint32_t index, uint32_t head, uint32_t position)
+{
+    return fake_mix(s->prefix[position], (uint64_t)index << 32 | (head + 1) << 8);
+}
+
 /* What the forward pass does in one layer: K and V of `count` tokens after s->count. */
 static inline void fake_write_layer(const struct fake_seq *s, const struct kv_config *config, uint32_t index,
                                     uint32_t count)
@@ -69,6 +81,11 @@ static inline void fake_write_layer(const struct fake_seq *s, const struct kv_co
         }
         kv_seq_write(s->seq, index, 0, layer->kv_heads, s->count + i, 1, k, layer->kv_heads * layer->head_dim, v,
                      layer->kv_heads * layer->value_dim);
+        for (uint32_t h = 0; h < layer->kv_heads; h++) {
+            if (!fake_has_entry(s, layer, index, h, s->count + i)) continue;
+            uint64_t entry = fake_entry(s, index, h, s->count + i);
+            memcpy(kv_seq_index_entry(s->seq, index, h, s->count + i), &entry, sizeof entry);
+        }
     }
 }
 
@@ -103,6 +120,11 @@ static inline void fake_verify_head(const struct fake_seq *s, const struct kv_co
         next = end;
     }
     assert_int_equal(next, position + 1);
+    for (uint32_t at = 15; at <= position && layer->kind != KV_SHARED; at += 16) {
+        if (!fake_has_entry(s, layer, index, head, at)) continue;
+        uint64_t entry = fake_entry(s, index, head, at);
+        assert_memory_equal(kv_seq_index_entry(s->seq, index, head, at), &entry, sizeof entry);
+    }
 }
 
 /* One pass over `count` reserved tokens: all layers are written, every head of the last token verified. */

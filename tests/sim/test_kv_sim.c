@@ -15,14 +15,14 @@
 #define ROWS(dim, value) .head_dim = dim, .value_dim = value, .k_format = NF_F32, .v_format = NF_F32
 static const struct kv_reach one_by_one[] = {
     {.kind = KV_FULL}, {.kind = KV_SINKS, .window = 33, .sinks = 5}, {.kind = KV_SLIDING, .window = 40}};
-/* Everything at once: windows, sinks that end inside a block and beyond one, a policy by head, shared layers, none. */
+/* Everything at once: windows, sinks that end inside a block and beyond one, a policy by head, shared layers, none, an index. */
 static const struct kv_layer mixed[] = {
-    {.kind = KV_FULL, .kv_heads = 2, ROWS(2, 2)},
+    {.kind = KV_FULL, .kv_heads = 2, ROWS(2, 2), .index = true},
     {.kind = KV_SLIDING, .window = 40, .kv_heads = 1, ROWS(2, 4)},
     {.kind = KV_SLIDING, .window = 7, .kv_heads = 1, ROWS(2, 2)},
     {.kind = KV_NONE},
     {.kind = KV_SINKS, .window = 20, .sinks = 21, .kv_heads = 1, ROWS(1, 2)},
-    {.kind = KV_FULL, .heads = one_by_one, .kv_heads = 3, ROWS(1, 1)},
+    {.kind = KV_FULL, .heads = one_by_one, .kv_heads = 3, ROWS(1, 1), .index = true},
     {.kind = KV_SHARED, .source = 1, .kv_heads = 1, ROWS(2, 4)},
     {.kind = KV_SHARED, .source = 5, .kv_heads = 3, ROWS(1, 1)},
 };
