@@ -58,7 +58,8 @@ MUST_CHECK enum status eval_heads(struct kvasir_model *model, const struct eval_
  * softmax that the keys read have, over all heads of layers that keep every token), "recall_at_k" (of the groups of 16 keys
  * recalled, the share that are among as many with the most attention); "budgets": the same of each, with "budget",
  * "rows_read" (share of the K and V rows that dense attention reads), "positions"}. What was not measured is null.
- * Tasks are asked until so many items are answered right by dense attention, or three times as many were asked. */
+ * Asked is for what the window alone does not hold. A task is asked until so many items are answered right by dense attention, or
+ * three times as many were asked. */
 struct eval_retrieval_options {
     const uint32_t *lengths; /* tokens: text, question and answer */
     const double *budgets;   /* shares of the K and V rows that dense attention reads, above 0, at most 1 */

@@ -12,7 +12,9 @@
 #define LENGTHS_MAX 64u
 #define BUDGETS_MAX 16u
 #define ITEMS_MAX 10000u
-#define TRIES 3u /* items asked for each that is wanted */
+#define WINDOW_BUDGET_MAX 0.5 /* of larger ones the window alone holds most needles */
+#define WINDOW_MARGIN 0.05    /* of the text: a needle's own length, and the question's */
+#define TRIES 3u              /* items asked for each that is wanted */
 
 static uint32_t least(uint32_t a, uint32_t b)
 {
@@ -120,6 +122,28 @@ static void progress(const struct retrieval *r)
     o->progress(o->progress_data, sum / count);
 }
 
+/* Needles from here on lie in, or near, what the window alone holds with the largest of the budgets: they would prove nothing. */
+static double depth_end(const struct eval_retrieval_options *o)
+{
+    double largest = 0;
+    for (size_t i = 0; i < o->budget_count; i++)
+        if (o->budgets[i] > largest && o->budgets[i] < WINDOW_BUDGET_MAX) largest = o->budgets[i];
+    return 1 - WINDOW_MARGIN - largest;
+}
+
+/* Whether the item is to be asked. */
+static bool wants_item(const struct retrieval *r, size_t length, const struct haystack_item *item)
+{
+    return item->depth < depth_end(r->options) && wants(r, length, item->task);
+}
+
+static bool wants_haystack(const struct retrieval *r, size_t length, const struct haystack *haystack)
+{
+    for (uint32_t i = 0; i < haystack->item_count; i++)
+        if (wants_item(r, length, &haystack->items[i])) return true;
+    return false;
+}
+
 /* The haystack's items, as long as their task wants more. */
 static enum status ask_items(struct retrieval *r, size_t length, const struct haystack *haystack, struct kv_seq *seq,
                              struct error *error)
@@ -129,7 +153,7 @@ static enum status ask_items(struct retrieval *r, size_t length, const struct ha
         const struct haystack_item *items[RETRIEVAL_ITEMS_AT_ONCE];
         uint32_t count = 0;
         for (; next < haystack->item_count && count < RETRIEVAL_ITEMS_AT_ONCE; next++)
-            if (wants(r, length, haystack->items[next].task)) items[count++] = &haystack->items[next];
+            if (wants_item(r, length, &haystack->items[next])) items[count++] = &haystack->items[next];
         if (count) status = retrieval_ask(r, length, seq, items, count, error);
         progress(r);
     }
@@ -147,6 +171,10 @@ static enum status run_haystack(struct retrieval *r, size_t length, enum haystac
     uint64_t seed = (o->seed * 1048583 + o->lengths[length]) * 65537 + number;
     enum status status = haystack_make(r->opened, family, o->lengths[length], seed, &haystack, error);
     if (status != ST_OK) return status;
+    if (!wants_haystack(r, length, &haystack)) {
+        haystack_release(&haystack);
+        return ST_OK;
+    }
     status = kv_seq_open(r->cache, haystack.ids, 0, 0, &seq, &cached); /* 0 tokens: nothing is shared */
     if (status != ST_OK) status = error_set(error, status, "not enough memory for %u tokens", haystack.count);
     if (status == ST_OK) status = retrieval_prefill(r, seq, haystack.ids, haystack.count, &logits, error);
@@ -159,9 +187,12 @@ static enum status run_haystack(struct retrieval *r, size_t length, enum haystac
 static enum status run_all(struct retrieval *r, struct error *error)
 {
     enum status status = ST_OK;
+    const uint32_t haystacks =
+        TRIES * r->options->items; /* of a family and length: none has an item for less than one try */
     for (size_t i = 0; i < r->options->length_count; i++)
         for (uint32_t family = 0; family < HAYSTACK_FAMILIES; family++)
-            for (uint32_t n = 0; status == ST_OK && wants_any(r, i, haystack_family_tasks(family)); n++)
+            for (uint32_t n = 0; n < haystacks && status == ST_OK && wants_any(r, i, haystack_family_tasks(family));
+                 n++)
                 status = run_haystack(r, i, family, n, error);
     return status;
 }

@@ -4,6 +4,7 @@
 #include "eval/eval.h"
 #include "eval/haystack.h"
 #include <jansson.h>
+#include <math.h>
 
 /* ---- texts --------------------------------------------------------------------------------------------------------- */
 
@@ -211,6 +212,11 @@ static void test_evaluation(void **state)
         assert_true(real(all, "rows_read") == 1);
         assert_true(real(part, "rows_read") > 0.1 && real(part, "rows_read") <= 0.25);
         assert_true(real(part, "mean_kl") > 0);
+        assert_true(real(part, "attention_mass") > 0 && real(part, "attention_mass") < 1);
+        assert_true(real(part, "recall_at_k") > 0 && real(part, "recall_at_k") <= 1);
+        assert_true(fabs(real(all, "attention_mass") - 1) < 1e-5);
+        assert_true(json_is_null(json_object_get(all, "recall_at_k"))); /* nothing is chosen */
+        assert_int_equal(json_array_size(json_object_get(part, "heads")), TINY_GGUF_LAYERS);
         assert_true(real(part, "top1_agreement") == real(report, "top1_agreement"));
         assert_true(real(part, "mean_kl") == real(report, "mean_kl"));
         assert_int_equal(strncmp(plot.data, "<svg ", 5), 0);
@@ -271,6 +277,8 @@ static void test_real_model(void **state)
     assert_true(whole(cell, "dense_correct") >= options.items);
     assert_true(whole(cell, "both_correct") * 10 >= whole(cell, "dense_correct") * 8);
     assert_true(whole(cell, "window_correct") * 5 <= whole(cell, "dense_correct"));
+    assert_true(real(report, "attention_mass") > 0.5 && real(report, "attention_mass") < 1);
+    assert_true(real(report, "recall_at_k") > 0.3 && real(report, "recall_at_k") < 1);
     json_decref(report);
     kvasir_model_close(smollm2);
 }
