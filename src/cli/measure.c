@@ -186,6 +186,8 @@ int bench_main(const struct options *options)
                                            .generate_count = options->bench_generate.count,
                                            .depth = options->bench_depth.items,
                                            .depth_count = options->bench_depth.count,
+                                           .budgets = options->budgets.items,
+                                           .budget_count = options->bench_retrieval ? options->budgets.count : 0,
                                            .repetitions = (uint32_t)options->repetitions,
                                            .cache = cache.engine,
                                            .roofline = options->roofline,

@@ -130,9 +130,12 @@ const struct command COMMANDS[COMMAND_COUNT] = {
          "attention over a KV cache of f32, / f32 peak), but no less than reading the weights once takes. Decode: "
          "seconds a token = bytes of the weights and of the K and V rows seen / read bandwidth over a buffer of that "
          "size. The limit is 1 / seconds.\n\n"
+         "--retrieval runs every decode test again with retrieval attention that reads --budget of the K and V rows "
+         "(tg128@32768/20%): 64 first tokens, 128 last ones, the rest looked up.\n\n"
          "What many requests at once get is measured by `kvasir bench throughput`.",
          "kvasir bench smollm2\tpp512 and tg128\n"
          "kvasir bench qwen2 -p 0 -n 64 -d 0,8192 -r 5 --output json\tdecode, empty and at 8K tokens of context\n"
+         "kvasir bench qwen2 -p 0 -n 64 -d 4096,32768 --retrieval --budget 0.1,0.2\tdense and looked up\n"
          "kvasir bench qwen2 --roofline\tas shares of what the machine can do\n"},
     [COMMAND_BENCH_THROUGHPUT] =
         {"bench throughput", ARGUMENTS_MODEL, "[MODEL]", "measure what many requests at once get",
@@ -639,7 +642,9 @@ const struct option_row OPTION_ROWS[] = {
     {.commands = FOR(EVAL_RETRIEVAL), .name = "lengths", .kind = OPTION_WHOLES, .argument = "N,...",
      .group = "Measurement", .fallback = "8192", .low = 1, .high = TOKENS_MAX, .offset = AT(lengths),
      .help = "tokens of text, question and answer together"},
-    {.commands = FOR(EVAL_RETRIEVAL), .name = "budget", .kind = OPTION_REALS, .argument = "X,...",
+    {.commands = FOR(BENCH), .name = "retrieval", .kind = OPTION_FLAG, .group = "Measurement", .offset = AT(bench_retrieval),
+     .help = "every decode test again with retrieval attention, at each --budget; nothing is drafted"},
+    {.commands = FOR(EVAL_RETRIEVAL) | FOR(BENCH), .name = "budget", .kind = OPTION_REALS, .argument = "X,...",
      .group = "Measurement", .fallback = "0.2", .low = 0, .high = 1, .offset = AT(budgets),
      .help = "shares of the K and V rows that dense attention reads"},
     {.commands = FOR(EVAL_RETRIEVAL), .name = "items", .kind = OPTION_WHOLE, .argument = "N", .group = "Measurement",

@@ -178,7 +178,7 @@ struct options {
 
     struct id_list bench_prompt, bench_generate, bench_depth;
     int64_t repetitions;
-    bool roofline;
+    bool roofline, bench_retrieval;
 
     const char *preset, *prompt_tokens, *output_tokens, *plot;
     int64_t requests, shared_prefix, shared_prefixes, turns;

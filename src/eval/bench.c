@@ -5,6 +5,8 @@
  *   tgN@D   a prompt of D tokens (at least 1), untimed, filled from the prefix cache where that can be; then N decode steps,
  *           each a pass and a greedy pick, timed from the first token to the last: N / seconds
  *
+ *   tgN@D/B%     the same with retrieval attention that reads B % of the rows
+ *
  * One untimed run before each test, of at most WARM_UP tokens, touches weights and working memory. Nothing is timed but
  * kvasir_engine_step. With a roofline, the machine is measured just before and just after each test. */
 #include "eval/bench_internal.h"
@@ -15,12 +17,29 @@
 #define WARM_UP_DECODE 4u
 #define TESTS_MAX 1024u
 #define REPETITIONS_MAX 1000u
+/* Retrieval reads these in any case, the rest of a budget is recalled. */
+#define INITIAL_TOKENS 64u
+#define LOCAL_TOKENS 128u
 
 /* ---- the list of tests ------------------------------------------------------------------------------------------- */
 
 static uint32_t most(uint32_t a, uint32_t b)
 {
     return a > b ? a : b;
+}
+
+static void add_decode(struct bench *bench, uint32_t generate, uint32_t depth, double budget)
+{
+    struct bench_test *test = &bench->tests[bench->test_count++];
+    *test = (struct bench_test){.decode = true, .prompt = most(depth, 1), .generate = generate + 1, .budget = budget};
+    int used = snprintf(test->name, sizeof test->name, depth ? "tg%u@%u" : "tg%u", generate, depth);
+    if (budget > 0) snprintf(test->name + used, sizeof test->name - (size_t)used, "/%g%%", 100 * budget);
+}
+
+/* Decode tests of each pair of length and depth. */
+static size_t decode_variants(const struct eval_bench_options *o)
+{
+    return most((uint32_t)o->depth_count, 1) * (1 + o->budget_count);
 }
 
 static void list_tests(struct bench *bench)
@@ -37,19 +56,33 @@ static void list_tests(struct bench *bench)
     }
     for (size_t i = 0; i < o->generate_count; i++)
         for (size_t d = 0; d < depth_count && o->generate[i]; d++) {
-            struct bench_test *test = &bench->tests[bench->test_count++];
-            *test = (struct bench_test){.decode = true, .prompt = most(depths[d], 1), .generate = o->generate[i] + 1};
-            if (depths[d])
-                snprintf(test->name, sizeof test->name, "tg%u@%u", o->generate[i], depths[d]);
-            else
-                snprintf(test->name, sizeof test->name, "tg%u", o->generate[i]);
+            add_decode(bench, o->generate[i], depths[d], 0);
+            for (size_t b = 0; b < o->budget_count; b++) add_decode(bench, o->generate[i], depths[d], o->budgets[b]);
         }
+}
+
+static enum status check_budgets(const struct eval_bench_options *o, struct error *error)
+{
+    for (size_t b = 0; b < o->budget_count; b++) {
+        if (!(o->budgets[b] > 0 && o->budgets[b] <= 1))
+            return error_set(error, ST_INVALID, "a budget of %g: must be above 0 and at most 1", o->budgets[b]);
+        for (size_t d = 0; d < most((uint32_t)o->depth_count, 1); d++) {
+            uint32_t depth = o->depth_count ? o->depth[d] : 0;
+            if (o->budgets[b] * depth < INITIAL_TOKENS + LOCAL_TOKENS)
+                return error_set(error, ST_INVALID,
+                                 "a budget of %g at a depth of %u: state a depth of at least %.0f tokens",
+                                 o->budgets[b], depth, (INITIAL_TOKENS + LOCAL_TOKENS) / o->budgets[b] + 1);
+        }
+    }
+    if (o->budget_count && o->roofline)
+        return error_set(error, ST_INVALID, "a roofline is of attention that reads every key: leave out retrieval");
+    return ST_OK;
 }
 
 static enum status check(const struct eval_bench_options *o, struct error *error)
 {
-    uint64_t tests = o->prompt_count + o->generate_count * (uint64_t)most((uint32_t)o->depth_count, 1);
-    if (tests > TESTS_MAX || o->depth_count > TESTS_MAX)
+    uint64_t tests = o->prompt_count + o->generate_count * decode_variants(o);
+    if (tests > TESTS_MAX || o->depth_count > TESTS_MAX || o->budget_count > TESTS_MAX)
         return error_set(error, ST_LIMIT, "%llu tests: at most %u", (unsigned long long)tests, TESTS_MAX);
     if (o->repetitions < 1 || o->repetitions > REPETITIONS_MAX)
         return error_set(error, ST_INVALID, "%u repetitions: must be 1 to %u", o->repetitions, REPETITIONS_MAX);
@@ -59,6 +92,7 @@ static enum status check(const struct eval_bench_options *o, struct error *error
         for (size_t j = 0; j < counts[i]; j++)
             if (lists[i][j] > 1u << 28)
                 return error_set(error, ST_INVALID, "a test of %u tokens: at most %u", lists[i][j], 1u << 28);
+    if (check_budgets(o, error) != ST_OK) return ST_INVALID;
     if (o->roofline && o->cache.kv_policy)
         return error_set(error, ST_INVALID, "a roofline counts the keys of no KV policy: leave out one of the two");
     if (o->roofline && o->cache.no_kv_cache)
@@ -68,15 +102,26 @@ static enum status check(const struct eval_bench_options *o, struct error *error
 
 /* ---- one run ----------------------------------------------------------------------------------------------------- */
 
+/* Of the tokens between the first and the local ones, the share that makes the test's budget. */
+static double topk_of(const struct bench_test *test)
+{
+    const double fixed = INITIAL_TOKENS + LOCAL_TOKENS;
+    return test->prompt > fixed ? (test->budget * test->prompt - fixed) / (test->prompt - fixed) : 0;
+}
+
 /* Seconds from submit to the first token, and from there to the last. */
-static enum status run_once(struct bench *bench, uint32_t prompt, uint32_t generate, uint64_t seed, double *prefill_s,
-                            double *decode_s, struct error *error)
+static enum status run_once(struct bench *bench, const struct bench_test *test, uint32_t prompt, uint32_t generate,
+                            uint64_t seed, double *prefill_s, double *decode_s, struct error *error)
 {
     struct random random;
     random_seed(&random, seed);
     for (uint32_t i = 0; i < prompt; i++) bench->prompt[i] = (uint32_t)random_below(&random, bench->vocabulary);
-    const struct kvasir_request request = {
-        .prompt = bench->prompt, .prompt_count = prompt, .max_tokens = generate, .ignore_eos = true};
+    const struct kvasir_request request = {.prompt = bench->prompt,
+                                           .prompt_count = prompt,
+                                           .max_tokens = generate,
+                                           .ignore_eos = true,
+                                           .retrieval = test->budget > 0 ? KVASIR_RETRIEVAL_ON : KVASIR_RETRIEVAL_OFF,
+                                           .retrieval_topk = test->budget > 0 ? topk_of(test) : 0};
     struct kvasir_error *public_error = (struct kvasir_error *)(void *)error;
     const struct kvasir_event *events;
     size_t count;
@@ -127,18 +172,24 @@ static enum status run_test(struct bench *bench, uint32_t index, struct error *e
     uint64_t seed = (uint64_t)index * (REPETITIONS_MAX + 1); /* no two tests share prompts */
     const struct eval_bench_options *o = bench->options;
     double prefill_s, decode_s;
+    struct kvasir_engine_stats before, after;
     uint32_t prompt = test->prompt, generate = test->generate;
     /* A decode test keeps its prompt, so the warm-up fills the cache for the timed runs. */
     if (!test->decode && prompt > WARM_UP_PREFILL) prompt = WARM_UP_PREFILL;
     if (test->decode && generate > WARM_UP_DECODE + 1) generate = WARM_UP_DECODE + 1;
     enum status status = bound_test(bench, test, error);
-    if (status == ST_OK) status = run_once(bench, prompt, generate, seed, &prefill_s, &decode_s, error);
+    if (status == ST_OK) status = run_once(bench, test, prompt, generate, seed, &prefill_s, &decode_s, error);
+    kvasir_engine_stats(bench->engine, &before);
     for (uint32_t r = 0; r < o->repetitions && status == ST_OK; r++) {
         if (o->progress) o->progress(o->progress_data, test->name, r, o->repetitions);
         if (!test->decode) seed++;
-        status = run_once(bench, test->prompt, test->generate, seed, &prefill_s, &decode_s, error);
+        status = run_once(bench, test, test->prompt, test->generate, seed, &prefill_s, &decode_s, error);
         bench->rates[r] = test->decode ? (test->generate - 1) / decode_s : test->prompt / prefill_s;
     }
+    kvasir_engine_stats(bench->engine, &after);
+    if (after.retrieval_rows_dense > before.retrieval_rows_dense)
+        test->rows_read = (double)(after.retrieval_rows_read - before.retrieval_rows_read) /
+                          (double)(after.retrieval_rows_dense - before.retrieval_rows_dense);
     if (status == ST_OK) summarise(test, bench->rates, o->repetitions);
     if (status == ST_OK) status = bound_test(bench, test, error);
     if (status == ST_OK && o->progress) o->progress(o->progress_data, test->name, o->repetitions, o->repetitions);
@@ -151,6 +202,13 @@ static enum status open_engine(struct bench *bench, struct kvasir_model *model, 
     engine.context = context;
     engine.max_sequences = 1;
     engine.max_batched_tokens = 0;
+    if (bench->options->budget_count) {
+        engine.no_drafts = true;
+        engine.retrieval = (struct kvasir_retrieval){.mode = KVASIR_RETRIEVAL_ON,
+                                                     .initial_tokens = INITIAL_TOKENS,
+                                                     .local_tokens = LOCAL_TOKENS,
+                                                     .dense_boundary = KVASIR_RETRIEVAL_NONE};
+    }
     return (enum status)kvasir_engine_open(model, &engine, &bench->engine, (struct kvasir_error *)(void *)error);
 }
 
@@ -163,8 +221,8 @@ enum status eval_bench(struct kvasir_model *model, const struct eval_bench_optio
     if (status != ST_OK) return status;
     kvasir_model_info(model, &info);
     bench.vocabulary = info.vocabulary_size;
-    bench.tests = mem_zero(options->prompt_count + options->generate_count * most((uint32_t)options->depth_count, 1),
-                           sizeof *bench.tests);
+    bench.tests =
+        mem_zero(options->prompt_count + options->generate_count * decode_variants(options), sizeof *bench.tests);
     bench.rates = mem_zero(options->repetitions, sizeof *bench.rates);
     if (!bench.tests || !bench.rates) {
         status = error_set(error, ST_NOMEM, "not enough memory for a benchmark");

@@ -7,6 +7,7 @@ struct bench_test {
     char name[48];
     bool decode;
     uint32_t prompt, generate; /* tokens; a prefill test has generate = 1 */
+    double budget, rows_read;  /* of a test with retrieval; 0: without */
     double mean, deviation;    /* tokens per second, over the repetitions */
     struct roofline_cell cell; /* only with a roofline */
 };

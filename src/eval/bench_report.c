@@ -39,6 +39,12 @@ static json_t *json_test(const struct bench *bench, const struct bench_test *tes
 {
     json_t *row =
         json_pack("{s:s, s:f, s:f}", "test", test->name, "tokens_per_s", test->mean, "stddev", test->deviation);
+    if (row && test->budget > 0 &&
+        (json_object_set_new(row, "budget", json_real(test->budget)) != 0 ||
+         json_object_set_new(row, "rows_read", json_real(test->rows_read)) != 0)) {
+        json_decref(row);
+        row = NULL;
+    }
     if (!row || !bench->options->roofline) return row;
     const struct roofline_cell *cell = &test->cell;
     json_t *more = json_pack("{s:o, s:o, s:f, s:f, s:f, s:f, s:f, s:o}", "limit_tokens_per_s",

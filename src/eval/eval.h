@@ -87,12 +87,17 @@ MUST_CHECK enum status eval_retrieval(struct kvasir_model *model, const struct e
  * and "machine": {"isa","threads","int8_gmac_per_s","int16_gmac_per_s","f32_gmac_per_s","read_gb_per_s",
  * "read_sizes":[{"bytes","gb_per_s"}]}, measured just before and after the test (read_sizes: once, at the beginning).
  * Takes memory for a buffer of the test's working set meanwhile. */
+/* With `budgets` every decode test is run again with retrieval attention for each of them ("tg64@32768/20%"), nothing is drafted in any,
+ * and the JSON of these has besides "budget" and "rows_read" (K and V rows read, of those that dense attention reads). */
 struct eval_bench_options {
     const uint32_t *prompt, *generate, *depth; /* a 0 in prompt or generate: no such test */
     size_t prompt_count, generate_count, depth_count;
+    const double
+        *budgets; /* shares of the K and V rows that dense attention reads; each depth holds 192 rows or more of them */
+    size_t budget_count;
     uint32_t repetitions;
     struct kvasir_engine_options cache; /* all that says how K and V are kept; the rest is not read */
-    bool roofline;                      /* not with no_kv_cache or kv_policy: ST_INVALID */
+    bool roofline;                      /* not with no_kv_cache, kv_policy or budgets: ST_INVALID */
     /* May be NULL. While the machine is measured, `test` is "machine". */
     void (*progress)(void *data, const char *test, uint32_t done, uint32_t total);
     void *progress_data;

@@ -339,6 +339,51 @@ static void test_bench_tables(void **state)
     buffer_release(&out);
 }
 
+/* Every decode test dense, then with each budget, of which whole groups of 16 keys are read. */
+static void test_bench_retrieval(void **state)
+{
+    (void)state;
+    const uint32_t generate = 4, depth = 600;
+    const double budgets[] = {0.4, 0.7};
+    static const char *const names[] = {"tg4@600", "tg4@600/40%", "tg4@600/70%"};
+    struct eval_bench_options options = {.generate = &generate,
+                                         .depth = &depth,
+                                         .generate_count = 1,
+                                         .depth_count = 1,
+                                         .budgets = budgets,
+                                         .budget_count = ARRAY_COUNT(budgets),
+                                         .repetitions = 2};
+    struct buffer out;
+    struct error error = {0};
+    buffer_init(&out, 0);
+    if (eval_bench(model, &options, EVAL_JSON, &out, &error) != ST_OK) fail_msg("%s", error.text);
+    json_t *list = json_loads(out.data, 0, NULL);
+    assert_int_equal(json_array_size(list), ARRAY_COUNT(names));
+    for (size_t i = 0; i < ARRAY_COUNT(names); i++) {
+        json_t *row = json_array_get(list, i);
+        assert_string_equal(json_string_value(json_object_get(row, "test")), names[i]);
+        assert_true(real_at(row, "tokens_per_s") > 0);
+        assert_int_equal(json_object_size(row), i ? 5 : 3);
+        if (!i) continue;
+        assert_true(real_at(row, "budget") == budgets[i - 1]);
+        assert_true(fabs(real_at(row, "rows_read") - budgets[i - 1]) < 0.05);
+    }
+    json_decref(list);
+    out.length = 0;
+    options.budget_count = 1;
+    options.budgets = (double[]){0.3};
+    assert_int_equal(eval_bench(model, &options, EVAL_JSON, &out, &error), ST_INVALID);
+    assert_non_null(strstr(error.text, "a depth of at least 641 tokens"));
+    options.budgets = (double[]){1.5};
+    assert_int_equal(eval_bench(model, &options, EVAL_JSON, &out, &error), ST_INVALID);
+    assert_non_null(strstr(error.text, "a budget of 1.5"));
+    options.budgets = (double[]){0.5};
+    options.roofline = true;
+    assert_int_equal(eval_bench(model, &options, EVAL_JSON, &out, &error), ST_INVALID);
+    assert_non_null(strstr(error.text, "roofline"));
+    buffer_release(&out);
+}
+
 /* What is measured is not known here, but how the figures hang together is. */
 static void test_bench_roofline(void **state)
 {
@@ -558,13 +603,14 @@ static void test_inspect_unknown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_nll_windows),           cmocka_unit_test(test_kl),
-        cmocka_unit_test(test_kl_without_cache),      cmocka_unit_test(test_heads),
-        cmocka_unit_test(test_heads_by_loss),         cmocka_unit_test(test_heads_refused),
-        cmocka_unit_test(test_nll_refused),           cmocka_unit_test(test_bench),
-        cmocka_unit_test(test_bench_tables),          cmocka_unit_test(test_bench_roofline),
-        cmocka_unit_test(test_bench_roofline_tables), cmocka_unit_test(test_inspect),
-        cmocka_unit_test(test_inspect_policy),        cmocka_unit_test(test_inspect_unknown),
+        cmocka_unit_test(test_nll_windows),      cmocka_unit_test(test_kl),
+        cmocka_unit_test(test_kl_without_cache), cmocka_unit_test(test_heads),
+        cmocka_unit_test(test_heads_by_loss),    cmocka_unit_test(test_heads_refused),
+        cmocka_unit_test(test_nll_refused),      cmocka_unit_test(test_bench),
+        cmocka_unit_test(test_bench_tables),     cmocka_unit_test(test_bench_retrieval),
+        cmocka_unit_test(test_bench_roofline),   cmocka_unit_test(test_bench_roofline_tables),
+        cmocka_unit_test(test_inspect),          cmocka_unit_test(test_inspect_policy),
+        cmocka_unit_test(test_inspect_unknown),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
