@@ -423,7 +423,8 @@ void kvasir_engine_stats(const struct kvasir_engine *engine, struct kvasir_engin
  *
  * A sequence is a handle on the cached K and V of a run of tokens: a document that many questions will be about, the state
  * of a conversation. While it is open nothing of it is evicted, and requests whose prompt begins with its tokens find them,
- * to the token. It costs only blocks: sequences, requests and pins with common tokens share them.
+ * to the token. It costs only blocks: sequences, requests and pins with common tokens share them. With K in int4 or fp8_e4m3,
+ * which is quantised 32 tokens at a time, it has the whole groups of 32: what is left of the last one is run again.
  *
  *   struct kvasir_seq *book;
  *   kvasir_seq_open(engine, ids, count, 0, &book, &error);          runs what is not cached yet, as a request would

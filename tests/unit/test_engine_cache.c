@@ -96,6 +96,29 @@ static void test_sequence(void **state)
 }
 
 /* What is kept is not evicted, and requests run beside it. */
+/* Where K closes in groups of 32, a sequence has the whole groups, and saves and loads them. */
+static void test_closing_sequence(void **state)
+{
+    (void)state;
+    uint32_t prompt[128];
+    struct kvasir_request request;
+    struct kvasir_seq *seq;
+    struct scratch scratch;
+    scratch_init(&scratch);
+    make_request(4, prompt, &request);
+    struct kvasir_engine *engine = open_engine(model, (struct kvasir_engine_options){.kv_cache_dtype = "int4"});
+    assert_int_equal(kvasir_seq_open(engine, prompt, 75, 0, &seq, NULL), KVASIR_OK);
+    assert_int_equal(info_of(seq).tokens, 64);
+    assert_int_equal(kvasir_seq_save(seq, scratch_path(&scratch, "seq"), NULL), KVASIR_OK);
+    kvasir_seq_close(seq);
+    assert_int_equal(kvasir_seq_load(engine, scratch_path(&scratch, "seq"), 0, &seq, NULL), KVASIR_OK);
+    assert_int_equal(info_of(seq).tokens, 64);
+    check_rules(engine);
+    kvasir_seq_close(seq);
+    kvasir_engine_close(engine);
+    scratch_release(&scratch);
+}
+
 static void test_kept_beside_requests(void **state)
 {
     (void)state;
@@ -575,6 +598,7 @@ int main(void)
         cmocka_unit_test(test_salt),
         cmocka_unit_test(test_provenance),
         cmocka_unit_test(test_sequence),
+        cmocka_unit_test(test_closing_sequence),
         cmocka_unit_test(test_kept_beside_requests),
         cmocka_unit_test(test_pins),
         cmocka_unit_test(test_refused_sequences),
