@@ -564,7 +564,7 @@ const struct option_row OPTION_ROWS[] = {
      .group = "Retrieval attention", .unset = "64K", .low = 0, .high = TOKENS_MAX,
      .environment = "KVASIR_RETRIEVAL_OFFLOAD_BOUNDARY", .published = "VLLM_RETRIEVAL_OFFLOAD_BOUNDARY",
      .offset = AT(retrieval_offload_boundary),
-     .help = "of prompts of so many tokens or more, what is not being read may leave memory"},
+     .help = "the published design's; in this version K and V stay in memory whatever it is"},
     {.commands = RETRIEVES, .name = "retrieval-dense-layers", .kind = OPTION_WHOLE, .argument = "N",
      .group = "Retrieval attention", .unset = "0", .low = 0, .high = 65536,
      .environment = "KVASIR_RETRIEVAL_DENSE_LAYERS", .offset = AT(retrieval_dense_layers),
