@@ -76,6 +76,19 @@ class RetrievalRun(Case):
             done = program("run", TINY, "--prompt-ids", ids, "--kv-load", path)  # without an index it is of something else
             self.assertEqual((done.returncode, done.stderr.count("\n")), (1, 1), done.stderr)
 
+    def test_restart(self):
+        """The prompt's blocks come back from a folder with their entries of the index; of the answer nothing does."""
+        with tempfile.TemporaryDirectory(prefix="kvasir-e2e-") as folder:
+            options = ("--retrieval", "on", *SMALL, "--kv-disk", os.path.join(folder, "kv"))
+            first = self.kvasir(*options)[0]
+            again, line = self.kvasir(*options)
+            self.assertIn("prompt 300 tokens, 288 cached", line)
+            self.assertEqual((again["token_ids"], again["retrieval"]), (first["token_ids"], first["retrieval"]))
+            ids = ",".join(str(token) for token in first["prompt_ids"] + first["token_ids"] + [5])
+            more, line = self.kvasir(*options, ids=ids)
+            self.assertIn("prompt 325 tokens, 288 cached", line)
+            self.assertEqual(more["token_ids"], self.kvasir(*options[:-2], ids=ids)[0]["token_ids"])
+
     def test_bad_values(self):
         for options, says in ((("--retrieval", "yes"), "'yes' is not one of off|on|auto"),
                               (("--retrieval-topk", "20"), "--retrieval-topk: '20' is not in the range"),
