@@ -128,9 +128,9 @@ struct kvasir_retrieval {
     /* Each: 0 = the mode's default, here in the order on, auto. */
     uint32_t initial_tokens; /* the first tokens, always read: 1024, 64 */
     uint32_t local_tokens;   /* the last ones, the token itself among them, always read: 7192, 512 */
-    double topk; /* share of the tokens between them that are read, up to 1: 0.2; auto: so many that a tenth of
-                                  all tokens is read, but at least 1024 */
-    uint32_t dense_boundary; /* the answer to a shorter prompt reads everything: 32768, 4096 */
+    double topk; /* share of the tokens between them that are read, up to 1: 0.2; auto: so many that a fifth of
+                                  all tokens is read, but at least 2048 */
+    uint32_t dense_boundary; /* the answer to a shorter prompt reads everything: 32768, 8192 */
     /* The published design's: from so many tokens on, blocks that are not being read may leave memory. 65536, or dense_boundary
      * where that is more. Checked, and kept for when they do: in this version they all stay. */
     uint32_t offload_boundary;

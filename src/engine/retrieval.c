@@ -20,9 +20,9 @@ static const struct engine_retrieval defaults[] = {
                              .dense_layers = 0},
     [KVASIR_RETRIEVAL_AUTO] = {.initial_tokens = 64,
                                .local_tokens = 512,
-                               .budget = 0.1,
-                               .budget_tokens = 1024,
-                               .dense_boundary = 4096,
+                               .budget = 0.2,
+                               .budget_tokens = 2048,
+                               .dense_boundary = 8192,
                                .offload_boundary = 65536,
                                .dense_layers = 0},
 };
