@@ -13,7 +13,7 @@
 
 #define FETCHES_MAX 8u      /* of requests that wait, the first ones: for others it is too early */
 #define LOOK_NOW_S 0.001    /* that the plan waits for an answer, so that nothing found costs no step */
-#define PATIENCE_S 0.02    /* with a tier that does not get on, or, where that is more, */
+#define PATIENCE_S 0.02     /* with a tier that does not get on, or, where that is more, */
 #define LOOK_PATIENCE 0.05  /* so much of the time to compute what it may have; */
 #define READ_PATIENCE 0.25  /* while it reads */
 #define PATIENCE_MOST_S 2.0 /* whatever it may have */
