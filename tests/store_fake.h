@@ -21,9 +21,9 @@ struct fake_store {
     /* Of 256 keys so many: are refused; are said to be there and are not; come back with one byte of the head or the tokens
      * changed; come back as another blob of the same size. */
     uint32_t refused, vanished, damaged, mixed;
-    uint32_t blobs_max;  /* 0: no limit; else it is full then */
-    double delay_s;      /* of every get and put */
-    uint64_t puts, gets; /* that did what they should */
+    uint32_t blobs_max;     /* 0: no limit; else it is full then */
+    _Atomic double delay_s; /* of every get and put; may be changed at any time */
+    uint64_t puts, gets;    /* that did what they should */
 };
 
 static inline uint32_t fake_dice(const struct fake_store *fake, const struct store_key *key, uint32_t salt)
