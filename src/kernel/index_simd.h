@@ -11,8 +11,7 @@
 
 #include <math.h>
 
-#define INDEX_HIGHEST 60.0f   /* of a key above its head's greatest group, in base 2 */
-#define INDEX_LOWEST (-40.0f) /* below it a key weighs nothing */
+#define INDEX_HIGHEST 60.0f /* of a key above its head's greatest group, in base 2 */
 #define INDEX_VECTORS (KERNEL_GROUP_TOKENS / SIMD_LANES)
 #define INDEX_HEADS 8u         /* at once, at most: their scores stay in registers */
 #define INDEX_UNITS_MAX 64u    /* heads of 1,365 channels */
@@ -147,20 +146,21 @@ SIMD_INLINE void index_mean_dots(const struct index_pass *pass, const uint32_t h
     for (uint32_t h = 0; h < heads; h++) rows[(head + h) * INDEX_BATCH] = acc[h];
 }
 
-/* 2^t within 2e-4, t being held within bounds: 2^n * 2^r, |r| <= 1/2. The estimate itself is not as good. */
-SIMD_INLINE simd index_exp2(simd t)
+/* 2^t within 3 % (the estimate of t is not as good): the number whose bits are (t + 127) * 2^23, exponent and fraction in one
+ * (N. Schraudolph, "A Fast, Compact Approximation of the Exponential Function", Neural Computation 1999). `bits` is that product. */
+#define INDEX_BITS_UNIT 0x1p23f
+#define INDEX_BITS_ZERO ((127.0f - 0.0436f) * INDEX_BITS_UNIT) /* of t = 0: errors to both sides are alike */
+SIMD_INLINE simd index_exp2(simd bits)
 {
-    t = simd_max(simd_set(INDEX_LOWEST), simd_min(t, simd_set(INDEX_HIGHEST)));
-    const simd n = simd_round(t), r = simd_sub(t, n);
-    simd p = simd_fma(simd_set(0.0558f), r, simd_set(0.2402f));
-    p = simd_fma(p, r, simd_set(0.6931f));
-    return simd_scale2(simd_fma(p, r, simd_set(1.0f)), n);
+    bits = simd_min(bits, simd_set(INDEX_BITS_ZERO + INDEX_HIGHEST * INDEX_BITS_UNIT));
+    return simd_from_bits(simd_to_int(simd_max(bits, simd_set(0))));
 }
 
 /* The weights of a group's keys, of each head a vector to be summed. `codes`: [units * 2][INDEX_VECTORS] of four channels. */
 SIMD_INLINE void index_code_dots(const struct index_pass *pass, const uint32_t heads, uint32_t head, uint32_t group,
                                  float entry_scale, const simd_int *codes, simd *rows)
 {
+    const bool capped = pass->index->softcap > 0;
     const uint32_t dwords = pass->units * 2;
     const int8_t *q = pass->code_q + (uint64_t)head * dwords * 4;
     simd_int acc[INDEX_HEADS][INDEX_VECTORS];
@@ -177,14 +177,17 @@ SIMD_INLINE void index_code_dots(const struct index_pass *pass, const uint32_t h
 #pragma GCC unroll 8
     for (uint32_t h = 0; h < heads; h++) {
         const float factor = pass->code_scale[head + h] * entry_scale, top = pass->top[head + h];
-        const float first = pass->scores[(head + h) * pass->stride + group] -
-                            INDEX_MIDDLE * pass->code_sum[head + h] * factor - (pass->index->softcap > 0 ? 0 : top);
+        const float first =
+            pass->scores[(head + h) * pass->stride + group] - INDEX_MIDDLE * pass->code_sum[head + h] * factor;
+        const float scale = capped ? factor : factor * INDEX_BITS_UNIT;
+        const float offset = capped ? first : (first - top) * INDEX_BITS_UNIT + INDEX_BITS_ZERO;
         simd sum = simd_set(0);
 #pragma GCC unroll 2
         for (uint32_t v = 0; v < INDEX_VECTORS; v++) {
-            simd t = simd_fma(simd_from_int(acc[h][v]), simd_set(factor), simd_set(first));
-            if (pass->index->softcap > 0)
-                t = simd_fms(simd_tanh(t), simd_set((float)(pass->index->softcap * SIMD_LOG2_E)), simd_set(top));
+            simd t = simd_fma(simd_from_int(acc[h][v]), simd_set(scale), simd_set(offset));
+            if (capped)
+                t = simd_fma(simd_tanh(t), simd_set((float)(pass->index->softcap * SIMD_LOG2_E) * INDEX_BITS_UNIT),
+                             simd_set(INDEX_BITS_ZERO - top * INDEX_BITS_UNIT));
             sum = simd_add(sum, index_exp2(t));
         }
         rows[(head + h) * INDEX_BATCH] = sum;
