@@ -641,6 +641,8 @@ void options_release(struct options *options)
     mem_free(options->bench_depth.items);
     mem_free(options->concurrency.items);
     mem_free(options->arrival_rate.items);
+    mem_free(options->lengths.items);
+    mem_free(options->budgets.items);
     mem_free(options->api_keys.items);
     mem_free(options->allowed_hosts.items);
     mem_free(options->allowed_origins.items);

@@ -248,14 +248,16 @@ static void note_use(struct folder *folder, uint32_t at, const char *path)
     file_touch(path);
 }
 
+/* A blob that was written, or found although another process wrote it: then there may be more than the limit allows. */
 static void note_there(struct folder *folder, const struct store_key *key, uint64_t bytes)
 {
-    if (blob_index_find(&folder->index, key) != ENTRY_NONE) return;
+    if (bytes > folder->bytes_max || blob_index_find(&folder->index, key) != ENTRY_NONE) return;
     uint32_t at = blob_index_add(&folder->index, key, bytes);
     if (at == ENTRY_NONE) return; /* no memory: the next listing finds it */
     struct entry *entry = &folder->index.entries[at];
     entry->used_ns = entry->touched_ns = clock_wall_ns();
     entry->seen = folder->listings;
+    shrink_to(folder, folder->bytes_max);
 }
 
 static void note_gone(struct folder *folder, const struct store_key *key)
