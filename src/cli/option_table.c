@@ -117,7 +117,7 @@ const struct command COMMANDS[COMMAND_COUNT] = {
          "needle), "
          "words (the most common word of a list), code (which number a function returns).",
          "kvasir eval retrieval qwen2 --lengths 8192,16384 --budget 0.2 --items 100\tat two lengths\n"
-         "kvasir eval retrieval qwen2 --lengths 4096 --budget 0.05,0.1,0.2 --tasks single,code --plot map.svg\tthree "
+         "kvasir eval retrieval qwen2 --lengths 4096 --budget 0.1,0.2 --tasks single,code --plot map.svg\ttwo "
          "budgets, and a picture\n"},
     [COMMAND_BENCH] =
         {"bench", ARGUMENTS_MODEL, "[MODEL]", "measure prefill and decode speed",
