@@ -36,6 +36,14 @@ class RetrievalRun(Case):
         self.assertEqual(done.returncode, 0, done.stderr)
         return json.loads(done.stdout), done.stderr
 
+    def found(self, *options, **more):
+        """With what a folder has: once more where a busy machine would compute sooner than read."""
+        for _ in range(8):
+            answer, line = self.kvasir(*options, "--kv-stats", **more)
+            if not answer["kv"]["fetches_late"]:
+                break
+        return answer, line
+
     def test_rows(self):
         dense, line = self.kvasir()
         self.assertNotIn("retrieval", dense)
@@ -81,11 +89,11 @@ class RetrievalRun(Case):
         with tempfile.TemporaryDirectory(prefix="kvasir-e2e-") as folder:
             options = ("--retrieval", "on", *SMALL, "--kv-disk", os.path.join(folder, "kv"))
             first = self.kvasir(*options)[0]
-            again, line = self.kvasir(*options)
+            again, line = self.found(*options)
             self.assertIn("prompt 300 tokens, 288 cached", line)
             self.assertEqual((again["token_ids"], again["retrieval"]), (first["token_ids"], first["retrieval"]))
             ids = ",".join(str(token) for token in first["prompt_ids"] + first["token_ids"] + [5])
-            more, line = self.kvasir(*options, ids=ids)
+            more, line = self.found(*options, ids=ids)
             self.assertIn("prompt 325 tokens, 288 cached", line)
             self.assertEqual(more["token_ids"], self.kvasir(*options[:-2], ids=ids)[0]["token_ids"])
 

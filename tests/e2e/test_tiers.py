@@ -53,7 +53,7 @@ class TierCase(Case):
         for _ in range(5):
             server = self.own(*options)
             was = cached(server)
-            if was or not metrics(server)[1]["kv_tier_late_total"]:
+            if not metrics(server)[1]["kv_tier_late_total"]:
                 break
             self.stop(server)
         return was, server
