@@ -11,7 +11,7 @@ static enum status check_entry(const struct kv_seq *seq, uint32_t g, uint32_t b,
     const struct kv_group *group = &cache->groups[g];
     struct kv_hole hole = group_hole(cache, group, seq->count);
     uint32_t block = seq->tables[g].blocks[b];
-    if (b >= hole.begin && b < hole.end) {
+    if (hole_has(hole, b)) {
         if (block != BLOCK_NONE) BROKEN("1: group %u: block %u is behind the window but still held", g, block);
         return ST_OK;
     }

@@ -197,8 +197,7 @@ static unsigned char where_is(const struct kv_fetch *fetch, uint32_t b, uint32_t
 static bool in_hole(const struct kv_fetch *fetch, uint32_t depth, uint32_t b, uint32_t g)
 {
     const struct kv_cache *cache = fetch->cache;
-    struct kv_hole hole = group_hole(cache, &cache->groups[g], depth * cache->block_tokens);
-    return b >= hole.begin && b < hole.end;
+    return hole_has(group_hole(cache, &cache->groups[g], depth * cache->block_tokens), b);
 }
 
 /* The most whole blocks that the cache can serve, with what the stores have too where `stored`. */

@@ -15,6 +15,11 @@ struct kv_hole {
     uint32_t begin, end;
 };
 
+static inline bool hole_has(struct kv_hole hole, uint32_t block)
+{
+    return block >= hole.begin && block < hole.end;
+}
+
 enum kv_rows { ROWS_OWN, ROWS_OF_SOURCE, ROWS_NONE };
 
 struct kind {

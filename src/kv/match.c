@@ -70,7 +70,7 @@ static void share(struct kv_seq *seq, const struct walk *walk, uint32_t depth, u
         table->passed = hole.end;
         for (uint32_t b = 0; b < table->count; b++) {
             table->blocks[b] = BLOCK_NONE;
-            if (b >= hole.begin && b < hole.end) continue;
+            if (hole_has(hole, b)) continue;
             table->blocks[b] = prefix_rows(prefix_node(cache, b < depth ? walk->path[b] : child))[g];
             block_hold(cache, group, table->blocks[b]);
             if (branch || group->kind->keeps_all)

@@ -310,7 +310,7 @@ enum status seq_take_kept(struct kv_seq *seq, uint32_t count)
         struct kv_hole hole = group_hole(cache, &cache->groups[g], count);
         for (uint32_t b = 0; b < blocks && status == ST_OK; b++) {
             uint32_t *own = &seq->tables[g].blocks[b];
-            if (*own != BLOCK_NONE || (b >= hole.begin && b < hole.end)) continue;
+            if (*own != BLOCK_NONE || hole_has(hole, b)) continue;
             *own = block_take(cache, &cache->groups[g]);
             if (*own == BLOCK_NONE) status = ST_FULL;
         }
@@ -386,7 +386,7 @@ static void protect_branch(struct kv_seq *seq, uint32_t index)
         for (uint32_t g = 0; g < cache->group_count; g++) {
             struct kv_group *group = &cache->groups[g];
             struct kv_hole hole = group_hole(cache, group, index * cache->block_tokens);
-            bool passed = b - 1 >= hole.begin && b - 1 < hole.end;
+            bool passed = hole_has(hole, b - 1);
             more |= passed ? hole.begin > 0 : !group->kind->keeps_all;
             if (passed) continue;
             more |= rows[g] != BLOCK_NONE && group->blocks[rows[g]].segment != PROTECTED;
@@ -474,7 +474,7 @@ static bool find_passed(struct kv_seq *seq, uint32_t count, bool hold)
             struct kv_table *table = &seq->tables[g];
             struct kv_hole hole = group_hole(cache, &cache->groups[g], count);
             above |= hole.end < table->passed && hole.end < b;
-            if (b > blocks || table->blocks[b - 1] != BLOCK_NONE || (b - 1 >= hole.begin && b - 1 < hole.end)) continue;
+            if (b > blocks || table->blocks[b - 1] != BLOCK_NONE || hole_has(hole, b - 1)) continue;
             uint32_t row =
                 node == NODE_NONE || b > seq_published(seq) ? BLOCK_NONE : prefix_rows(prefix_node(cache, node))[g];
             if (row == BLOCK_NONE) return false;

@@ -86,7 +86,7 @@ static void add_swapped(const struct kv_seq *seq, struct snapshot *snapshot)
     for (uint32_t g = 0; g < cache->group_count; g++)
         for (uint32_t b = 0; b < blocks_for(cache, seq->count); b++) {
             struct kv_hole hole = group_hole(cache, &cache->groups[g], seq->count);
-            if ((b >= hole.begin && b < hole.end) || snapshot->count++ >= snapshot->capacity) continue;
+            if (hole_has(hole, b) || snapshot->count++ >= snapshot->capacity) continue;
             snapshot->out[snapshot->count - 1] =
                 (struct kv_block_info){.group = g,
                                        .index = index++,

@@ -88,8 +88,7 @@ static void resident(struct kv_seq *seq)
 
 static bool in_hole(const struct kv_seq *seq, uint32_t g, uint32_t b)
 {
-    struct kv_hole hole = group_hole(seq->cache, &seq->cache->groups[g], seq->count);
-    return b >= hole.begin && b < hole.end;
+    return hole_has(group_hole(seq->cache, &seq->cache->groups[g], seq->count), b);
 }
 
 /* A place for all blocks of the sequence, and room to list them and their nodes. */
