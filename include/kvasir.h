@@ -131,8 +131,9 @@ struct kvasir_retrieval {
     double topk; /* share of the tokens between them that are read, up to 1: 0.2; auto: so many that a fifth of
                                   all tokens is read, but at least 2048 */
     uint32_t dense_boundary; /* the answer to a shorter prompt reads everything: 32768, 8192 */
-    /* The published design's: from so many tokens on, blocks that are not being read may leave memory. 65536, or dense_boundary
-     * where that is more. Checked, and kept for when they do: in this version they all stay. */
+    /* The answer to a prompt of so many tokens keeps in memory what lies in its first and local tokens and the index, and has the rest
+     * of K and V in files without a name in kvasir_engine_options.kv_disk (none: all stays), half of whose bytes are for that. It
+     * reads the same. 65536, or dense_boundary where that is more. */
     uint32_t offload_boundary;
     uint32_t dense_layers; /* the first so many layers read everything: none */
 };
@@ -400,6 +401,9 @@ struct kvasir_engine_stats {
     uint64_t kv_queried_tokens, kv_hit_tokens, kv_evicted_blocks, kv_copied_blocks;
     /* Of the swap tier, beside the budget: bytes there now; sequences moved there and back; bytes copied both ways. */
     uint64_t kv_bytes_swapped, kv_swaps_out, kv_swaps_in, kv_swap_copied_bytes;
+    /* K and V of running answers that are in files (retrieval.offload_boundary); rows of one head and 16 or 32 tokens that were wanted of
+     * it and were in memory still, and that had to be read. */
+    uint64_t kv_bytes_offloaded, kv_recalled_slices, kv_read_slices;
     uint32_t running, waiting;
     /* Since the engine was opened: requests that gave up their blocks to others and went on later, of which some kept their
      * rows in the swap tier; requests that waited for another one to compute a prefix they share. */

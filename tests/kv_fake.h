@@ -30,6 +30,7 @@ struct fake_seq {
     struct kv_seq *seq;
     uint32_t tokens[FAKE_TOKENS_MAX], count; /* count: as kv_seq_count */
     uint32_t sparse_from; /* rows from this position on are not those of a sequence that is exact; 0: all are */
+    uint32_t recall; /* key groups that a token reads at most of those that may be offloaded; 0: it reads everything */
     uint64_t prefix[FAKE_TOKENS_MAX];
 };
 
@@ -89,14 +90,42 @@ static inline void fake_write_layer(const struct fake_seq *s, const struct kv_co
     }
 }
 
-/* All that the token at `position` may see of this head is there and has its own prefix's value. */
-static inline void fake_verify_head(const struct fake_seq *s, const struct kv_config *config, uint32_t index,
-                                    uint32_t head, uint32_t position)
+/* Rows of 16 tokens that begin at `position`, up to `end`. */
+static inline void fake_verify_rows(const struct fake_seq *s, const struct kv_layer *layer, uint32_t owner,
+                                    uint32_t head, uint32_t position, uint32_t end, const void *k_rows,
+                                    const void *v_rows)
 {
-    const struct kv_layer *layer = &config->layers[index];
-    if (layer->kind == KV_NONE) return;
+    const float *k = k_rows, *v = v_rows;
+    for (uint32_t at = position; at < end; at++) {
+        for (uint32_t d = 0; d < layer->head_dim; d++)
+            assert_true(k[d * 16 + at - position] == fake_value(s->prefix[at], owner, head, d));
+        for (uint32_t d = 0; d < layer->value_dim; d++)
+            assert_true(v[(at - position) * layer->value_dim + d] == -fake_value(s->prefix[at], owner, head, d));
+    }
+}
+
+/* What a token with retrieval reads: some groups, the last ones among them, and never more than may be recalled. */
+static inline void fake_verify_some(const struct fake_seq *s, const struct kv_layer *layer, uint32_t index,
+                                    uint32_t owner, uint32_t head, uint32_t position)
+{
+    uint32_t groups[FAKE_TOKENS_MAX / 16], count = 0, last = position / 16;
+    uint64_t dice = fake_mix(s->prefix[position], head + 1);
+    for (uint32_t g = 0; g <= last; g++, dice = fake_mix(dice, g + 1))
+        if ((dice >> 33) % (last + 1) < s->recall && count < s->recall) groups[count++] = g;
+    kv_seq_recall(s->seq, index, head, groups, count);
+    for (uint32_t i = 0; i < count; i++) {
+        const void *k, *v;
+        uint32_t first = groups[i] * 16, end = first + 16 < position + 1 ? first + 16 : position + 1;
+        kv_seq_group_rows(s->seq, index, head, first, &k, &v);
+        fake_verify_rows(s, layer, owner, head, first, end, k, v);
+    }
+}
+
+static inline void fake_verify_spans(const struct fake_seq *s, const struct kv_layer *layer, uint32_t index,
+                                     uint32_t owner, uint32_t head, uint32_t position)
+{
     struct kv_reach reach = kv_seq_reach(s->seq, index, head);
-    uint32_t owner = layer->kind == KV_SHARED ? layer->source : index, from = 0, sinks = reach.sinks;
+    uint32_t from = 0, sinks = reach.sinks;
     if (reach.window && position >= reach.window) from = position - reach.window + 1;
     if (sinks > from) sinks = from; /* visible: [0, sinks) and [from, position] */
     struct kernel_span spans[FAKE_TOKENS_MAX / 16 + 2];
@@ -120,6 +149,19 @@ static inline void fake_verify_head(const struct fake_seq *s, const struct kv_co
         next = end;
     }
     assert_int_equal(next, position + 1);
+}
+
+/* All that the token at `position` may see of this head is there and has its own prefix's value. */
+static inline void fake_verify_head(const struct fake_seq *s, const struct kv_config *config, uint32_t index,
+                                    uint32_t head, uint32_t position)
+{
+    const struct kv_layer *layer = &config->layers[index];
+    if (layer->kind == KV_NONE) return;
+    uint32_t owner = layer->kind == KV_SHARED ? layer->source : index;
+    if (s->recall && kv_seq_indexed(s->seq, index, head))
+        fake_verify_some(s, layer, index, owner, head, position);
+    else
+        fake_verify_spans(s, layer, index, owner, head, position);
     for (uint32_t at = 15; at <= position && layer->kind != KV_SHARED; at += 16) {
         if (!fake_has_entry(s, layer, index, head, at)) continue;
         uint64_t entry = fake_entry(s, index, head, at);

@@ -2,6 +2,7 @@
 #ifndef TESTS_SCRATCH_H
 #define TESTS_SCRATCH_H
 #include "support.h"
+#include <dirent.h>
 #include <ftw.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -41,5 +42,24 @@ static inline int scratch_remove_one(const char *path, const struct stat *info, 
 static inline void scratch_release(struct scratch *scratch)
 {
     assert_int_equal(nftw(scratch->folder, scratch_remove_one, 16, FTW_DEPTH | FTW_PHYS), 0);
+}
+
+/* This process' descriptor of a file there that has no name (file_scratch_open). */
+static inline int scratch_nameless(const struct scratch *scratch)
+{
+    char link[600], path[64];
+    int found = -1;
+    DIR *all = opendir("/proc/self/fd");
+    assert_non_null(all);
+    for (const struct dirent *one; (one = readdir(all));) {
+        snprintf(path, sizeof path, "/proc/self/fd/%.20s", one->d_name);
+        ssize_t length = readlink(path, link, sizeof link - 1);
+        if (length <= 0) continue;
+        link[length] = 0;
+        if (strncmp(link, scratch->folder, strlen(scratch->folder)) == 0) found = atoi(one->d_name);
+    }
+    closedir(all);
+    assert_true(found >= 0);
+    return found;
 }
 #endif

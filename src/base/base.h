@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 #define MUST_CHECK __attribute__((warn_unused_result))
 #define PRINTF_LIKE(format_index, first) __attribute__((format(printf, format_index, first)))
@@ -160,6 +161,22 @@ struct file_listed {
 };
 MUST_CHECK enum status file_folder_list(const char *path, void (*show)(void *data, const struct file_listed *file),
                                         void *data, struct error *error);
+
+/* A file without a name, for this process alone: memory on the disk of `folder`, which is given back when it is closed or the
+ * process ends. Reads may run on many threads at once. */
+struct file_scratch {
+    int fd; /* -1: not open */
+};
+MUST_CHECK enum status file_scratch_open(const char *folder, struct file_scratch *out, struct error *error);
+/* False: the disk is full, or fails; what is at `offset` is then anything. */
+MUST_CHECK bool file_scratch_write(const struct file_scratch *file, uint64_t offset, const void *bytes, uint64_t count);
+/* All parts, one after the other, from `offset` on. False: they cannot be had, or (without `wait`) not without waiting for the disk,
+ * or that cannot be told here; `parts` are then anything. */
+MUST_CHECK bool file_scratch_read(const struct file_scratch *file, uint64_t offset, const struct iovec *parts,
+                                  uint32_t count, bool wait);
+void file_scratch_expect(const struct file_scratch *file, uint64_t offset, uint64_t count); /* will be read soon */
+void file_scratch_empty(const struct file_scratch *file); /* nothing of it is needed */
+void file_scratch_close(struct file_scratch *file);
 
 /* ---- faults, for the torture tests ------------------------------------------------------------------------------- */
 

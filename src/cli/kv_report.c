@@ -26,6 +26,10 @@ void kv_report_text(const struct kvasir_engine_stats *now, const struct kvasir_e
         buffer_printf(out, "  swapped  %s; %llu sequences went out, %llu came back\n",
                       bytes_text(now->kv_bytes_swapped, a), (unsigned long long)now->kv_swaps_out,
                       (unsigned long long)now->kv_swaps_in);
+    if (now->kv_read_slices)
+        buffer_printf(out, "  offload  at most %s on disk; of what was wanted of it %.1f %% was in memory still\n",
+                      bytes_text(most->kv_bytes_offloaded, a),
+                      percent(now->kv_recalled_slices, now->kv_recalled_slices + now->kv_read_slices));
     for (uint32_t t = 0; t < now->tier_count; t++) {
         const struct kvasir_tier_stats *tier = &now->tiers[t];
         buffer_printf(
@@ -66,6 +70,9 @@ void kv_report_json(const struct kvasir_engine_stats *now, const struct kvasir_e
         {"swaps_out", now->kv_swaps_out},
         {"swaps_in", now->kv_swaps_in},
         {"swap_copied_bytes", now->kv_swap_copied_bytes},
+        {"most_bytes_offloaded", most->kv_bytes_offloaded},
+        {"recalled_slices", now->kv_recalled_slices},
+        {"read_slices", now->kv_read_slices},
     };
     for (size_t i = 0; i < ARRAY_COUNT(rows); i++)
         buffer_printf(out, ",\"%s\":%llu", rows[i].name, (unsigned long long)rows[i].value);

@@ -250,7 +250,9 @@ static enum status steps_run(struct session *session, uint64_t id, bool stream, 
         }
         struct kvasir_engine_stats stats;
         kvasir_engine_stats(session->engine, &stats);
+        uint64_t offloaded = out->most.kv_bytes_offloaded;
         if (stats.kv_bytes_used >= out->most.kv_bytes_used) out->most = stats;
+        out->most.kv_bytes_offloaded = offloaded > stats.kv_bytes_offloaded ? offloaded : stats.kv_bytes_offloaded;
         for (size_t i = 0; i < count && status == ST_OK; i++) {
             const struct kvasir_event *event = &events[i];
             if (event->id != id) continue;

@@ -84,6 +84,7 @@ int kvasir_engine_open(struct kvasir_model *model, const struct kvasir_engine_op
     if (status == ST_OK) status = pool_open(model->threads, &engine->pool, error);
     if (status == ST_OK) status = kv_open(&plan->kv, &engine->kv, error);
     plan->kv.lower = NULL;
+    plan->kv.offload_folder = NULL;
     /* A sequence that decodes adds one token to the prompt tokens of the pass; some add drafted ones. */
     uint32_t answers = plan->max_sequences + DRAFT_ROWS_MAX;
     if (status == ST_OK)
@@ -263,6 +264,9 @@ void kvasir_engine_stats(const struct kvasir_engine *engine, struct kvasir_engin
                                         .kv_evicted_blocks = kv.evicted_blocks,
                                         .kv_copied_blocks = kv.copied_blocks,
                                         .kv_bytes_swapped = kv.bytes_swapped,
+                                        .kv_bytes_offloaded = kv.bytes_offloaded,
+                                        .kv_recalled_slices = kv.recalled_slices,
+                                        .kv_read_slices = kv.read_slices,
                                         .kv_swaps_out = kv.swaps_out,
                                         .kv_swaps_in = kv.swaps_in,
                                         .kv_swap_copied_bytes = kv.swap_copied_bytes,

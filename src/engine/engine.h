@@ -51,6 +51,7 @@ struct engine_plan {
     bool kv_reserve;
     struct kvasir_retrieval retrieval; /* as stated */
     bool indexed;                      /* retrieval is on, and there are heads that it concerns */
+    bool offloads;                     /* and a folder for rows that it seldom reads */
 };
 /* `options` may be NULL. ST_LIMIT: a stated context or budget does not fit; the error says bytes needed and available. */
 MUST_CHECK enum status engine_plan_init(const struct model *model, const struct kvasir_engine_options *options,

@@ -99,8 +99,10 @@ MUST_CHECK enum status retrieval_check_engine(const struct kvasir_engine_options
 bool retrieval_index(const struct kvasir_retrieval *stated, struct kv_layer *layers, uint32_t count);
 MUST_CHECK enum status retrieval_check_request(const struct engine_plan *plan, const struct kvasir_request *wanted,
                                                struct error *error);
-/* Sets the request's `retrieval` and `sparse_from`; its prompt is known. */
+/* Sets the request's `retrieval`, `sparse_from` and `offloads`; its prompt and `count_max` are known. */
 void retrieval_prepare(const struct engine_plan *plan, const struct kvasir_request *wanted, struct request *request);
+/* What has left the window of a running request takes a step to where its tokens seldom read it. Before it is reserved. */
+void retrieval_offload(struct request *request);
 
 /* ---- request.c: one request from submit to its last event ---------------------------------------------------------- */
 
@@ -127,6 +129,7 @@ struct request {
      * without drafts, and their rows are the sequence's own (kv_seq_stop_publishing). */
     struct engine_retrieval retrieval;
     uint32_t sparse_from;
+    bool offloads;       /* rows that sparse tokens seldom read go to a file: kv_seq_offload */
     bool counted_sparse; /* in kvasir_engine.sparse_answers */
     struct detokenizer detokenizer;
     struct stopper stopper;

@@ -165,4 +165,29 @@ void retrieval_prepare(const struct engine_plan *plan, const struct kvasir_reque
             first = middle + 1;
     }
     request->sparse_from = first < plan->context ? first : 0;
+    request->offloads = plan->offloads && request->sparse_from && !wanted->beam_width &&
+                        !request->retrieval.dense_layers &&
+                        request->prompt_count >= request->retrieval.offload_boundary;
+}
+
+/* ---- offloading ---------------------------------------------------------------------------------------------------- */
+
+#define OFFLOAD_BLOCKS 32u /* a step: some milliseconds */
+
+void retrieval_offload(struct request *r)
+{
+    const struct engine_retrieval *retrieval = &r->retrieval;
+    const uint32_t done = kv_seq_count(r->seq);
+    struct model_retrieval last;
+    if (!r->offloads || !request_is_sparse(r, done) || done < retrieval->local_tokens) return;
+    engine_retrieval_at(retrieval, r->count_max, &last); /* no token of the answer will recall more */
+    enum status status = kv_seq_offload(r->seq, (uint32_t)round_up(retrieval->initial_tokens, KERNEL_CLOSED_TOKENS),
+                                        done + 1 - retrieval->local_tokens, last.recall_tokens, OFFLOAD_BLOCKS);
+    if (status != ST_IO && status != ST_LIMIT && status != ST_UNSUPPORTED) return;
+    r->offloads = false;
+    log_line(status == ST_IO ? LOG_WARNING : LOG_INFO, "request %llu: its K and V stay in memory: %s",
+             (unsigned long long)r->id,
+             status == ST_IO      ? "the disk of the folder for the KV cache is full, or fails"
+             : status == ST_LIMIT ? "the folder for the KV cache has no room for more"
+                                  : "heads that keep every token share their blocks with others");
 }

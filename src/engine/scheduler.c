@@ -289,6 +289,7 @@ static enum status plan_tokens(struct scheduler *s, struct request *r, uint32_t 
 {
     enum status status = r->planned + tokens == pending(r) ? request_make_room(r, 1) : ST_OK;
     stop_publishing(r);
+    retrieval_offload(r);
     if (status == ST_OK) status = reserve(s, r, r->planned + tokens);
     if (status == ST_OK) r->planned += tokens;
     return status;

@@ -44,7 +44,8 @@ static enum status run_batch(struct kvasir_engine *engine)
     model_forward(engine->run, engine->entries, s->batch_count, &logits);
     kv_batch_unpin(pinned);
     for (uint32_t i = 0; i < s->batch_count; i++) {
-        engine->rows[i] = engine->entries[i].logits_count ? logits : NULL;
+        bool lost = kv_seq_lost(engine->seqs[i]);
+        engine->rows[i] = engine->entries[i].logits_count && !lost ? logits : NULL;
         logits += (size_t)engine->entries[i].logits_count * engine->vocabulary;
     }
     scheduler_ran(s, clock_seconds() - began);
@@ -146,6 +147,13 @@ static void take_task(void *data, uint32_t worker, uint32_t workers)
 static void commit(struct kvasir_engine *engine, uint32_t i)
 {
     struct request *r = engine->scheduler.batch[i];
+    if (kv_seq_lost(r->seq)) {
+        log_line(LOG_WARNING, "request %llu: its K and V cannot be read back from the disk: they are computed again",
+                 (unsigned long long)r->id);
+        r->offloads = false;
+        scheduler_park(&engine->scheduler, r);
+        return;
+    }
     kv_seq_commit(r->seq, engine->entries[i].tokens, r->planned + r->right);
     kv_seq_usage(r->seq, &r->kv_bytes, &r->kv_blocks);
     if (r->drafts) draft_verified(&r->draft, r->drafts, r->right);

@@ -4,6 +4,7 @@
 #define DISK_BYTES_DEFAULT (50ull << 30)
 #define TIER_QUEUE_BYTES (64ull << 20)
 #define TIER_CLOSE_S 10.0
+#define OFFLOAD_SHARE 2u
 
 enum status tiers_open(struct kvasir_engine *engine, const struct kvasir_engine_options *options,
                        struct kv_lower_tier tiers[KV_LOWER_TIERS_MAX], struct error *error)
@@ -15,6 +16,13 @@ enum status tiers_open(struct kvasir_engine *engine, const struct kvasir_engine_
         return error_set(error, ST_INVALID, "without a KV cache there is nothing to keep in a folder or on a server");
     if (options->kv_disk) {
         uint64_t bytes = options->kv_disk_bytes ? options->kv_disk_bytes : DISK_BYTES_DEFAULT;
+        if (engine->plan
+                .indexed) { /* retrieval attention's answers have a part of it for the rows that they seldom read */
+            kv->offload_folder = options->kv_disk;
+            kv->offload_bytes_max = bytes / OFFLOAD_SHARE;
+            bytes -= kv->offload_bytes_max;
+            engine->plan.offloads = true;
+        }
         status = store_open_folder(options->kv_disk, bytes, &engine->stores[kv->lower_count], error);
         tiers[kv->lower_count++].tier = KV_TIER_DISK;
     }

@@ -97,7 +97,12 @@ void kv_seq_group_rows(const struct kv_seq *seq, uint32_t layer, uint32_t head, 
     const struct kv_place *place = place_of(cache, layer, head);
     const uint32_t block = seq->tables[place->group].blocks[position / cache->block_tokens],
                    group = position % cache->block_tokens / KERNEL_GROUP_TOKENS;
-    ASSERT(seq->pinned && position < seq->reserved && block != BLOCK_NONE);
+    ASSERT(seq->pinned && position < seq->reserved);
+    if (offload_has(seq, place->group, position / cache->block_tokens)) {
+        offload_rows(seq, place, position, k, v);
+        return;
+    }
+    ASSERT(block != BLOCK_NONE);
     const unsigned char *base = block_address(&cache->groups[place->group], block);
     *k = base + place->k_offset + group * kernel_k_group_bytes(shape->k_format, shape->head_dim);
     *v = base + place->v_offset + group * kernel_v_group_bytes(shape->v_format, shape->value_dim);
@@ -176,6 +181,7 @@ uint32_t kv_seq_spans(const struct kv_seq *seq, uint32_t layer, uint32_t head, u
     uint32_t size = cache->block_tokens, count = 0;
     ASSERT(begin / size >= table->passed || group->kind->sinks);
     for (uint32_t b = begin / size; b * size < end; b++) {
+        ASSERT(!offload_has(seq, place->group, b));
         if (table->blocks[b] == BLOCK_NONE) continue;
         const unsigned char *base = block_address(group, table->blocks[b]);
         uint32_t tokens = end - b * size < size ? end - b * size : size;

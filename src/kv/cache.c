@@ -74,6 +74,8 @@ enum status kv_open(const struct kv_config *config, struct kv_cache **out, struc
         status = error_set(error, ST_NOMEM, "not enough memory for a KV cache");
     if (status == ST_OK) status = groups_open(cache, error);
     if (status == ST_OK && cache->swap_bytes_max) status = background_open(&cache->mover, error);
+    if (status == ST_OK && config->offload_folder && !cache->one_layer_at_a_time)
+        status = offload_open(cache, config, error);
     if (status == ST_OK && config->lower_count) status = lower_open(cache, config, error);
     if (status == ST_OK)
         *out = cache;
@@ -89,6 +91,7 @@ void kv_close(struct kv_cache *cache)
     lower_close(cache);
     ASSERT(!cache->first_seq && !cache->pinned && !kv_swap_poll(cache, true));
     background_close(cache->mover);
+    offload_close(cache);
     for (uint32_t g = 0; g < cache->group_count; g++) pool_release(&cache->groups[g]);
     prefix_release(&cache->tree);
     if (cache->batch) mem_free(cache->batch->seqs);
@@ -162,6 +165,7 @@ void kv_stats(const struct kv_cache *cache, struct kv_stats *out)
         out->bytes_metadata += cache->open_bytes;
         for (uint32_t g = 0; g < cache->group_count; g++) out->bytes_wasted += wasted_bytes(seq, g);
     }
+    offload_stats(cache, out);
     for (const struct kv_pin *pin = cache->first_pin; pin; pin = pin->next) {
         uint64_t bytes, blocks;
         kv_seq_usage(pin->seq, &bytes, &blocks);

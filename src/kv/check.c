@@ -9,10 +9,10 @@ static enum status check_entry(const struct kv_seq *seq, uint32_t g, uint32_t b,
 {
     const struct kv_cache *cache = seq->cache;
     const struct kv_group *group = &cache->groups[g];
-    struct kv_hole hole = group_hole(cache, group, seq->count);
     uint32_t block = seq->tables[g].blocks[b];
-    if (hole_has(hole, b)) {
-        if (block != BLOCK_NONE) BROKEN("1: group %u: block %u is behind the window but still held", g, block);
+    if (seq_lacks(seq, g, b)) {
+        if (block != BLOCK_NONE)
+            BROKEN("1: group %u: block %u is behind the window, or offloaded, but still held", g, block);
         return ST_OK;
     }
     if (block == BLOCK_NONE && seq->coming) return ST_OK;
@@ -21,6 +21,25 @@ static enum status check_entry(const struct kv_seq *seq, uint32_t g, uint32_t b,
     bool written = (b + 1) * cache->block_tokens > seq->count && seq->reserved > seq->count;
     if (written && (group->blocks[block].node != NODE_NONE || group->blocks[block].refs != 1))
         BROKEN("3: group %u: block %u may be written to, but is shared", g, block);
+    return ST_OK;
+}
+
+/* 14: blocks that offloaded rows are recalled to. */
+static enum status check_slots(const struct kv_seq *seq, uint32_t g, uint32_t *refs, struct error *error)
+{
+    const struct kv_group *group = &seq->cache->groups[g];
+    const struct kv_offloaded *o = seq->offloaded;
+    if (!o || !seq->cache->offload->files[g].block_bytes) return ST_OK;
+    if (o->has_slots != (o->away && seq->residence != KV_SWAPPED))
+        BROKEN("14: a sequence at %d %s blocks to recall rows to", (int)seq->residence, o->has_slots ? "has" : "lacks");
+    for (uint32_t i = 0; i < o->slot_blocks; i++) {
+        uint32_t block = o->groups[g].slots[i];
+        if (!o->has_slots && block == BLOCK_NONE) continue;
+        if (!o->has_slots || block >= group->blocks_max || group->blocks[block].state != BLOCK_HELD ||
+            group->blocks[block].node != NODE_NONE || group->blocks[block].refs != 1)
+            BROKEN("14: group %u: block %u, for rows that are recalled, is not the sequence's own", g, block);
+        refs[block]++;
+    }
     return ST_OK;
 }
 
@@ -40,6 +59,8 @@ static enum status check_tables(const struct kv_cache *cache, uint32_t g, uint32
             if (status != ST_OK) return status;
             if (table->blocks[b] != BLOCK_NONE) refs[table->blocks[b]]++;
         }
+        enum status status = check_slots(seq, g, refs, error);
+        if (status != ST_OK) return status;
     }
     return ST_OK;
 }
@@ -185,6 +206,70 @@ static enum status check_swap(const struct kv_cache *cache, struct error *error)
     return ST_OK;
 }
 
+/* ---- 14: what is offloaded --------------------------------------------------------------------------------------- */
+
+/* `seen` (scratch, zeroed): one a place in the file. */
+static enum status check_places(const struct kv_cache *cache, uint32_t g, unsigned char *seen, struct error *error)
+{
+    const struct kv_offload_file *file = &cache->offload->files[g];
+    uint32_t taken = 0;
+    for (uint32_t i = 0; i < file->free_count; i++) {
+        if (file->free[i] >= file->ever || seen[file->free[i]]++)
+            BROKEN("14: group %u: place %u of the file is free twice", g, file->free[i]);
+    }
+    for (const struct kv_seq *seq = cache->first_seq; seq; seq = seq->next_seq)
+        for (uint32_t b = 0; seq->offloaded && b < seq->offloaded->end - seq->offloaded->begin; b++, taken++) {
+            uint32_t place = seq->offloaded->groups[g].places[b];
+            if (place >= file->ever || seen[place]++)
+                BROKEN("14: group %u: place %u of the file is not one block's alone", g, place);
+        }
+    if (taken != file->taken || taken + file->free_count != file->ever)
+        BROKEN("14: group %u: %u places of the file are taken, %u free, of %u; counted as %u taken", g, taken,
+               file->free_count, file->ever, file->taken);
+    return ST_OK;
+}
+
+/* Units and slots name each other. */
+static enum status check_recalled(const struct kv_seq *seq, uint32_t h, struct error *error)
+{
+    const struct kv_offloaded *o = seq->offloaded;
+    const struct kv_recalled *recalled = &o->recalled[h];
+    const uint32_t units = o->capacity * (seq->cache->block_tokens / seq->cache->offload->unit_tokens);
+    uint32_t in_slots = 0, of_units = 0;
+    for (uint32_t s = 0; s < o->slots; s++) {
+        if (recalled->unit_of[s] == UINT32_MAX) continue;
+        in_slots++;
+        if (recalled->unit_of[s] >= units || recalled->slot_of[recalled->unit_of[s]] != s)
+            BROKEN("14: slot %u has unit %u, which is not there", s, recalled->unit_of[s]);
+    }
+    for (uint32_t u = 0; u < units; u++) of_units += recalled->slot_of[u] != UINT32_MAX;
+    if (in_slots != of_units || (in_slots && !o->has_slots))
+        BROKEN("14: %u units in slots, %u slots of units", of_units, in_slots);
+    return ST_OK;
+}
+
+static enum status check_offload(const struct kv_cache *cache, struct error *error)
+{
+    uint64_t bytes = 0;
+    enum status status = ST_OK;
+    for (uint32_t g = 0; cache->offload && g < cache->group_count && status == ST_OK; g++) {
+        const struct kv_offload_file *file = &cache->offload->files[g];
+        if (!file->block_bytes) continue;
+        unsigned char *seen = mem_zero(file->ever + 1, 1);
+        if (!seen) return error_set(error, ST_NOMEM, "not enough memory to check the KV cache");
+        status = check_places(cache, g, seen, error);
+        mem_free(seen);
+        bytes += file->taken * file->block_bytes;
+    }
+    for (const struct kv_seq *seq = cache->first_seq; seq; seq = seq->next_seq)
+        for (uint32_t h = 0; seq->offloaded && h < cache->offload->head_count && status == ST_OK; h++)
+            status = check_recalled(seq, h, error);
+    if (status == ST_OK && cache->offload && (bytes != cache->offload->bytes || bytes > cache->offload->bytes_max))
+        BROKEN("14: %llu bytes are offloaded, counted as %llu, at most %llu", (unsigned long long)bytes,
+               (unsigned long long)cache->offload->bytes, (unsigned long long)cache->offload->bytes_max);
+    return status;
+}
+
 /* ---- all --------------------------------------------------------------------------------------------------------- */
 
 /* 11: what is counted, and the budget. */
@@ -227,6 +312,7 @@ enum status kv_check(const struct kv_cache *cache, struct error *error)
     }
     if (status == ST_OK) status = check_bytes(cache, taken, mapped, cached, error);
     if (status == ST_OK) status = check_swap(cache, error);
+    if (status == ST_OK) status = check_offload(cache, error);
     if (status != ST_OK || !cache->share_prefixes) return status;
     uint32_t *stands = mem_zero(check_nodes(cache), sizeof *stands);
     if (!stands) return error_set(error, ST_NOMEM, "not enough memory to check the KV cache");

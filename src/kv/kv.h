@@ -5,7 +5,7 @@
  * 2. A block that is shared (held twice, or published) is immutable: kv_seq_reserve copies a shared tail first.
  * 3. A block is published to the prefix index only when every layer wrote it; a hit is the longest boundary, in tokens,
  *    that all groups of heads can serve.
- * 4. One thread, the step loop, owns the cache; only kv_seq_write, kv_seq_spans, kv_seq_reach and kv_seq_formats may run
+ * 4. One thread, the step loop, owns the cache; only kv_seq_write, kv_seq_spans, kv_seq_recall, kv_seq_reach and kv_seq_formats may run
  *    on pool threads, between pin and unpin, writers on disjoint heads.
  * 5. The budgets in bytes are never exceeded; memory is taken in kv_open, kv_seq_open, kv_seq_fork, kv_seq_reserve,
  *    kv_seq_swap_out, kv_seq_load, kv_batch_pin, kv_prefix_pin, kv_fetch_open and kv_fetch_start only (blocks in kv_lower_poll too).
@@ -77,8 +77,11 @@ struct kv_config {
     const struct kv_lower_tier *lower; /* copied; the fastest first. With share_prefixes only */
     uint32_t lower_count;              /* at most KV_LOWER_TIERS_MAX */
     uint64_t lower_queue_bytes; /* beside bytes_max, for blocks on their way: into each tier, and back; taken as used */
-    double lower_close_s;       /* kv_close waits so long for blocks on their way down, and a store's patience */
-    uint32_t protected_percent; /* of bytes_max, for cached blocks that a second sequence has used; 0 = plain LRU */
+    const char
+        *offload_folder; /* where files without a name take the rows that kv_seq_offload puts out; NULL: nothing does */
+    uint64_t offload_bytes_max;  /* of them */
+    double lower_close_s;        /* kv_close waits so long for blocks on their way down, and a store's patience */
+    uint32_t protected_percent;  /* of bytes_max, for cached blocks that a second sequence has used; 0 = plain LRU */
     const struct kernel *kernel; /* borrowed: lays rows out inside a block */
     bool share_prefixes;         /* publish blocks, serve hits */
     bool one_layer_at_a_time;    /* no cache: layers of one shape overwrite each other's rows (--no-kv-cache) */
@@ -208,6 +211,25 @@ MUST_CHECK enum status kv_seq_swap_in(struct kv_seq *seq);
  * still on their way. Not while pinned. */
 bool kv_swap_poll(struct kv_cache *cache, bool wait);
 
+/* ---- offloading what retrieval attention seldom reads ------------------------------------------------------------ */
+
+/* Of a sequence whose tokens read only some of their keys, all heads with entries in the index and nothing else in their group, the
+ * rows of tokens [from, to), in whole blocks, may wait in a file: at most `most` blocks are written in a call. When all of them are
+ * there their blocks are given up, and then those that follow as `to` grows; `from` stays. The entries of the index stay in memory. What one token recalls of a head, at most
+ * `recall_tokens` of these, as of the first call, is read back into blocks that the sequence keeps for it.
+ *
+ * The sequence has stopped publishing (in a cache that shares prefixes). Once its rows are away it cannot be forked, nor be cut
+ * below `to`; it can be swapped. Its rows are the same bytes, so whoever reads them finds no difference.
+ * ST_UNSUPPORTED: no offload_folder, or no such heads; ST_LIMIT: offload_bytes_max; ST_IO: the disk is full, or fails; ST_FULL: no
+ * blocks now; ST_NOMEM. After an error it goes on with what is in memory, and may try again. */
+MUST_CHECK enum status kv_seq_offload(struct kv_seq *seq, uint32_t from, uint32_t to, uint32_t recall_tokens,
+                                      uint32_t most);
+/* While pinned, by whoever has the head, once a pass: of these key groups, ascending (pairs where K closes), kv_seq_group_rows gives
+ * the rows until unpin. What is in memory already costs nothing. */
+void kv_seq_recall(struct kv_seq *seq, uint32_t layer, uint32_t head, const uint32_t *groups, uint32_t count);
+/* A disk failed: what was computed since it was last false is wrong, and the sequence of no more use. */
+bool kv_seq_lost(const struct kv_seq *seq);
+
 /* ---- tiers below RAM --------------------------------------------------------------------------------------------- */
 
 /* A full block that is published goes to every store: its rows are copied out at once (a block costs the time of one copy, the
@@ -310,6 +332,9 @@ struct kv_stats {
     uint64_t blocks_used, blocks_cached;
     uint64_t bytes_per_token; /* all layers, for a token that every layer still holds */
     uint64_t prefix_queried_tokens, prefix_hit_tokens, evicted_blocks, copied_blocks;
+    uint64_t bytes_offload_max, bytes_offloaded; /* in files: rows of sequences that run */
+    uint64_t recalled_slices,
+        read_slices; /* that were still in memory, and that were read: one head's rows of 16 or 32 tokens */
     uint64_t bytes_swap_max, bytes_swapped; /* of the swap tier, beside bytes_max; on their way out, in or there */
     uint64_t swaps_out, swaps_in;           /* begun; those that were called back before they were done, too */
     uint64_t swap_copied_bytes;             /* in both directions */
@@ -334,9 +359,10 @@ enum kv_block_state {
     KV_BLOCK_HELD,   /* by a sequence, or a prefix pinned by name */
     KV_BLOCK_CACHED, /* published, held by none: may be evicted */
 };
-/* One block in use, or one block of a sequence that is swapped out. */
+/* One block in use, or one of a sequence that is swapped out or offloaded. */
 struct kv_block_info {
-    uint32_t group, index; /* of kv_groups; within the group, or in the swap tier within its sequence */
+    uint32_t group,
+        index; /* of kv_groups; within the group, in the swap tier within its sequence, or offloaded within the file */
     enum kv_tier tier;
     enum kv_block_state state;
     bool published;      /* in the prefix index: others can share it */
@@ -350,7 +376,7 @@ struct kv_block_info {
     uint64_t key;        /* the first 8 bytes of its key, as a big-endian number; 0: not published */
     uint64_t age;        /* cached: releases of cached blocks since its own, 0 = the last one released */
 };
-/* Every block in use, by group and index, then those in the swap tier: the first `capacity` of them; returns how many there
+/* Every block in use, by group and index, then those in the swap tier, then those offloaded (KV_TIER_DISK): the first `capacity` of them; returns how many there
  * are. Two snapshots without a call between them are the same. */
 uint32_t kv_snapshot(const struct kv_cache *cache, struct kv_block_info *out, uint32_t capacity);
 

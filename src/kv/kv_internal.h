@@ -7,6 +7,7 @@
 #define NODE_NONE UINT32_MAX
 #define GROUP_NONE UINT32_MAX
 #define SLAB_NONE UINT32_MAX
+#define SLICED_NONE UINT32_MAX
 
 /* ---- kind.c: what a kind of layer keeps -------------------------------------------------------------------------- */
 
@@ -43,6 +44,7 @@ const struct kind *kind_of(enum kv_layer_kind kind); /* NULL: there is none of t
 struct kv_place {
     struct kv_reach reach;
     uint32_t group, index_group; /* GROUP_NONE: nothing is cached, or there are no entries of the index */
+    uint32_t sliced; /* its number in kv_offload_tier.heads, or SLICED_NONE: its rows always stay in memory */
     uint64_t k_offset, v_offset, index_offset;
 };
 
@@ -209,6 +211,7 @@ struct kv_cache {
     uint32_t swaps_moving; /* sequences on their way */
     uint64_t swaps_out, swaps_in, swap_copied_bytes;
     double swap_copy_s;
+    struct kv_offload_tier *offload;                         /* NULL: all rows of sequences that run stay in memory */
     struct kv_lower *lower;                                  /* NULL: no tiers below RAM */
     void (*event)(void *data, const struct kv_event *event); /* or NULL */
     void *event_data;
@@ -238,7 +241,8 @@ struct kv_seq {
     bool pinned;
     bool coming; /* a fetch's: all rows that its tables lack are to be read from a tier below RAM */
     enum kv_residence residence;
-    struct kv_swap *swap; /* its place in the swap tier; NULL: resident */
+    struct kv_swap *swap;           /* its place in the swap tier; NULL: resident */
+    struct kv_offloaded *offloaded; /* rows that are in a file, or on their way there; NULL: none */
 };
 
 /* An empty sequence. Where prefixes are shared it must then stand on the root of its salt. */
@@ -262,6 +266,8 @@ uint32_t blocks_for(const struct kv_cache *cache, uint32_t tokens);
 uint32_t seq_published(const struct kv_seq *seq);
 MUST_CHECK enum status table_grow(struct kv_table *table, uint32_t count);
 struct kv_hole group_hole(const struct kv_cache *cache, const struct kv_group *group, uint32_t position);
+/* Whether the table has no block there: behind a window, or offloaded. */
+bool seq_lacks(const struct kv_seq *seq, uint32_t g, uint32_t b);
 /* An empty sequence that shares the longest cached prefix of at most `limit` tokens. */
 MUST_CHECK enum status seq_open(struct kv_cache *cache, const uint32_t *tokens, uint32_t limit, uint64_t salt,
                                 struct kv_seq **out);
@@ -296,6 +302,70 @@ struct kv_swap {
     struct kv_copy copies[];
 };
 void swap_forget(struct kv_seq *seq); /* before closing: nothing of it is on its way or in the tier */
+
+/* ---- offload.c: rows of a running sequence, in a file ------------------------------------------------------------ */
+
+/* A head whose rows can wait in a file, in slices: a unit's K and V rows and a checksum. */
+struct kv_sliced_head {
+    uint32_t group;
+    uint64_t k_offset, v_offset; /* of its rows within a block */
+    uint64_t k_bytes, v_bytes;   /* of a unit's */
+    uint64_t file_offset;        /* of its slices within a block in the file */
+};
+
+/* The blocks of one group. */
+struct kv_offload_file {
+    struct file_scratch file;
+    uint64_t block_bytes; /* 0: the group's blocks never go there */
+    uint32_t taken, ever; /* places: in use; that ever were since the file was last empty */
+    uint32_t *free;       /* [free_count], of `capacity` */
+    uint32_t free_count, capacity;
+};
+
+struct kv_offload_tier {
+    struct kv_sliced_head *heads;
+    uint32_t head_count;
+    struct kv_offload_file *files; /* [group_count] */
+    uint32_t unit_tokens;
+    uint64_t bytes_max, bytes;
+    unsigned char *block;               /* one on its way out */
+    uint64_t found_slices, read_slices; /* of sequences that are closed */
+};
+
+/* What a sequence has recalled of one head. On pool threads while pinned, by whoever has the head. */
+struct kv_recalled {
+    uint32_t *slot_of;           /* [units from kv_offloaded.begin on], or UNREAD */
+    uint32_t *unit_of, *used_at; /* [slots] */
+    uint32_t *missing;           /* [slots] scratch */
+    uint32_t hand, now;
+    uint64_t found, read;
+    bool lost; /* a slice could not be read */
+};
+
+struct kv_offloaded {
+    uint32_t begin, end, capacity; /* blocks [begin, end) are in the file; … */
+    bool away;                     /* … and no longer in the tables */
+    bool has_slots;
+    uint32_t slots, slot_blocks; /* units of each head; blocks of each group */
+    struct {
+        uint32_t *places;         /* [capacity] in the file */
+        uint32_t *slots;          /* [slot_blocks] blocks */
+    } * groups;                   /* [group_count] */
+    struct kv_recalled *recalled; /* [head_count] */
+};
+
+MUST_CHECK enum status offload_open(struct kv_cache *cache, const struct kv_config *config, struct error *error);
+void offload_close(struct kv_cache *cache);
+/* Whether that entry of the sequence's table is away; how many of the group's are; blocks that it has, or had, to recall them to. */
+bool offload_has(const struct kv_seq *seq, uint32_t g, uint32_t b);
+uint32_t offload_blocks(const struct kv_seq *seq, uint32_t g);
+uint32_t offload_slot_blocks(const struct kv_seq *seq, uint32_t g);
+void offload_stats(const struct kv_cache *cache, struct kv_stats *out);
+MUST_CHECK enum status offload_take_slots(struct kv_seq *seq); /* of one whose rows are away; all or none */
+void offload_release_slots(struct kv_seq *seq);
+void offload_forget(struct kv_seq *seq); /* nothing of it is in a file any more */
+void offload_rows(const struct kv_seq *seq, const struct kv_place *place, uint32_t position, const void **k,
+                  const void **v);
 
 /* ---- lower.c, fetch.c: tiers below RAM --------------------------------------------------------------------------- */
 

@@ -180,7 +180,8 @@ static void place_layer(const struct kv_config *config, struct kv_layout *layout
     bool same_rows = rows == ROWS_OF_SOURCE || (rows == ROWS_OWN && overwritten(config, index, &twin));
     for (uint32_t h = 0; h < layer->kv_heads; h++) {
         struct kv_place *place = &layout->places[layout->first_place[index] + h];
-        *place = (struct kv_place){.reach = reach_of(layer, h), .group = GROUP_NONE, .index_group = GROUP_NONE};
+        *place = (struct kv_place){
+            .reach = reach_of(layer, h), .group = GROUP_NONE, .index_group = GROUP_NONE, .sliced = SLICED_NONE};
         if (same_rows) *place = layout->places[layout->first_place[twin] + h];
         if (same_rows && rows == ROWS_OWN) place->reach = reach_of(layer, h);
         if (same_rows || rows != ROWS_OWN) continue;

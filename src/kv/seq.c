@@ -43,6 +43,11 @@ struct kv_hole group_hole(const struct kv_cache *cache, const struct kv_group *g
     return group->kind->hole(&group->reach, position, cache->block_tokens);
 }
 
+bool seq_lacks(const struct kv_seq *seq, uint32_t g, uint32_t b)
+{
+    return hole_has(group_hole(seq->cache, &seq->cache->groups[g], seq->count), b) || offload_has(seq, g, b);
+}
+
 /* ---- opening and closing ----------------------------------------------------------------------------------------- */
 
 enum status seq_new(struct kv_cache *cache, struct kv_seq **out)
@@ -120,6 +125,7 @@ void seq_release_from(struct kv_seq *seq, uint32_t count)
             if (table->blocks[b - 1] != BLOCK_NONE) block_release(cache, &cache->groups[g], table->blocks[b - 1]);
             table->count = b - 1;
         }
+    if (!count) offload_release_slots(seq);
 }
 
 /* The block that a sequence leaves unfinished can serve others, unless what is published serves as well. Forks that still share
@@ -169,6 +175,7 @@ void kv_seq_close(struct kv_seq *seq)
     swap_forget(seq);
     if (publishes(seq)) publish_tail(seq, true);
     if (seq->tables) seq_release_from(seq, 0);
+    offload_forget(seq);
     for (uint32_t g = 0; seq->tables && g < cache->group_count; g++) mem_free(seq->tables[g].blocks);
     if (seq->node != NODE_NONE) prefix_unref(cache, seq->node);
     give_spares(seq);
@@ -201,7 +208,7 @@ enum status kv_seq_fork(struct kv_seq *seq, struct kv_seq **out)
     struct kv_cache *cache = seq->cache;
     *out = NULL;
     ASSERT(seq->residence == KV_RESIDENT);
-    if (cache->one_layer_at_a_time) return ST_UNSUPPORTED;
+    if (cache->one_layer_at_a_time || (seq->offloaded && seq->offloaded->away)) return ST_UNSUPPORTED;
     struct kv_seq *fork;
     enum status status = seq_new(cache, &fork);
     uint32_t blocks = blocks_for(cache, seq->count);
@@ -310,11 +317,12 @@ enum status seq_take_kept(struct kv_seq *seq, uint32_t count)
         struct kv_hole hole = group_hole(cache, &cache->groups[g], count);
         for (uint32_t b = 0; b < blocks && status == ST_OK; b++) {
             uint32_t *own = &seq->tables[g].blocks[b];
-            if (*own != BLOCK_NONE || hole_has(hole, b)) continue;
+            if (*own != BLOCK_NONE || hole_has(hole, b) || offload_has(seq, g, b)) continue;
             *own = block_take(cache, &cache->groups[g]);
             if (*own == BLOCK_NONE) status = ST_FULL;
         }
     }
+    if (status == ST_OK && seq->offloaded && seq->offloaded->away) status = offload_take_slots(seq);
     if (status != ST_OK) seq_release_from(seq, 0);
     return status;
 }
@@ -474,7 +482,8 @@ static bool find_passed(struct kv_seq *seq, uint32_t count, bool hold)
             struct kv_table *table = &seq->tables[g];
             struct kv_hole hole = group_hole(cache, &cache->groups[g], count);
             above |= hole.end < table->passed && hole.end < b;
-            if (b > blocks || table->blocks[b - 1] != BLOCK_NONE || hole_has(hole, b - 1)) continue;
+            if (b > blocks || table->blocks[b - 1] != BLOCK_NONE || hole_has(hole, b - 1) || offload_has(seq, g, b - 1))
+                continue;
             uint32_t row =
                 node == NODE_NONE || b > seq_published(seq) ? BLOCK_NONE : prefix_rows(prefix_node(cache, node))[g];
             if (row == BLOCK_NONE) return false;
@@ -494,8 +503,10 @@ enum status kv_seq_truncate(struct kv_seq *seq, uint32_t count)
     ASSERT(!cache->pinned && count <= seq->count && seq->residence == KV_RESIDENT);
     bool cut = count % cache->closed_tokens && count / cache->closed_tokens != seq->count / cache->closed_tokens;
     if (cut) return ST_LIMIT; /* a closed group: its exact rows are no longer there */
+    if (seq->offloaded && seq->offloaded->away && count < seq->offloaded->end * cache->block_tokens) return ST_LIMIT;
     if (!find_passed(seq, count, false)) return ST_LIMIT;
     find_passed(seq, count, true);
+    if (seq->offloaded && !seq->offloaded->away) offload_forget(seq); /* others will be written there */
     seq_release_from(seq, blocks_for(cache, count));
     uint32_t node = seq->node, before = node;
     for (uint32_t up = seq_published(seq); node != NODE_NONE && up > count / cache->block_tokens; up--) {
@@ -549,7 +560,8 @@ void kv_seq_usage(const struct kv_seq *seq, uint64_t *bytes, uint64_t *blocks)
     for (uint32_t g = 0; g < seq->cache->group_count; g++) {
         struct kv_hole hole = group_hole(seq->cache, &seq->cache->groups[g], seq->count);
         if (!seq->tables[g].count) continue; /* swapped out */
-        uint64_t held = seq->tables[g].count - (hole.end - hole.begin);
+        uint64_t held =
+            seq->tables[g].count - (hole.end - hole.begin) - offload_blocks(seq, g) + offload_slot_blocks(seq, g);
         *blocks += held;
         *bytes += held * seq->cache->groups[g].block_bytes;
     }
@@ -563,7 +575,7 @@ uint64_t kv_seq_bytes_missing(const struct kv_seq *seq, uint32_t tokens, uint32_
     for (uint32_t g = 0; g < cache->group_count; g++) {
         const struct kv_group *group = &cache->groups[g];
         struct kv_hole hole = group_hole(cache, group, seq->count);
-        uint64_t held = seq->tables[g].count - (hole.end - hole.begin);
+        uint64_t held = seq->tables[g].count - (hole.end - hole.begin); /* or is in a file, and stays there */
         uint64_t need = group->kind->blocks(&group->reach, tokens, chunk, cache->block_tokens);
         if (tail_shared(seq, g)) need++; /* it will be copied */
         if (need > held) bytes += (need - held) * group->block_bytes;

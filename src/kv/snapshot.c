@@ -77,6 +77,30 @@ static void add_holder(const struct kv_seq *seq, bool pinned, const struct snaps
             info->pinned |= pinned;
             info->moving |= seq->residence != KV_RESIDENT;
         }
+    for (uint32_t g = 0; seq->offloaded && seq->offloaded->has_slots && g < seq->cache->group_count; g++)
+        for (uint32_t i = 0; i < offload_slot_blocks(seq, g); i++) {
+            struct kv_block_info *info = find_block(snapshot, g, seq->offloaded->groups[g].slots[i]);
+            if (info) info->owner = seq->number;
+        }
+}
+
+static void add_offloaded(const struct kv_seq *seq, struct snapshot *snapshot)
+{
+    const struct kv_cache *cache = seq->cache;
+    const struct kv_offloaded *o = seq->offloaded;
+    for (uint32_t g = 0; g < cache->group_count; g++)
+        for (uint32_t b = 0; b < offload_blocks(seq, g); b++) {
+            if (snapshot->count++ >= snapshot->capacity) continue;
+            snapshot->out[snapshot->count - 1] =
+                (struct kv_block_info){.group = g,
+                                       .index = o->groups[g].places[b],
+                                       .tier = KV_TIER_DISK,
+                                       .state = KV_BLOCK_HELD,
+                                       .references = 1,
+                                       .tokens = cache->block_tokens,
+                                       .position = (o->begin + b) * cache->block_tokens,
+                                       .owner = seq->number};
+        }
 }
 
 static void add_swapped(const struct kv_seq *seq, struct snapshot *snapshot)
@@ -85,8 +109,7 @@ static void add_swapped(const struct kv_seq *seq, struct snapshot *snapshot)
     uint32_t size = cache->block_tokens, full = seq->count / size, index = 0;
     for (uint32_t g = 0; g < cache->group_count; g++)
         for (uint32_t b = 0; b < blocks_for(cache, seq->count); b++) {
-            struct kv_hole hole = group_hole(cache, &cache->groups[g], seq->count);
-            if (hole_has(hole, b) || snapshot->count++ >= snapshot->capacity) continue;
+            if (seq_lacks(seq, g, b) || snapshot->count++ >= snapshot->capacity) continue;
             snapshot->out[snapshot->count - 1] =
                 (struct kv_block_info){.group = g,
                                        .index = index++,
@@ -112,5 +135,7 @@ uint32_t kv_snapshot(const struct kv_cache *cache, struct kv_block_info *out, ui
     for (const struct kv_pin *pin = cache->first_pin; pin; pin = pin->next) add_holder(pin->seq, true, &snapshot);
     for (const struct kv_seq *seq = cache->first_seq; seq; seq = seq->next_seq)
         if (seq->swap) add_swapped(seq, &snapshot);
+    for (const struct kv_seq *seq = cache->first_seq; seq; seq = seq->next_seq)
+        if (seq->offloaded) add_offloaded(seq, &snapshot);
     return snapshot.count;
 }

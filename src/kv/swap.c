@@ -86,11 +86,6 @@ static void resident(struct kv_seq *seq)
 
 /* ---- out --------------------------------------------------------------------------------------------------------- */
 
-static bool in_hole(const struct kv_seq *seq, uint32_t g, uint32_t b)
-{
-    return hole_has(group_hole(seq->cache, &seq->cache->groups[g], seq->count), b);
-}
-
 /* A place for all blocks of the sequence, and room to list them and their nodes. */
 static enum status take_place(struct kv_seq *seq)
 {
@@ -99,7 +94,7 @@ static enum status take_place(struct kv_seq *seq)
     uint64_t bytes = 0;
     for (uint32_t g = 0; g < cache->group_count; g++)
         for (uint32_t b = 0; b < blocks; b++) {
-            if (in_hole(seq, g, b)) continue;
+            if (seq_lacks(seq, g, b)) continue;
             entries++;
             bytes += cache->groups[g].block_bytes;
         }
@@ -175,16 +170,17 @@ static uint64_t hold_cached(struct kv_seq *seq)
         struct kv_table *table = &seq->tables[g];
         for (table->count = 0; table->count < blocks; table->count++) {
             uint32_t b = table->count, row = BLOCK_NONE;
-            if (b < full && seq->node != NODE_NONE && !in_hole(seq, g, b))
+            if (b < full && seq->node != NODE_NONE && !seq_lacks(seq, g, b))
                 row = prefix_rows(prefix_node(cache, seq->swap->nodes[b]))[g];
             table->blocks[b] = row;
             if (row == BLOCK_NONE) {
-                missing += in_hole(seq, g, b) ? 0 : group->block_bytes;
+                missing += seq_lacks(seq, g, b) ? 0 : group->block_bytes;
                 continue;
             }
             block_hold(cache, group, row);
             if (group->blocks[row].segment == PASSED) group->blocks[row].segment = PROBATION;
         }
+        missing += offload_slot_blocks(seq, g) * group->block_bytes;
     }
     return missing;
 }

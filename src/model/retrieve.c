@@ -213,6 +213,7 @@ void retrieve_choose(struct model_run *run, const struct tile *tile, uint32_t he
         count += take_best(&reading, promised(run, tile, head, whole, worker), groups + count);
     for (uint32_t g = reading.local; g < reading.end; g++) groups[count++] = g;
     *chosen = (struct chosen){.groups = groups, .count = count};
+    kv_seq_recall(entry->seq, run->layer, head, groups, count);
     const uint64_t skipped = reading.local - reading.initial - reading.recalled;
     count_rows(run, keys - skipped * KERNEL_GROUP_TOKENS, keys);
     if (run->observe) show(run, tile, head, &reading, chosen, worker);

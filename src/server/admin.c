@@ -82,6 +82,7 @@ static void write_stats(const struct kvasir_engine_stats *s, struct buffer *out)
                                          {"bytes_pinned", s->kv_bytes_pinned},
                                          {"bytes_mapped", s->kv_bytes_mapped},
                                          {"bytes_swapped", s->kv_bytes_swapped},
+                                         {"bytes_offloaded", s->kv_bytes_offloaded},
                                          {"queried_tokens", s->kv_queried_tokens},
                                          {"hit_tokens", s->kv_hit_tokens},
                                          {"evicted_blocks", s->kv_evicted_blocks},

@@ -97,6 +97,7 @@ static void write_stats(const struct kvasir_engine_stats *stats, struct buffer *
                                       {"kv_bytes_cached", stats->kv_bytes_cached},
                                       {"kv_bytes_pinned", stats->kv_bytes_pinned},
                                       {"kv_bytes_swapped", stats->kv_bytes_swapped},
+                                      {"kv_bytes_offloaded", stats->kv_bytes_offloaded},
                                       {"kv_queried_tokens", stats->kv_queried_tokens},
                                       {"kv_hit_tokens", stats->kv_hit_tokens},
                                       {"kv_evicted_blocks", stats->kv_evicted_blocks},

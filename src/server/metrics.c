@@ -114,10 +114,11 @@ static void write_gauges(const struct writer *w, const struct kvasir_engine_stat
     const struct {
         const char *state;
         uint64_t bytes;
-    } bytes[] = {
-        {"held", s->kv_bytes_used},           {"wasted", s->kv_bytes_wasted},   {"cached", s->kv_bytes_cached},
-        {"protected", s->kv_bytes_protected}, {"pinned", s->kv_bytes_pinned},   {"mapped", s->kv_bytes_mapped},
-        {"metadata", s->kv_bytes_metadata},   {"swapped", s->kv_bytes_swapped}, {"budget", s->kv_bytes_budget}};
+    } bytes[] = {{"held", s->kv_bytes_used},           {"wasted", s->kv_bytes_wasted},
+                 {"cached", s->kv_bytes_cached},       {"protected", s->kv_bytes_protected},
+                 {"pinned", s->kv_bytes_pinned},       {"mapped", s->kv_bytes_mapped},
+                 {"metadata", s->kv_bytes_metadata},   {"swapped", s->kv_bytes_swapped},
+                 {"offloaded", s->kv_bytes_offloaded}, {"budget", s->kv_bytes_budget}};
     write_one(w, "num_requests_running", "gauge", "Answers that are being computed.", s->running);
     write_one(w, "num_requests_waiting", "gauge", "Answers that wait for their first step.", s->waiting);
     write_one(w, "kv_cache_usage_perc", "gauge",
@@ -166,6 +167,11 @@ static void write_counters(const struct writer *w, const struct kvasir_engine_st
               "K and V rows that they have read where a head keeps every token.", (double)s->retrieval_rows_read);
     write_one(w, "retrieval_rows_dense_total", "counter", "Those that they would have read without it.",
               (double)s->retrieval_rows_dense);
+    write_one(w, "kv_offload_found_total", "counter",
+              "Rows of a head and 16 or 32 tokens that were wanted of what is offloaded, and were in memory still.",
+              (double)s->kv_recalled_slices);
+    write_one(w, "kv_offload_read_total", "counter", "Those that had to be read from the disk.",
+              (double)s->kv_read_slices);
     write_one(w, "iterations_total", "counter", "Steps of the engine.", (double)s->steps);
 }
 

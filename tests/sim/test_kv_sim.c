@@ -38,6 +38,7 @@ static const struct {
 
 struct totals {
     uint64_t operations, shared, inside_blocks, full, failed, copied, refused_cuts, swaps_out, swaps_in, stopped;
+    uint64_t offloaded, offload_refused, recalled, slices_read;
     uint64_t fetches, written, read, missed, bad, refused;
 };
 
@@ -106,7 +107,7 @@ static void open_fake(struct sim *sim, struct sim_seq *s, uint32_t prompt)
     assert_int_equal(status, ST_OK);
     assert_true(cached < prompt && cached == kv_seq_count(s->fake.seq));
     s->fake.count = cached;
-    s->fake.sparse_from = 0;
+    s->fake.sparse_from = s->fake.recall = 0;
     s->opened = sim->clock++;
     fake_hash(&s->fake, 0, cached);
     sim->totals->shared += cached;
@@ -151,7 +152,8 @@ static void fork_seq(struct sim *sim, struct sim_seq *s, struct sim_seq *to)
     enum status status;
     *to = *s;
     TRY(sim, status, kv_seq_fork(s->fake.seq, &to->fake.seq));
-    assert_int_equal(status, ST_OK);
+    assert_true(status == ST_OK || (status == ST_UNSUPPORTED && s->fake.recall && !to->fake.seq));
+    if (status != ST_OK) return;
     to->opened = sim->clock++;
     for (uint32_t i = to->fake.count; i < to->target && below(sim, 2); i++) to->fake.tokens[i] = below(sim, 2);
 }
@@ -177,6 +179,24 @@ static void stop_publishing(struct sim *sim, struct sim_seq *s)
     if (s->fake.sparse_from) kv_seq_stop_publishing(s->fake.seq);
     sim->totals->stopped++;
     check(sim);
+}
+
+/* A step further out of what lies behind a sparse sequence's window, now and then on a disk that is full. */
+static void offload_seq(struct sim *sim, struct sim_seq *s)
+{
+    uint64_t before = below(sim, 4) ? 0 : 1 + below(sim, 6);
+    enum status status;
+    if (!s->fake.sparse_from) s->fake.sparse_from = s->fake.count;
+    kv_seq_stop_publishing(s->fake.seq); /* one that was opened again has not */
+    if (!s->fake.recall) s->fake.recall = 1 + below(sim, 6);
+    uint32_t to = s->fake.count - below(sim, s->fake.count < 60 ? s->fake.count + 1 : 60), most = 1 + below(sim, 8);
+    fault_arm(before ? FAULT_WRITE : FAULT_ALLOC, before ? before : below(sim, 12));
+    status = kv_seq_offload(s->fake.seq, 20, to, s->fake.recall * 16, most);
+    fault_arm(FAULT_NONE, 0);
+    check(sim);
+    assert_true(status == ST_OK || status == ST_IO || status == ST_FULL || status == ST_LIMIT || status == ST_NOMEM ||
+                status == ST_UNSUPPORTED);
+    *(status == ST_OK ? &sim->totals->offloaded : &sim->totals->offload_refused) += 1;
 }
 
 static void pin_prefix(struct sim *sim)
@@ -337,6 +357,8 @@ static void operate(struct sim *sim)
         truncate_seq(sim, any);
     } else if (dice < 64) {
         stop_publishing(sim, any);
+    } else if (dice < 150 && sim->config.layers == mixed && any->fake.count >= 80) {
+        offload_seq(sim, any);
     } else if (any->fake.count < any->target) {
         step(sim, any);
     }
@@ -370,7 +392,9 @@ static void shut(struct sim *sim)
     kv_stats(sim->cache, &stats);
     sim->totals->swaps_out += stats.swaps_out;
     sim->totals->swaps_in += stats.swaps_in;
-    assert_true(stats.bytes_swapped <= stats.bytes_swap_max);
+    sim->totals->recalled += stats.recalled_slices;
+    sim->totals->slices_read += stats.read_slices;
+    assert_true(stats.bytes_swapped <= stats.bytes_swap_max && stats.bytes_offloaded == 0);
     assert_true(stats.sequences == 0 && (stats.blocks_used == 0) == (stats.pinned_prefixes == 0));
     assert_true(stats.bytes_used + stats.bytes_cached <= stats.bytes_mapped && stats.bytes_mapped <= stats.bytes_max);
     if (!sim->config.share_prefixes) assert_int_equal(stats.bytes_mapped, 0); /* idle: all is given back */
@@ -408,6 +432,8 @@ static void configure(struct sim *sim, uint64_t seed)
         store->delay_s = below(sim, 4) ? 0 : 1e-5 * below(sim, 20);
     }
     uint64_t one = kv_bytes_needed(&sim->config, TOKENS_MAX, CHUNK_MAX);
+    sim->config.offload_folder = below(sim, 4) ? "." : NULL;
+    sim->config.offload_bytes_max = below(sim, 4) ? UINT64_MAX : random_below(&sim->random, one);
     sim->config.bytes_pinned_max = below(sim, 2) ? one / 2 : 0;
     sim->config.swap_bytes_max = below(sim, 4) ? random_below(&sim->random, 3 * one) : 0;
     sim->config.bytes_max = one + sim->config.bytes_pinned_max + random_below(&sim->random, 2 * one);
@@ -449,10 +475,15 @@ static void test_simulation(void **state)
                   (unsigned long long)totals.fetches, (unsigned long long)totals.written,
                   (unsigned long long)totals.refused, (unsigned long long)totals.read,
                   (unsigned long long)totals.missed, (unsigned long long)totals.bad);
+    print_message("offloaded %llu times, not %llu times; slices: %llu read, %llu still there\n",
+                  (unsigned long long)totals.offloaded, (unsigned long long)totals.offload_refused,
+                  (unsigned long long)totals.slices_read, (unsigned long long)totals.recalled);
     /* The trace did all that it is there for. */
     assert_true(totals.shared > 10000 && totals.inside_blocks > 100 && totals.copied > 100 && totals.full > 100);
     assert_true(totals.failed > 100 && totals.refused_cuts > 10);
     assert_true(totals.swaps_out > 150 && totals.swaps_in > 100 && totals.stopped > 100);
+    assert_true(totals.offloaded > 100 && totals.offload_refused > 100);
+    assert_true(totals.slices_read > 100 && totals.recalled > 100);
     assert_true(totals.fetches > 100 && totals.written > 500 && totals.read > 50);
     assert_true(totals.refused > 20 && totals.missed > 0 && totals.bad > 0);
 }

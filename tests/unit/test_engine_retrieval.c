@@ -2,6 +2,7 @@
  * in the cache; answers of every kind, whatever happens to them on the way. Random mixes are test_engine_mix.c's. On a tiny gemma3 (sliding and
  * full layers) and a model whose tokens are bytes. */
 #include "engine_byte_model.h"
+#include "scratch.h"
 
 #define PROMPT 100u
 
@@ -377,6 +378,41 @@ static struct kvasir_engine_stats run_pushed(struct kvasir_engine *engine, const
     return stats;
 }
 
+/* With K and V in a folder, in budgets for one and for all. */
+static void check_offloaded(struct kvasir_model *of, const struct kvasir_request *request, const struct told *alone)
+{
+    static struct told told;
+    struct scratch scratch;
+    uint64_t read = 0, swapped = 0;
+    scratch_init(&scratch);
+    for (uint32_t way = 0; way < 4; way++) {
+        char name[] = {(char)('a' + way), 0};
+        struct kvasir_engine_options options = {.context = 160,
+                                                .retrieval = small,
+                                                .block_size = 16,
+                                                .kv_disk = scratch_path(&scratch, name),
+                                                .kv_cache_bytes = 16u << 20};
+        options.retrieval.offload_boundary = 64;
+        struct kvasir_engine *measured = open_engine(of, options);
+        if (way % 2) {
+            options.kv_cache_bytes = measured->plan.request_bytes;
+            options.max_batched_tokens = 14;
+            options.max_sequences = 1;
+        }
+        if (way > 1) options.swap_bytes = 8 * measured->plan.request_bytes;
+        kvasir_engine_close(measured);
+        struct kvasir_engine_stats stats = run_pushed(open_engine(of, options), request, way > 0, &told);
+        assert_memory_equal(alone->counts, told.counts, sizeof told.counts);
+        assert_memory_equal(alone->tokens, told.tokens, sizeof told.tokens);
+        assert_memory_equal(alone->logprobs, told.logprobs, sizeof told.logprobs);
+        read += stats.kv_read_slices;
+        swapped += stats.preemptions_swapped;
+    }
+    assert_true(request->beam_width ? read == 0 : read > 0);
+    assert_true(swapped > 0);
+    scratch_release(&scratch);
+}
+
 /* Alone with room for all, and in other chunks, blocks and numbers of places, in a budget for one, swapped out or computed again. */
 static void check_ways(struct kvasir_model *of, const struct kvasir_request *request)
 {
@@ -385,6 +421,7 @@ static void check_ways(struct kvasir_model *of, const struct kvasir_request *req
     struct kvasir_engine_stats stats = run_pushed(open_engine(of, options), request, false, &alone);
     assert_true(stats.retrieval_answers >= 1 && stats.preemptions == 0);
     uint64_t preemptions = 0, swapped = 0;
+    check_offloaded(of, request, &alone);
     for (uint32_t way = 0; way < 6; way++) {
         options = (struct kvasir_engine_options){.context = 160,
                                                  .retrieval = small,
@@ -431,6 +468,47 @@ static void test_every_way(void **state)
     check_ways(bytes, &request);
 }
 
+/* A disk that loses what was written: the answer is computed again, and is the same. */
+static void test_lost(void **state)
+{
+    (void)state;
+    uint32_t prompt[PROMPT], whole[2 * ANSWER], answer[2 * ANSWER], got = 0;
+    struct kvasir_timings timings;
+    struct kvasir_engine_stats stats;
+    struct scratch scratch;
+    uint64_t id;
+    scratch_init(&scratch);
+    make_prompt(6, prompt, PROMPT);
+    const struct kvasir_request request = {
+        .prompt = prompt, .prompt_count = PROMPT, .max_tokens = 2 * ANSWER, .ignore_eos = true};
+    struct kvasir_engine *engine = open_with(&small, 16);
+    assert_int_equal(answer_to(engine, &request, whole, &timings), 2 * ANSWER);
+    kvasir_engine_close(engine);
+    struct kvasir_engine_options options = {.retrieval = small, .block_size = 16, .kv_disk = scratch.folder};
+    options.retrieval.offload_boundary = 64;
+    engine = open_engine(model, options);
+    int file = scratch_nameless(&scratch);
+    assert_int_equal(kvasir_engine_submit(engine, &request, &id, NULL), KVASIR_OK);
+    for (uint32_t step = 0; kvasir_engine_busy(engine); step++) {
+        const struct kvasir_event *events;
+        size_t count;
+        assert_true(step < 500);
+        kvasir_engine_stats(engine, &stats);
+        if (stats.kv_bytes_offloaded) assert_int_equal(ftruncate(file, 0), 0);
+        assert_int_equal(kvasir_engine_step(engine, &events, &count, NULL), KVASIR_OK);
+        for (size_t e = 0; e < count; e++)
+            for (size_t t = 0; t < events[e].token_count; t++) answer[got++] = events[e].tokens[t].id;
+        check_rules(engine);
+        check_requests(engine);
+    }
+    assert_int_equal(got, 2 * ANSWER);
+    assert_memory_equal(answer, whole, sizeof answer);
+    kvasir_engine_stats(engine, &stats);
+    assert_true(stats.kv_read_slices > 0 && stats.kv_bytes_offloaded == 0);
+    kvasir_engine_close(engine);
+    scratch_release(&scratch);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -442,6 +520,7 @@ int main(void)
         cmocka_unit_test(test_index_is_counted),
         cmocka_unit_test(test_chat),
         cmocka_unit_test(test_every_way),
+        cmocka_unit_test(test_lost),
     };
     return cmocka_run_group_tests(tests, setup_both, teardown_both);
 }
