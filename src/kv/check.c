@@ -1,4 +1,4 @@
-/* check.c - every invariant of README.md, by its number there, as code: 1 to 5 and 10 to 13 here, 6 to 9 in check_tree.c.
+/* check.c - every invariant of README.md, by its number there, as code: 1 to 5 and 10 to 14 here, 6 to 9 in check_tree.c.
  * Slow (it walks everything): tests call it after each operation, debug builds may. It changes nothing and trusts nothing
  * but array bounds. */
 #include "check_internal.h"
