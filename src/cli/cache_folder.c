@@ -2,11 +2,6 @@
 #include "cli/cache_folder.h"
 #include "cli/measure.h"
 
-static void folder_progress(void *data, double fraction)
-{
-    progress_update(data, fraction);
-}
-
 int cache_folder(const struct options *options, enum eval_folder_action action)
 {
     struct error error;
@@ -18,7 +13,7 @@ int cache_folder(const struct options *options, enum eval_folder_action action)
                                          .path = options->kv_disk,
                                          .file = options->rest.count ? options->rest.items[0] : NULL,
                                          .bytes_max = options->kv_disk_bytes,
-                                         .progress = folder_progress,
+                                         .progress = progress_update,
                                          .progress_data = &progress};
     enum status status = eval_folder(&folder, report_kind(options), &report, &error);
     progress_end(&progress);

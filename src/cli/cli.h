@@ -66,8 +66,8 @@ struct progress {
     bool enabled, drawn;
 };
 void progress_begin(struct progress *progress, const struct options *options, const char *label);
-void progress_update(struct progress *progress, double fraction); /* 0…1 */
-void progress_end(struct progress *progress);                     /* wipes it */
+void progress_update(void *progress, double fraction); /* 0…1; as a callback, `progress` being its data */
+void progress_end(struct progress *progress);          /* wipes it */
 
 /* Ctrl-C, while watched, is counted instead of ending the program; `limit` of them end it anyway. */
 void interrupt_watch(unsigned limit);

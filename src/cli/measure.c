@@ -40,11 +40,6 @@ int inspect_main(const struct options *options)
     return status == ST_OK ? EXIT_OK : fail(&error);
 }
 
-static void fraction_progress(void *data, double fraction)
-{
-    progress_update(data, fraction);
-}
-
 /* ---- eval nll, kl, heads ----------------------------------------------------------------------------------------------- */
 
 /* An evaluation that goes through a text token by token. */
@@ -93,7 +88,7 @@ static int text_evaluation_main(const struct options *options, const struct text
         struct eval_text judged = {.ids = library_ids ? library_ids : ids.items,
                                    .count = ids.count,
                                    .cache = cache.engine,
-                                   .progress = fraction_progress,
+                                   .progress = progress_update,
                                    .progress_data = &progress};
         status = evaluation->run(options, model, &judged, &report, &error);
         progress_end(&progress);

@@ -2,11 +2,6 @@
 #include "cli/measure.h"
 #include <string.h>
 
-static void evaluation_progress(void *data, double fraction)
-{
-    progress_update(data, fraction);
-}
-
 int eval_retrieval_main(const struct options *options)
 {
     struct error error;
@@ -30,7 +25,7 @@ int eval_retrieval_main(const struct options *options)
                                                      .question_sparse = strcmp(options->question, "sparse") == 0,
                                                      .dense_layers = (uint32_t)options->dense_layers,
                                                      .cache = cache.engine,
-                                                     .progress = evaluation_progress,
+                                                     .progress = progress_update,
                                                      .progress_data = &progress};
         status = eval_retrieval(model, &asked, report_kind(options), &report, options->plot ? &plot : NULL, &error);
         progress_end(&progress);

@@ -16,11 +16,6 @@ static const struct {
     uint32_t top_k;
 } CHAT_SAMPLING = {.temperature = 0.7f, .top_k = 40, .top_p = 0.95f, .min_p = 0.05f};
 
-static void load_progress(void *data, double fraction)
-{
-    progress_update(data, fraction);
-}
-
 enum status model_load(const struct options *options, struct kvasir_model **out, struct error *error)
 {
     struct buffer path;
@@ -31,7 +26,7 @@ enum status model_load(const struct options *options, struct kvasir_model **out,
     struct kvasir_model_options model_options = {.threads = (uint32_t)options->threads,
                                                  .isa = options->isa,
                                                  .rope_frequencies = options->rope_frequencies,
-                                                 .progress = load_progress,
+                                                 .progress = progress_update,
                                                  .progress_data = &progress};
     struct kvasir_error reason;
     if (kvasir_model_open(path.data, &model_options, out, &reason) != KVASIR_OK) status = library_error(&reason, error);

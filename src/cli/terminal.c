@@ -92,8 +92,9 @@ void progress_begin(struct progress *progress, const struct options *options, co
         .label = label, .begin_s = clock_seconds(), .enabled = !options->quiet && !plain && terminal_is(STDERR_FILENO)};
 }
 
-void progress_update(struct progress *progress, double fraction)
+void progress_update(void *data, double fraction)
 {
+    struct progress *progress = data;
     if (!progress->enabled) return;
     double now = clock_seconds();
     if (now - progress->begin_s < BAR_DELAY_S || now - progress->drawn_s < BAR_INTERVAL_S) return;

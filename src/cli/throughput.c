@@ -48,11 +48,6 @@ static struct eval_throughput_options load_options(const struct options *options
     return load;
 }
 
-static void load_progress(void *data, double fraction)
-{
-    progress_update(data, fraction);
-}
-
 static bool interrupted(void *data)
 {
     (void)data;
@@ -67,7 +62,7 @@ static enum status serve_load(const struct options *options, struct kvasir_model
     struct progress progress;
     progress_begin(&progress, options, "load   ");
     load->stop = interrupted;
-    load->progress = load_progress;
+    load->progress = progress_update;
     load->data = &progress;
     interrupt_watch(2);
     enum status status = eval_throughput(model, load, report_kind(options), report, options->plot ? plot : NULL, error);

@@ -23,11 +23,6 @@
 
 /* ---- the list of tests ------------------------------------------------------------------------------------------- */
 
-static uint32_t most(uint32_t a, uint32_t b)
-{
-    return a > b ? a : b;
-}
-
 static void add_decode(struct bench *bench, uint32_t generate, uint32_t depth, double budget)
 {
     struct bench_test *test = &bench->tests[bench->test_count++];

@@ -5,6 +5,15 @@
 #include "eval/eval.h"
 #include <jansson.h>
 
+static inline uint32_t least(uint64_t a, uint32_t b)
+{
+    return a < b ? (uint32_t)a : b;
+}
+static inline uint32_t most(uint32_t a, uint32_t b)
+{
+    return a > b ? a : b;
+}
+
 /* Writes `json` (taken, NULL when it could not be built) and a newline. */
 MUST_CHECK enum status report_json(json_t *json, struct buffer *out, struct error *error);
 /* ST_NOMEM when the report does not hold all that was appended. */

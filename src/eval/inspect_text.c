@@ -46,11 +46,6 @@ static void write_model(const struct inspection *in, struct buffer *out)
     buffer_printf(out, "vocabulary    %u tokens\n", c->vocabulary);
 }
 
-static int most(int a, int b)
-{
-    return a > b ? a : b;
-}
-
 static void write_formula(const struct inspection *in, struct buffer *out)
 {
     buffer_text(
@@ -83,7 +78,8 @@ static void write_table(const char *title, const uint64_t bytes[][INSPECT_ROWS],
     for (uint32_t row = 0; row < INSPECT_ROWS; row++) {
         buffer_printf(out, "%7uK", 1u << row);
         for (uint32_t f = 0; f < INSPECT_FORMAT_COUNT; f++)
-            buffer_printf(out, "  %*s", most((int)strlen(INSPECT_FORMATS[f].name), 8), human(bytes[f][row], size));
+            buffer_printf(out, "  %*s", (int)most((uint32_t)strlen(INSPECT_FORMATS[f].name), 8),
+                          human(bytes[f][row], size));
         buffer_text(out, "\n");
     }
 }

@@ -10,11 +10,6 @@
 #define SLAB_BYTES (128ull << 20) /* of logits */
 #define SLAB_ROWS_MAX 512u
 
-static uint32_t least(uint64_t a, uint32_t b)
-{
-    return a < b ? (uint32_t)a : b;
-}
-
 static enum status check(const struct model *model, const struct eval_text *text, struct error *error)
 {
     if (!model) return error_set(error, ST_INVALID, "the model was opened with its vocabulary only: it cannot run");

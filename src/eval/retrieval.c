@@ -16,16 +16,6 @@
 #define WINDOW_MARGIN 0.05    /* of the text: a needle's own length, and the question's */
 #define TRIES 3u              /* items asked for each that is wanted */
 
-static uint32_t least(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
-
-static uint32_t most(uint32_t a, uint32_t b)
-{
-    return a > b ? a : b;
-}
-
 struct model_retrieval retrieval_settings(const struct retrieval *r, double budget, uint32_t tokens, bool window)
 {
     const uint32_t dense = r->dense_layers, sparse = r->full_layers - dense;
@@ -199,14 +189,12 @@ static enum status run_all(struct retrieval *r, struct error *error)
 
 /* ---- life ----------------------------------------------------------------------------------------------------------- */
 
-/* Layers that keep every token get an index. */
-static void add_index(struct retrieval *r)
+static void count_layers(struct retrieval *r)
 {
-    struct kv_layer *layers = (struct kv_layer *)r->plan.kv.layers; /* the plan's own, not yet given to anybody */
     for (uint32_t i = 0; i < r->plan.kv.layer_count; i++) {
-        layers[i].index = layers[i].kind == KV_FULL;
-        r->full_layers += layers[i].index;
-        r->dense_layers += layers[i].index && i < r->options->dense_layers;
+        const bool indexed = r->plan.kv.layers[i].index;
+        r->full_layers += indexed;
+        r->dense_layers += indexed && i < r->options->dense_layers;
     }
 }
 
@@ -215,11 +203,12 @@ static enum status open_cache(struct retrieval *r, struct error *error)
     const struct eval_retrieval_options *o = r->options;
     struct kvasir_engine_options wanted = o->cache;
     wanted.context = wanted.max_batched_tokens = 0;
+    wanted.retrieval = (struct kvasir_retrieval){.mode = KVASIR_RETRIEVAL_ON};
     for (size_t i = 0; i < o->length_count; i++) wanted.context = most(wanted.context, o->lengths[i]);
     enum status status = engine_plan_init(engine_model(r->opened), &wanted, &r->plan, error);
     if (status != ST_OK) return status;
     r->plan.kv.share_prefixes = false; /* what a text leaves is not read again */
-    add_index(r);
+    count_layers(r);
     if (!r->full_layers)
         return error_set(error, ST_UNSUPPORTED,
                          "no layer of this model keeps every token: there is nothing to retrieve");

@@ -148,15 +148,25 @@ static void logits_of(const struct bench *bench, const struct setting *s, const 
     pool_close(pool);
 }
 
-static void bench_open(struct bench *bench, const char *path, const struct kernel *kernel)
+/* False: this machine cannot run the instruction set. */
+static bool bench_open(struct bench *bench, const char *path, const char *isa)
 {
     struct error error;
     struct pool *pool;
-    bench->kernel = kernel;
+    if (kernel_select(isa, &bench->kernel, &error) != ST_OK) return false;
     assert_int_equal(pool_open(1, &pool, &error), ST_OK);
     if (format_open(path, false, &bench->format, &error) != ST_OK) fail_msg("%s", error.text);
-    if (model_open(bench->format, kernel, pool, NULL, &bench->model, &error) != ST_OK) fail_msg("%s", error.text);
+    if (model_open(bench->format, bench->kernel, pool, NULL, &bench->model, &error) != ST_OK)
+        fail_msg("%s", error.text);
     pool_close(pool);
+    return true;
+}
+
+static bool bench_open_tiny(struct bench *bench, const char *name, const char *isa)
+{
+    char path[256];
+    snprintf(path, sizeof path, TEST_DATA "/tiny/%s", name);
+    return bench_open(bench, path, isa);
 }
 
 static void bench_close(struct bench *bench)
@@ -168,10 +178,7 @@ static void bench_close(struct bench *bench)
 static void compare_model(const char *name, const char *path, const char *isa, uint32_t count)
 {
     struct bench bench;
-    struct error error = {0};
-    const struct kernel *kernel;
-    if (kernel_select(isa, &kernel, &error) != ST_OK) return; /* this machine cannot run it */
-    bench_open(&bench, path, kernel);
+    if (!bench_open(&bench, path, isa)) return;
     uint32_t vocabulary = model_config(bench.model)->vocabulary;
     uint32_t *ids = calloc(count, sizeof *ids);
     float *expected = calloc(vocabulary, sizeof *expected), *got = calloc(vocabulary, sizeof *got);
@@ -222,13 +229,8 @@ static void compare_retrieval(const char *name, const char *isa, const enum numb
                                                 .recall_tokens = 64,
                                                 .dense_layers = 1};
     static const struct model_retrieval *const kinds[] = {&all, &some, &late};
-    char path[256];
     struct bench bench;
-    struct error error;
-    const struct kernel *kernel;
-    if (kernel_select(isa, &kernel, &error) != ST_OK) return; /* this machine cannot run it */
-    snprintf(path, sizeof path, TEST_DATA "/tiny/%s", name);
-    bench_open(&bench, path, kernel);
+    if (!bench_open_tiny(&bench, name, isa)) return;
     const uint32_t vocabulary = model_config(bench.model)->vocabulary;
     uint32_t ids[COUNT];
     float *dense = calloc(vocabulary, sizeof *dense), *expected = calloc(vocabulary, sizeof *expected),
@@ -406,13 +408,8 @@ static void compare_crowd(const struct bench *bench, const char *name, uint32_t 
 static void compare_crowds(const char *name, const char *isa, uint32_t shared, struct kv_reach reach,
                            size_t format_count)
 {
-    char path[256];
     struct bench bench;
-    struct error error;
-    const struct kernel *kernel;
-    if (kernel_select(isa, &kernel, &error) != ST_OK) return; /* this machine cannot run it */
-    snprintf(path, sizeof path, TEST_DATA "/tiny/%s", name);
-    bench_open(&bench, path, kernel);
+    if (!bench_open_tiny(&bench, name, isa)) return;
     for (size_t f = 0; f < format_count; f++) compare_crowd(&bench, name, shared, formats[f][0], formats[f][1], reach);
     bench_close(&bench);
 }

@@ -13,8 +13,10 @@ struct fixture {
     struct kv_config config;
 };
 
-static void fixture_init(struct fixture *f, bool windows, uint32_t tiers)
+/* `s` has its text. */
+static void fixture_init(struct fixture *f, struct fake_seq *s, bool windows, uint32_t tiers)
 {
+    say(s, 0, 0, FAKE_TOKENS_MAX);
     f->config = windows ? config_of(hybrid, ARRAY_COUNT(hybrid), 16) : config_of(full, 1, 16);
     for (uint32_t t = 0; t < 2; t++) {
         fake_store_init(&f->fakes[t]);
@@ -29,6 +31,15 @@ static void fixture_init(struct fixture *f, bool windows, uint32_t tiers)
 static void fixture_release(struct fixture *f)
 {
     for (uint32_t t = 0; t < 2; t++) fake_store_release(&f->fakes[t]);
+}
+
+/* One process computes the first `count` tokens; when it has ended, the stores have them. */
+static void compute(struct fake_seq *s, struct fixture *f, uint32_t count)
+{
+    struct kv_cache *cache = open_cache(&f->config);
+    request(s, cache, &f->config, count, count);
+    assert_true(kv_lower_flush(cache, PATIENCE_S));
+    kv_close(cache);
 }
 
 /* Until the fetch needs something of its owner. */
@@ -71,8 +82,7 @@ static void test_restart(void **state)
     for (uint32_t windows = 0; windows < 2; windows++)
         for (uint32_t i = 0; i < ARRAY_COUNT(counts); i++) {
             struct fixture f;
-            fixture_init(&f, windows, 1);
-            say(&s, 0, 0, FAKE_TOKENS_MAX);
+            fixture_init(&f, &s, windows, 1);
             struct kv_cache *cache = open_cache(&f.config);
             assert_int_equal(request(&s, cache, &f.config, counts[i], counts[i]), 0);
             assert_true(kv_lower_flush(cache, PATIENCE_S));
@@ -112,7 +122,7 @@ static void test_bad_stores(void **state)
     uint64_t bad = 0, missed = 0, refused = 0;
     for (uint32_t seed = 0; seed < 200; seed++) {
         struct fixture f;
-        fixture_init(&f, seed & 1, 1 + (seed >> 1 & 1));
+        fixture_init(&f, &s, seed & 1, 1 + (seed >> 1 & 1));
         for (uint32_t t = 0; t < 2; t++) {
             f.fakes[t].seed = seed;
             f.fakes[t].refused = seed % 3 == 0 ? 8 : 0;
@@ -121,7 +131,6 @@ static void test_bad_stores(void **state)
             f.fakes[t].mixed = seed % 11 == 0 ? 20 : 0;
             f.fakes[t].blobs_max = seed % 13 == 0 ? 40 : 0;
         }
-        say(&s, 0, 0, FAKE_TOKENS_MAX);
         struct kv_lower_stats stats[KV_LOWER_TIERS_MAX];
         struct kv_cache *cache = open_cache(&f.config);
         request(&s, cache, &f.config, 600, 600);
@@ -149,15 +158,12 @@ static void test_two_tiers(void **state)
     static struct fake_seq s;
     for (uint32_t windows = 0; windows < 2; windows++) {
         struct fixture f;
-        fixture_init(&f, windows, 2);
-        say(&s, 0, 0, FAKE_TOKENS_MAX);
-        struct kv_cache *cache = open_cache(&f.config);
-        request(&s, cache, &f.config, 500, 500);
-        kv_close(cache);
+        fixture_init(&f, &s, windows, 2);
+        compute(&s, &f, 500);
         assert_true(f.fakes[0].count > 0 && f.fakes[0].count == f.fakes[1].count);
         fake_store_release(&f.fakes[0]);
         fake_store_init(&f.fakes[0]); /* an empty folder */
-        cache = open_cache(&f.config);
+        struct kv_cache *cache = open_cache(&f.config);
         assert_int_equal(fetch_all(&s, cache, 500), 496);
         struct kv_lower_stats stats[KV_LOWER_TIERS_MAX];
         assert_true(kv_lower_flush(cache, PATIENCE_S));
@@ -182,11 +188,10 @@ static void test_slow_store(void **state)
     (void)state;
     static struct fake_seq s;
     struct fixture f;
-    fixture_init(&f, false, 1);
+    fixture_init(&f, &s, false, 1);
     f.fakes[0].delay_s = 0.02;
     f.config.lower_queue_bytes = 4096; /* nine blocks */
     f.config.lower_close_s = 0.05;
-    say(&s, 0, 0, FAKE_TOKENS_MAX);
     struct kv_cache *cache = open_cache(&f.config);
     double began = clock_seconds();
     request(&s, cache, &f.config, 1000, 1000);
@@ -207,9 +212,8 @@ static void test_refresh(void **state)
     for (uint32_t windows = 0; windows < 2; windows++) {
         struct fixture f;
         struct kv_lower_stats stats[KV_LOWER_TIERS_MAX];
-        fixture_init(&f, windows, 1);
+        fixture_init(&f, &s, windows, 1);
         f.config.lower_queue_bytes = 4096;
-        say(&s, 0, 0, FAKE_TOKENS_MAX);
         struct kv_cache *cache = open_cache(&f.config);
         f.fakes[0].delay_s = 0.001;
         request(&s, cache, &f.config, 1000, 1000);
@@ -246,9 +250,8 @@ static void test_fetches_together(void **state)
     static struct fake_seq s;
     for (uint32_t variant = 0; variant < 64; variant++) {
         struct fixture f;
-        fixture_init(&f, variant & 1, 1);
+        fixture_init(&f, &s, variant & 1, 1);
         f.config.lower_queue_bytes = variant & 2 ? 4096 : 1 << 20;
-        say(&s, 0, 0, FAKE_TOKENS_MAX);
         struct kv_cache *cache = open_cache(&f.config);
         request(&s, cache, &f.config, 1000, 1000);
         assert_true(kv_lower_flush(cache, PATIENCE_S) || variant & 2);
@@ -283,10 +286,9 @@ static void test_fetch_gives_way(void **state)
     static struct fake_seq s, other;
     for (uint32_t windows = 0; windows < 2; windows++) {
         struct fixture f;
-        fixture_init(&f, windows, 1);
+        fixture_init(&f, &s, windows, 1);
         f.config.bytes_max = kv_bytes_needed(&f.config, 1000, 48);
         f.config.lower_queue_bytes = 8192;
-        say(&s, 0, 0, FAKE_TOKENS_MAX);
         say(&other, 1, 0, FAKE_TOKENS_MAX);
         struct kv_cache *cache = open_cache(&f.config);
         for (uint32_t done = 48; done < 960; done += 48) { /* so slowly that nothing is skipped */
@@ -333,8 +335,7 @@ static void test_events(void **state)
     static struct fake_seq s;
     struct fixture f;
     struct seen seen = {0};
-    fixture_init(&f, true, 2);
-    say(&s, 0, 0, FAKE_TOKENS_MAX);
+    fixture_init(&f, &s, true, 2);
     struct kv_cache *cache = open_cache(&f.config);
     kv_events_set(cache, see, &seen);
     request(&s, cache, &f.config, 320, 320);
@@ -359,15 +360,11 @@ static void test_measured_at_open(void **state)
     (void)state;
     static struct fake_seq s;
     struct fixture f;
-    fixture_init(&f, false, 1);
-    say(&s, 0, 0, FAKE_TOKENS_MAX);
-    struct kv_cache *cache = open_cache(&f.config);
-    request(&s, cache, &f.config, 500, 500);
-    assert_true(kv_lower_flush(cache, PATIENCE_S));
-    kv_close(cache);
+    fixture_init(&f, &s, false, 1);
+    compute(&s, &f, 500);
     uint32_t blobs = f.fakes[0].count;
     f.fakes[0].delay_s = 0.002;
-    cache = open_cache(&f.config);
+    struct kv_cache *cache = open_cache(&f.config);
     struct kv_fetch *fetch;
     assert_int_equal(kv_fetch_open(cache, s.tokens, 500, 0, &fetch), ST_OK);
     struct kv_fetch_info info = wait_for(cache, fetch);
@@ -385,13 +382,10 @@ static void test_others_rows(void **state)
     (void)state;
     static struct fake_seq s;
     struct fixture f;
-    fixture_init(&f, false, 1);
-    say(&s, 0, 0, FAKE_TOKENS_MAX);
-    struct kv_cache *cache = open_cache(&f.config);
-    request(&s, cache, &f.config, 500, 500);
-    kv_close(cache);
+    fixture_init(&f, &s, false, 1);
+    compute(&s, &f, 500);
     f.config.block_tokens = 32;
-    cache = open_cache(&f.config);
+    struct kv_cache *cache = open_cache(&f.config);
     assert_int_equal(fetch_all(&s, cache, 500), 0);
     kv_close(cache);
     f.config.block_tokens = 16;
