@@ -105,6 +105,15 @@ struct model_retrieval_tally {
 };
 void model_run_retrieval_tally(const struct model_run *run, struct model_retrieval_tally *out);
 
+/* For measurements at depths that nobody waits for: `count` tokens after those of `seq` get, in place of being computed, the rows of
+ * tokens [begin, kv_seq_count(source)) of `source`, again and again, in every layer: values as they are, keys turned from their own
+ * position to the new one, entries of the index as always. So attention finds what it finds in a text, many times over; what such a
+ * sequence goes on to say means nothing. Layers with a window (of two tokens or more) copy what `source` still has. Both sequences are pinned, `seq` has reserved
+ * `count` tokens, at most tokens_max; it may be a fork of `source`, and is no shorter; a multiple of KERNEL_CLOSED_TOKENS tokens is in `source`,
+ * more than `begin`. The caller commits, and nobody else may find these rows. */
+void model_run_extend(struct model_run *run, struct kv_seq *seq, const struct kv_seq *source, uint32_t begin,
+                      uint32_t count);
+
 /* For measurements: what one KV head of one layer was chosen to read for a token with retrieval. Borrowed until the call returns. */
 struct model_choice {
     uint32_t entry, layer, head;

@@ -215,11 +215,9 @@ void rows_key(const struct model_run *run, const struct tile *tile, uint32_t hea
     for (uint32_t d = 0; d < c->head_dim; d++) out[d] += bias[d];
 }
 
-/* Of one tile and KV head: its queries and its key are rotated, its K and V rows written. */
-static void ready_and_write(const struct model_run *run, const struct tile *tile, uint32_t head)
+void rows_write(const struct model_run *run, const struct tile *tile, uint32_t head)
 {
     const struct model_config *c = &run->model->config;
-    const struct layer *layer = &run->model->layers[run->layer];
     const struct kernel *kernel = run->model->kernel;
     struct kv_seq *seq = run->entries[tile->entry].seq;
     uint64_t k_stride = (uint64_t)c->kv_heads * c->head_dim, v_stride = (uint64_t)c->kv_heads * c->value_dim;
@@ -228,10 +226,8 @@ static void ready_and_write(const struct model_run *run, const struct tile *tile
     for (uint32_t i = 0; i < tile->count; i++) {
         uint32_t row = tile->row + i, position = tile->position + i;
         float *k = run->k + row * k_stride + (uint64_t)head * c->head_dim;
-        ready_queries(run, row, head);
-        rotate_head(run, k, layer->k_norm, row);
         if (treatment.offset) {
-            stored_bias(run, layer->k.bias + (uint64_t)head * c->head_dim, position, bias);
+            stored_bias(run, run->model->layers[run->layer].k.bias + (uint64_t)head * c->head_dim, position, bias);
             for (uint32_t d = 0; d < c->head_dim; d++) k[d] -= bias[d];
         }
         if (treatment.turn_k) kernel->hadamard(k, c->head_dim);
@@ -240,6 +236,18 @@ static void ready_and_write(const struct model_run *run, const struct tile *tile
     if (treatment.closes) write_exact(run, tile, head);
     kv_seq_write(seq, run->layer, head, head + 1, tile->position, tile->count, run->k + tile->row * k_stride, k_stride,
                  run->v + tile->row * v_stride, v_stride);
+}
+
+/* Of one tile and KV head: its queries and its keys are rotated, its K and V rows written. */
+static void ready_and_write(const struct model_run *run, const struct tile *tile, uint32_t head)
+{
+    const struct model_config *c = &run->model->config;
+    const float *norm = run->model->layers[run->layer].k_norm;
+    for (uint32_t row = tile->row; row < tile->row + tile->count; row++) {
+        ready_queries(run, row, head);
+        rotate_head(run, run->k + ((uint64_t)row * c->kv_heads + head) * c->head_dim, norm, row);
+    }
+    rows_write(run, tile, head);
 }
 
 void rows_write_task(struct model_run *run, uint32_t worker, uint32_t workers)
@@ -255,15 +263,18 @@ void rows_write_task(struct model_run *run, uint32_t worker, uint32_t workers)
     }
 }
 
+void rows_leave_open(const struct model_run *run, const struct tile *tile, uint32_t head)
+{
+    if (run->treatment.closes && (tile->position + tile->count) % KERNEL_CLOSED_TOKENS)
+        memcpy(kv_seq_open_rows(run->entries[tile->entry].seq, run->layer, head), rows_exact(run, tile, head),
+               kernel_k_exact_bytes(run->model->config.head_dim));
+}
+
 void rows_finish(const struct model_run *run, const struct tile *tile, uint32_t head)
 {
     const struct model_config *c = &run->model->config;
-    const struct row_treatment treatment = run->treatment;
-    /* Only now: while tiles were written, the sequence's first one had yet to read what the open group held. */
-    if (treatment.closes && (tile->position + tile->count) % KERNEL_CLOSED_TOKENS)
-        memcpy(kv_seq_open_rows(run->entries[tile->entry].seq, run->layer, head), rows_exact(run, tile, head),
-               kernel_k_exact_bytes(c->head_dim));
-    if (!treatment.turn_v) return;
+    rows_leave_open(run, tile, head);
+    if (!run->treatment.turn_v) return;
     uint32_t group = c->heads / c->kv_heads;
     for (uint32_t row = tile->row; row < tile->row + tile->count; row++)
         for (uint32_t h = head * group; h < (head + 1) * group; h++)

@@ -124,6 +124,8 @@ struct model_run {
     /* the pass that runs now */
     const struct model_entry *entries;
     uint32_t entry_count, tokens, precise_count, tile_count, layer;
+    const struct kv_seq *copied; /* of model_run_extend: rows from token copied_begin on */
+    uint32_t copied_begin;
     struct row_treatment treatment; /* of the layer at hand */
     struct kernel_input input;      /* of all tokens, where there are several */
     struct kernel_input fed;        /* what the feed-forward's last product reads */
@@ -167,7 +169,13 @@ uint32_t rows_fast_pairs(const struct model_config *config, uint32_t kind);
 void rows_begin(struct model_run *run); /* tables for the positions of a pass; once a pass */
 void rows_write_task(struct model_run *run, uint32_t worker,
                      uint32_t workers); /* q, k, v of run->layer: ready, written */
-void rows_finish(const struct model_run *run, const struct tile *tile, uint32_t head); /* turns `attended` back */
+/* Of one tile and KV head: keys (rotated, with their bias) and values in run->k and run->v are made fit for their format and written. */
+void rows_write(const struct model_run *run, const struct tile *tile, uint32_t head);
+/* What the tile leaves of a group that is not full yet, when all tiles are written: the sequence's first one reads what the open group
+ * held before. */
+void rows_leave_open(const struct model_run *run, const struct tile *tile, uint32_t head);
+void rows_finish(const struct model_run *run, const struct tile *tile,
+                 uint32_t head); /* that, and turns `attended` back */
 
 /* ---- attend.c ---- */
 uint64_t attend_state_floats(const struct model_run *run, uint32_t tokens);
