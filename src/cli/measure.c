@@ -166,6 +166,9 @@ int bench_main(const struct options *options)
     struct error error;
     if (!any_positive(&options->bench_prompt) && !any_positive(&options->bench_generate))
         return fail_usage("bench: nothing to measure: both -p and -n are 0");
+    const struct id_list *recall = &options->recall_tokens;
+    const bool retrieves = options->bench_retrieval;
+    if (recall->count && !retrieves) return fail_usage("bench: --recall-tokens is of --retrieval: state it, too");
     struct kvasir_model *model = NULL;
     struct cache_options cache = {0};
     struct buffer report;
@@ -182,7 +185,10 @@ int bench_main(const struct options *options)
                                            .depth = options->bench_depth.items,
                                            .depth_count = options->bench_depth.count,
                                            .budgets = options->budgets.items,
-                                           .budget_count = options->bench_retrieval ? options->budgets.count : 0,
+                                           .budget_count = retrieves && !recall->count ? options->budgets.count : 0,
+                                           .recall_tokens = recall->items,
+                                           .recall_count = recall->count,
+                                           .computed = (uint32_t)options->depth_computed,
                                            .repetitions = (uint32_t)options->repetitions,
                                            .cache = cache.engine,
                                            .roofline = options->roofline,

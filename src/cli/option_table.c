@@ -131,11 +131,15 @@ const struct command COMMANDS[COMMAND_COUNT] = {
          "seconds a token = bytes of the weights and of the K and V rows seen / read bandwidth over a buffer of that "
          "size. The limit is 1 / seconds.\n\n"
          "--retrieval runs every decode test again with retrieval attention that reads --budget of the K and V rows "
-         "(tg128@32768/20%): 64 first tokens, 128 last ones, the rest looked up.\n\n"
+         "(tg128@32768/20%): 64 first tokens, 128 last ones, the rest looked up. --recall-tokens fixes how many are looked "
+         "up instead (tg128@32768/4096).\n\n"
+         "--depth-computed is for depths that nobody waits for, also past what the model was trained for (tg128@~524288): "
+         "decoding costs what it would, what the model says means nothing.\n\n"
          "What many requests at once get is measured by `kvasir bench throughput`.",
          "kvasir bench smollm2\tpp512 and tg128\n"
          "kvasir bench qwen2 -p 0 -n 64 -d 0,8192 -r 5 --output json\tdecode, empty and at 8K tokens of context\n"
          "kvasir bench qwen2 -p 0 -n 64 -d 4096,32768 --retrieval --budget 0.1,0.2\tdense and looked up\n"
+         "kvasir bench qwen2 -p 0 -d 32768,524288 --depth-computed 4096 --retrieval --recall-tokens 4096\tfar\n"
          "kvasir bench qwen2 --roofline\tas shares of what the machine can do\n"},
     [COMMAND_BENCH_THROUGHPUT] =
         {"bench throughput", ARGUMENTS_MODEL, "[MODEL]", "measure what many requests at once get",
@@ -581,6 +585,10 @@ const struct option_row OPTION_ROWS[] = {
      .group = "Measurement", .aliases = "--n-depth", .fallback = "0", .low = 0, .high = TOKENS_MAX,
      .offset = AT(bench_depth),
      .help = "tokens of context before the decode tests"},
+    {.commands = FOR(BENCH), .name = "depth-computed", .kind = OPTION_WHOLE, .argument = "N", .group = "Measurement",
+     .low = 0, .high = TOKENS_MAX, .unset = "all of them", .exclusive = "cached", .offset = AT(depth_computed),
+     .help = "synthetic depths: of each only the first N tokens, a text, are computed; the rest of the cache is filled "
+             "with copies of their rows, turned to their positions"},
     {.commands = FOR(BENCH), .letter = 'r', .name = "repetitions", .kind = OPTION_WHOLE, .argument = "N",
      .group = "Measurement", .fallback = "3", .low = 1, .high = 10000, .offset = AT(repetitions),
      .help = "timed runs of every test"},
@@ -644,8 +652,12 @@ const struct option_row OPTION_ROWS[] = {
      .help = "tokens of text, question and answer together"},
     {.commands = FOR(BENCH), .name = "retrieval", .kind = OPTION_FLAG, .group = "Measurement", .offset = AT(bench_retrieval),
      .help = "every decode test again with retrieval attention, at each --budget; nothing is drafted"},
+    {.commands = FOR(BENCH), .name = "recall-tokens", .kind = OPTION_WHOLES, .argument = "N,...",
+     .group = "Measurement", .exclusive = "read", .low = 1, .high = TOKENS_MAX, .unset = "--budget decides",
+     .offset = AT(recall_tokens),
+     .help = "instead of shares: so many tokens are looked up, whatever the depth"},
     {.commands = FOR(EVAL_RETRIEVAL) | FOR(BENCH), .name = "budget", .kind = OPTION_REALS, .argument = "X,...",
-     .group = "Measurement", .fallback = "0.2", .low = 0, .high = 1, .offset = AT(budgets),
+     .group = "Measurement", .fallback = "0.2", .low = 0, .high = 1, .exclusive = "read", .offset = AT(budgets),
      .help = "shares of the K and V rows that dense attention reads"},
     {.commands = FOR(EVAL_RETRIEVAL), .name = "items", .kind = OPTION_WHOLE, .argument = "N", .group = "Measurement",
      .fallback = "100", .low = 1, .high = 10000, .offset = AT(items),

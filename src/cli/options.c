@@ -639,6 +639,7 @@ void options_release(struct options *options)
     mem_free(options->bench_prompt.items);
     mem_free(options->bench_generate.items);
     mem_free(options->bench_depth.items);
+    mem_free(options->recall_tokens.items);
     mem_free(options->concurrency.items);
     mem_free(options->arrival_rate.items);
     mem_free(options->lengths.items);

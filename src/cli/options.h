@@ -176,8 +176,8 @@ struct options {
     bool no_kv_cache, kv_stats, kv_reserve;
     double max_step_ms;
 
-    struct id_list bench_prompt, bench_generate, bench_depth;
-    int64_t repetitions;
+    struct id_list bench_prompt, bench_generate, bench_depth, recall_tokens;
+    int64_t repetitions, depth_computed;
     bool roofline, bench_retrieval;
 
     const char *preset, *prompt_tokens, *output_tokens, *plot;

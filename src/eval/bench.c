@@ -6,6 +6,8 @@
  *           each a pass and a greedy pick, timed from the first token to the last: N / seconds
  *
  *   tgN@D/B%     the same with retrieval attention that reads B % of the rows
+ *   tgN@D/T      the same with retrieval attention that looks up T tokens
+ *   tgN@~D…      a depth of which only the beginning is computed (bench_depth.c); timed is the pass and the pick
  *
  * One untimed run before each test, of at most WARM_UP tokens, touches weights and working memory. Nothing is timed but
  * kvasir_engine_step. With a roofline, the machine is measured just before and just after each test. */
@@ -17,24 +19,30 @@
 #define WARM_UP_DECODE 4u
 #define TESTS_MAX 1024u
 #define REPETITIONS_MAX 1000u
-/* Retrieval reads these in any case, the rest of a budget is recalled. */
-#define INITIAL_TOKENS 64u
-#define LOCAL_TOKENS 128u
+#define FIXED_TOKENS (BENCH_INITIAL_TOKENS + BENCH_LOCAL_TOKENS)
 
 /* ---- the list of tests ------------------------------------------------------------------------------------------- */
 
-static void add_decode(struct bench *bench, uint32_t generate, uint32_t depth, double budget)
+static void add_decode(struct bench *bench, uint32_t generate, uint32_t depth, double budget, uint32_t recall_tokens)
 {
     struct bench_test *test = &bench->tests[bench->test_count++];
-    *test = (struct bench_test){.decode = true, .prompt = most(depth, 1), .generate = generate + 1, .budget = budget};
-    int used = snprintf(test->name, sizeof test->name, depth ? "tg%u@%u" : "tg%u", generate, depth);
-    if (budget > 0) snprintf(test->name + used, sizeof test->name - (size_t)used, "/%g%%", 100 * budget);
+    *test = (struct bench_test){.decode = true,
+                                .prompt = most(depth, 1),
+                                .generate = generate + 1,
+                                .budget = budget,
+                                .recall_tokens = recall_tokens};
+    size_t used = (size_t)snprintf(test->name, sizeof test->name, "tg%u", generate);
+    if (depth)
+        used +=
+            (size_t)snprintf(test->name + used, sizeof test->name - used, "@%s%u", bench->computed ? "~" : "", depth);
+    if (budget > 0) snprintf(test->name + used, sizeof test->name - used, "/%g%%", 100 * budget);
+    if (recall_tokens) snprintf(test->name + used, sizeof test->name - used, "/%u", recall_tokens);
 }
 
 /* Decode tests of each pair of length and depth. */
 static size_t decode_variants(const struct eval_bench_options *o)
 {
-    return most((uint32_t)o->depth_count, 1) * (1 + o->budget_count);
+    return most((uint32_t)o->depth_count, 1) * (1 + o->budget_count + o->recall_count);
 }
 
 static void list_tests(struct bench *bench)
@@ -51,33 +59,54 @@ static void list_tests(struct bench *bench)
     }
     for (size_t i = 0; i < o->generate_count; i++)
         for (size_t d = 0; d < depth_count && o->generate[i]; d++) {
-            add_decode(bench, o->generate[i], depths[d], 0);
-            for (size_t b = 0; b < o->budget_count; b++) add_decode(bench, o->generate[i], depths[d], o->budgets[b]);
+            add_decode(bench, o->generate[i], depths[d], 0, 0);
+            for (size_t b = 0; b < o->budget_count; b++) add_decode(bench, o->generate[i], depths[d], o->budgets[b], 0);
+            for (size_t r = 0; r < o->recall_count; r++)
+                add_decode(bench, o->generate[i], depths[d], 0, o->recall_tokens[r]);
         }
 }
 
-static enum status check_budgets(const struct eval_bench_options *o, struct error *error)
+static uint32_t least_depth(const struct eval_bench_options *o)
 {
+    uint32_t depth = o->depth_count ? o->depth[0] : 0;
+    for (size_t d = 1; d < o->depth_count; d++) depth = least(o->depth[d], depth);
+    return depth;
+}
+
+static enum status check_depths(const struct eval_bench_options *o, struct error *error)
+{
+    const uint32_t depth = least_depth(o);
     for (size_t b = 0; b < o->budget_count; b++) {
         if (!(o->budgets[b] > 0 && o->budgets[b] <= 1))
             return error_set(error, ST_INVALID, "a budget of %g: must be above 0 and at most 1", o->budgets[b]);
-        for (size_t d = 0; d < most((uint32_t)o->depth_count, 1); d++) {
-            uint32_t depth = o->depth_count ? o->depth[d] : 0;
-            if (o->budgets[b] * depth < INITIAL_TOKENS + LOCAL_TOKENS)
-                return error_set(error, ST_INVALID,
-                                 "a budget of %g at a depth of %u: state a depth of at least %.0f tokens",
-                                 o->budgets[b], depth, (INITIAL_TOKENS + LOCAL_TOKENS) / o->budgets[b] + 1);
-        }
+        if (o->budgets[b] * depth < FIXED_TOKENS)
+            return error_set(error, ST_INVALID,
+                             "a budget of %g at a depth of %u: state a depth of at least %.0f tokens", o->budgets[b],
+                             depth, FIXED_TOKENS / o->budgets[b] + 1);
     }
-    if (o->budget_count && o->roofline)
-        return error_set(error, ST_INVALID, "a roofline is of attention that reads every key: leave out retrieval");
+    for (size_t r = 0; r < o->recall_count; r++)
+        if (!o->recall_tokens[r] || depth <= (uint64_t)FIXED_TOKENS + o->recall_tokens[r])
+            return error_set(error, ST_INVALID,
+                             "%u tokens looked up at a depth of %u: must be at least 1, and the depth more than that "
+                             "and %u",
+                             o->recall_tokens[r], depth, FIXED_TOKENS);
+    if (o->computed && (o->computed < BENCH_COMPUTED_MIN || o->computed > depth))
+        return error_set(error, ST_INVALID, "%u tokens computed of a depth of %u: must be %u to the depth", o->computed,
+                         depth, BENCH_COMPUTED_MIN);
+    if (o->computed && (o->cache.no_kv_cache || o->cache.kv_policy))
+        return error_set(error, ST_INVALID, "a KV cache is filled with copies only if it keeps all: leave out %s",
+                         o->cache.kv_policy ? "the KV policy" : "no_kv_cache");
+    if (o->roofline && (o->budget_count || o->recall_count || o->computed))
+        return error_set(error, ST_INVALID,
+                         "a roofline is of attention that reads every key of a computed text: leave out the one or "
+                         "the other");
     return ST_OK;
 }
 
 static enum status check(const struct eval_bench_options *o, struct error *error)
 {
     uint64_t tests = o->prompt_count + o->generate_count * decode_variants(o);
-    if (tests > TESTS_MAX || o->depth_count > TESTS_MAX || o->budget_count > TESTS_MAX)
+    if (tests > TESTS_MAX || o->depth_count > TESTS_MAX || o->budget_count > TESTS_MAX || o->recall_count > TESTS_MAX)
         return error_set(error, ST_LIMIT, "%llu tests: at most %u", (unsigned long long)tests, TESTS_MAX);
     if (o->repetitions < 1 || o->repetitions > REPETITIONS_MAX)
         return error_set(error, ST_INVALID, "%u repetitions: must be 1 to %u", o->repetitions, REPETITIONS_MAX);
@@ -87,7 +116,7 @@ static enum status check(const struct eval_bench_options *o, struct error *error
         for (size_t j = 0; j < counts[i]; j++)
             if (lists[i][j] > 1u << 28)
                 return error_set(error, ST_INVALID, "a test of %u tokens: at most %u", lists[i][j], 1u << 28);
-    if (check_budgets(o, error) != ST_OK) return ST_INVALID;
+    if (check_depths(o, error) != ST_OK) return ST_INVALID;
     if (o->roofline && o->cache.kv_policy)
         return error_set(error, ST_INVALID, "a roofline counts the keys of no KV policy: leave out one of the two");
     if (o->roofline && o->cache.no_kv_cache)
@@ -97,16 +126,16 @@ static enum status check(const struct eval_bench_options *o, struct error *error
 
 /* ---- one run ----------------------------------------------------------------------------------------------------- */
 
-/* Of the tokens between the first and the local ones, the share that makes the test's budget. */
-static double topk_of(const struct bench_test *test)
+double bench_topk(const struct bench_test *test)
 {
-    const double fixed = INITIAL_TOKENS + LOCAL_TOKENS;
-    return test->prompt > fixed ? (test->budget * test->prompt - fixed) / (test->prompt - fixed) : 0;
+    const double between = (double)test->prompt - FIXED_TOKENS;
+    if (!bench_retrieves(test) || between <= 0) return 0;
+    return (test->recall_tokens ? test->recall_tokens : test->budget * test->prompt - FIXED_TOKENS) / between;
 }
 
 /* Seconds from submit to the first token, and from there to the last. */
-static enum status run_once(struct bench *bench, const struct bench_test *test, uint32_t prompt, uint32_t generate,
-                            uint64_t seed, double *prefill_s, double *decode_s, struct error *error)
+static enum status run_request(struct bench *bench, const struct bench_test *test, uint32_t prompt, uint32_t generate,
+                               uint64_t seed, double *prefill_s, double *decode_s, struct error *error)
 {
     struct random random;
     random_seed(&random, seed);
@@ -115,8 +144,9 @@ static enum status run_once(struct bench *bench, const struct bench_test *test, 
                                            .prompt_count = prompt,
                                            .max_tokens = generate,
                                            .ignore_eos = true,
-                                           .retrieval = test->budget > 0 ? KVASIR_RETRIEVAL_ON : KVASIR_RETRIEVAL_OFF,
-                                           .retrieval_topk = test->budget > 0 ? topk_of(test) : 0};
+                                           .retrieval =
+                                               bench_retrieves(test) ? KVASIR_RETRIEVAL_ON : KVASIR_RETRIEVAL_OFF,
+                                           .retrieval_topk = bench_topk(test)};
     struct kvasir_error *public_error = (struct kvasir_error *)(void *)error;
     const struct kvasir_event *events;
     size_t count;
@@ -130,6 +160,29 @@ static enum status run_once(struct bench *bench, const struct bench_test *test, 
     *prefill_s = first - begin;
     *decode_s = clock_seconds() - first;
     return (enum status)status;
+}
+
+static enum status run_once(struct bench *bench, const struct bench_test *test, uint32_t prompt, uint32_t generate,
+                            uint64_t seed, double *prefill_s, double *decode_s, struct error *error)
+{
+    if (!test->decode || !bench->depth)
+        return run_request(bench, test, prompt, generate, seed, prefill_s, decode_s, error);
+    *prefill_s = 0;
+    return bench_depth_decode(bench->depth, test, generate - 1, decode_s, error);
+}
+
+/* Rows that retrieval attention has read so far, and that it would have read. */
+static struct model_retrieval_tally tally_of(const struct bench *bench)
+{
+    struct model_retrieval_tally tally;
+    struct kvasir_engine_stats stats;
+    if (bench->depth) {
+        bench_depth_tally(bench->depth, &tally);
+        return tally;
+    }
+    kvasir_engine_stats(bench->engine, &stats);
+    return (struct model_retrieval_tally){.rows_read = stats.retrieval_rows_read,
+                                          .rows_dense = stats.retrieval_rows_dense};
 }
 
 static void summarise(struct bench_test *test, const double *rates, uint32_t count)
@@ -167,24 +220,22 @@ static enum status run_test(struct bench *bench, uint32_t index, struct error *e
     uint64_t seed = (uint64_t)index * (REPETITIONS_MAX + 1); /* no two tests share prompts */
     const struct eval_bench_options *o = bench->options;
     double prefill_s, decode_s;
-    struct kvasir_engine_stats before, after;
     uint32_t prompt = test->prompt, generate = test->generate;
     /* A decode test keeps its prompt, so the warm-up fills the cache for the timed runs. */
     if (!test->decode && prompt > WARM_UP_PREFILL) prompt = WARM_UP_PREFILL;
     if (test->decode && generate > WARM_UP_DECODE + 1) generate = WARM_UP_DECODE + 1;
     enum status status = bound_test(bench, test, error);
     if (status == ST_OK) status = run_once(bench, test, prompt, generate, seed, &prefill_s, &decode_s, error);
-    kvasir_engine_stats(bench->engine, &before);
+    const struct model_retrieval_tally before = tally_of(bench);
     for (uint32_t r = 0; r < o->repetitions && status == ST_OK; r++) {
         if (o->progress) o->progress(o->progress_data, test->name, r, o->repetitions);
         if (!test->decode) seed++;
         status = run_once(bench, test, test->prompt, test->generate, seed, &prefill_s, &decode_s, error);
         bench->rates[r] = test->decode ? (test->generate - 1) / decode_s : test->prompt / prefill_s;
     }
-    kvasir_engine_stats(bench->engine, &after);
-    if (after.retrieval_rows_dense > before.retrieval_rows_dense)
-        test->rows_read = (double)(after.retrieval_rows_read - before.retrieval_rows_read) /
-                          (double)(after.retrieval_rows_dense - before.retrieval_rows_dense);
+    const struct model_retrieval_tally after = tally_of(bench);
+    if (after.rows_dense > before.rows_dense)
+        test->rows_read = (double)(after.rows_read - before.rows_read) / (double)(after.rows_dense - before.rows_dense);
     if (status == ST_OK) summarise(test, bench->rates, o->repetitions);
     if (status == ST_OK) status = bound_test(bench, test, error);
     if (status == ST_OK && o->progress) o->progress(o->progress_data, test->name, o->repetitions, o->repetitions);
@@ -197,11 +248,11 @@ static enum status open_engine(struct bench *bench, struct kvasir_model *model, 
     engine.context = context;
     engine.max_sequences = 1;
     engine.max_batched_tokens = 0;
-    if (bench->options->budget_count) {
+    if (bench->options->budget_count || bench->options->recall_count) {
         engine.no_drafts = true;
         engine.retrieval = (struct kvasir_retrieval){.mode = KVASIR_RETRIEVAL_ON,
-                                                     .initial_tokens = INITIAL_TOKENS,
-                                                     .local_tokens = LOCAL_TOKENS,
+                                                     .initial_tokens = BENCH_INITIAL_TOKENS,
+                                                     .local_tokens = BENCH_LOCAL_TOKENS,
                                                      .dense_boundary = KVASIR_RETRIEVAL_NONE};
     }
     return (enum status)kvasir_engine_open(model, &engine, &bench->engine, (struct kvasir_error *)(void *)error);
@@ -210,7 +261,8 @@ static enum status open_engine(struct bench *bench, struct kvasir_model *model, 
 enum status eval_bench(struct kvasir_model *model, const struct eval_bench_options *options, enum eval_output output,
                        struct buffer *out, struct error *error)
 {
-    struct bench bench = {.options = options};
+    struct bench bench = {.options = options,
+                          .computed = options->computed / KERNEL_CLOSED_TOKENS * KERNEL_CLOSED_TOKENS};
     struct kvasir_model_info info;
     enum status status = check(options, error);
     if (status != ST_OK) return status;
@@ -224,10 +276,12 @@ enum status eval_bench(struct kvasir_model *model, const struct eval_bench_optio
         goto done;
     }
     list_tests(&bench);
-    uint32_t prompt = 1, context = 2;
+    uint32_t prompt = 1, context = 2, depth_context = 0;
     for (uint32_t i = 0; i < bench.test_count; i++) {
-        prompt = most(prompt, bench.tests[i].prompt);
-        context = most(context, bench.tests[i].prompt + bench.tests[i].generate);
+        const struct bench_test *test = &bench.tests[i];
+        uint32_t *whose = test->decode && bench.computed ? &depth_context : &context;
+        if (whose == &context) prompt = most(prompt, test->prompt);
+        *whose = most(*whose, test->prompt + test->generate);
     }
     bench.prompt = mem_alloc(prompt * sizeof *bench.prompt);
     if (!bench.prompt) {
@@ -238,9 +292,11 @@ enum status eval_bench(struct kvasir_model *model, const struct eval_bench_optio
     if (options->roofline) status = roofline_init(&bench.roofline, model, options->cache.kv_cache_dtype, error);
     if (options->roofline && status == ST_OK) set_work(&bench);
     if (status == ST_OK) status = open_engine(&bench, model, context, error);
+    if (status == ST_OK && depth_context) status = bench_depth_open(&bench, model, depth_context, error);
     for (uint32_t i = 0; i < bench.test_count && status == ST_OK; i++) status = run_test(&bench, i, error);
     if (status == ST_OK) status = bench_report(&bench, output, out, error);
 done:
+    bench_depth_close(bench.depth);
     kvasir_engine_close(bench.engine);
     roofline_release(&bench.roofline);
     mem_free(bench.prompt);

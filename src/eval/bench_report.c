@@ -39,13 +39,18 @@ static json_t *json_test(const struct bench *bench, const struct bench_test *tes
 {
     json_t *row =
         json_pack("{s:s, s:f, s:f}", "test", test->name, "tokens_per_s", test->mean, "stddev", test->deviation);
-    if (row && test->budget > 0 &&
-        (json_object_set_new(row, "budget", json_real(test->budget)) != 0 ||
-         json_object_set_new(row, "rows_read", json_real(test->rows_read)) != 0)) {
+    int failed = row ? 0 : -1;
+    if (test->budget > 0) failed |= json_object_set_new(row, "budget", json_real(test->budget));
+    if (test->recall_tokens)
+        failed |= json_object_set_new(row, "recall_tokens", json_integer((json_int_t)test->recall_tokens));
+    if (bench_retrieves(test)) failed |= json_object_set_new(row, "rows_read", json_real(test->rows_read));
+    if (test->decode && bench->depth)
+        failed |= json_object_set_new(row, "computed", json_integer((json_int_t)bench->computed));
+    if (failed) {
         json_decref(row);
-        row = NULL;
+        return NULL;
     }
-    if (!row || !bench->options->roofline) return row;
+    if (!bench->options->roofline) return row;
     const struct roofline_cell *cell = &test->cell;
     json_t *more = json_pack("{s:o, s:o, s:f, s:f, s:f, s:f, s:f, s:o}", "limit_tokens_per_s",
                              known(cell->limit_tokens_per_s), "share", known(share(test)), "int8_macs_per_token",
@@ -130,6 +135,11 @@ static void write_markdown(const struct bench *bench, struct buffer *out)
 {
     bool roofline = bench->options->roofline;
     if (roofline) write_machine(&bench->roofline, out);
+    if (bench->depth)
+        buffer_printf(out,
+                      "~: synthetic depths. The first %u tokens are a text that was computed, the other rows copies of "
+                      "its rows, turned to their positions.\n\n",
+                      bench->computed);
     buffer_printf(out, "| test | tokens/s | stddev |%s\n", roofline ? " limit | share |" : "");
     buffer_printf(out, "|---|---:|---:|%s\n", roofline ? "---:|---:|" : "");
     for (uint32_t i = 0; i < bench->test_count; i++) {

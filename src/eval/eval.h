@@ -87,17 +87,25 @@ MUST_CHECK enum status eval_retrieval(struct kvasir_model *model, const struct e
  * and "machine": {"isa","threads","int8_gmac_per_s","int16_gmac_per_s","f32_gmac_per_s","read_gb_per_s",
  * "read_sizes":[{"bytes","gb_per_s"}]}, measured just before and after the test (read_sizes: once, at the beginning).
  * Takes memory for a buffer of the test's working set meanwhile. */
-/* With `budgets` every decode test is run again with retrieval attention for each of them ("tg64@32768/20%"), nothing is drafted in any,
- * and the JSON of these has besides "budget" and "rows_read" (K and V rows read, of those that dense attention reads). */
+/* With `budgets` or `recall_tokens` every decode test is run again with retrieval attention for each of them ("tg64@32768/20%",
+ * "tg64@32768/4096"), nothing is drafted in any, and the JSON of these has besides "budget" or "recall_tokens", and "rows_read" (K and V
+ * rows read, of those that dense attention reads).
+ * With `computed` decode tests are at depths that nobody waits for, also past what the model was trained for ("tg64@~524288"): of each depth
+ * the first so many tokens are a text that is computed, the others' K and V rows copies of theirs, turned to their positions
+ * (model_run_extend). Their JSON has "computed". Tokens and their times are true, what the model says there is not. */
 struct eval_bench_options {
     const uint32_t *prompt, *generate, *depth; /* a 0 in prompt or generate: no such test */
     size_t prompt_count, generate_count, depth_count;
     const double
         *budgets; /* shares of the K and V rows that dense attention reads; each depth holds 192 rows or more of them */
     size_t budget_count;
+    const uint32_t
+        *recall_tokens; /* looked up beside the first 64 and the last 128; each depth holds more than all of these */
+    size_t recall_count;
+    uint32_t computed; /* 0: each depth is computed; else no more than any depth, rounded down to 32 */
     uint32_t repetitions;
     struct kvasir_engine_options cache; /* all that says how K and V are kept; the rest is not read */
-    bool roofline;                      /* not with no_kv_cache, kv_policy or budgets: ST_INVALID */
+    bool roofline; /* not with no_kv_cache, kv_policy, budgets, recall_tokens or computed: ST_INVALID */
     /* May be NULL. While the machine is measured, `test` is "machine". */
     void (*progress)(void *data, const char *test, uint32_t done, uint32_t total);
     void *progress_data;

@@ -42,6 +42,12 @@ MUST_CHECK enum status pass_slab(struct eval_pass *pass, const uint32_t *tokens,
                                  const float **logits, struct error *error);
 void pass_restart(struct eval_pass *pass);
 
+/* `tokens` after those of `seq`, densely, at most `tokens_max` in a pass. *logits: of the last one,
+ * borrowed until the next pass. */
+MUST_CHECK enum status pass_tokens(struct kv_cache *cache, struct model_run *run, uint32_t tokens_max,
+                                   struct kv_seq *seq, const uint32_t *tokens, uint32_t count, const float **logits);
+uint32_t pass_best(const float *logits, uint32_t vocabulary); /* the first token with the greatest */
+
 /* Passes side by side over all windows of a text (as many tokens as the smallest context takes). */
 struct eval_walk {
     const struct eval_text *text;

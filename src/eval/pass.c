@@ -90,6 +90,33 @@ enum status pass_slab(struct eval_pass *pass, const uint32_t *tokens, uint32_t b
     return ST_OK;
 }
 
+enum status pass_tokens(struct kv_cache *cache, struct model_run *run, uint32_t tokens_max, struct kv_seq *seq,
+                        const uint32_t *tokens, uint32_t count, const float **logits)
+{
+    for (uint32_t done = 0; done < count;) {
+        struct kv_batch *batch;
+        const uint32_t part = least(count - done, tokens_max);
+        enum status status = kv_seq_reserve(seq, part);
+        if (status == ST_OK) status = kv_batch_pin(cache, &seq, 1, &batch);
+        if (status != ST_OK) return status;
+        const struct model_entry entry = {
+            .seq = seq, .tokens = tokens + done, .count = part, .logits_count = done + part == count};
+        model_forward(run, &entry, 1, logits);
+        kv_batch_unpin(batch);
+        kv_seq_commit(seq, entry.tokens, part);
+        done += part;
+    }
+    return ST_OK;
+}
+
+uint32_t pass_best(const float *logits, uint32_t vocabulary)
+{
+    uint32_t best = 0;
+    for (uint32_t i = 1; i < vocabulary; i++)
+        if (logits[i] > logits[best]) best = i;
+    return best;
+}
+
 /* Predictions of tokens[1 … count-1] of one window. */
 static enum status run_window(struct eval_walk *walk, const uint32_t *tokens, uint32_t count, uint32_t rows_max,
                               struct error *error)

@@ -53,33 +53,13 @@ static enum status no_room(enum status status, struct error *error)
                      "smaller lengths");
 }
 
-static uint32_t best_of(const float *logits, uint32_t vocabulary)
-{
-    uint32_t best = 0;
-    for (uint32_t i = 1; i < vocabulary; i++)
-        if (logits[i] > logits[best]) best = i;
-    return best;
-}
-
 /* ---- passes --------------------------------------------------------------------------------------------------------- */
 
 enum status retrieval_prefill(struct retrieval *r, struct kv_seq *seq, const uint32_t *tokens, uint32_t count,
                               const float **logits, struct error *error)
 {
-    for (uint32_t done = 0; done < count;) {
-        struct kv_batch *batch;
-        uint32_t part = count - done < r->plan.max_batched_tokens ? count - done : r->plan.max_batched_tokens;
-        enum status status = kv_seq_reserve(seq, part);
-        if (status == ST_OK) status = kv_batch_pin(r->cache, &seq, 1, &batch);
-        if (status != ST_OK) return no_room(status, error);
-        const struct model_entry entry = {
-            .seq = seq, .tokens = tokens + done, .count = part, .logits_count = done + part == count};
-        model_forward(r->run, &entry, 1, logits);
-        kv_batch_unpin(batch);
-        kv_seq_commit(seq, entry.tokens, part);
-        done += part;
-    }
-    return ST_OK;
+    enum status status = pass_tokens(r->cache, r->run, r->plan.max_batched_tokens, seq, tokens, count, logits);
+    return status == ST_OK ? ST_OK : no_room(status, error);
 }
 
 /* retrieval: of what settings; NULL: dense. */
@@ -155,7 +135,7 @@ static enum status compare(struct asking *a, uint32_t index, size_t budget, uint
     struct asked *asked = &a->asked[index];
     const uint32_t vocabulary = a->r->config->vocabulary;
     enum status status = add_distance(a->r, budget, a->dense_logits + (uint64_t)index * vocabulary, sparse, error);
-    uint32_t best = best_of(sparse, vocabulary);
+    uint32_t best = pass_best(sparse, vocabulary);
     if (status != ST_OK || best == asked->dense.tokens[step]) return status;
     return part(asked, &asked->sparse[budget], step, best, error);
 }
@@ -192,7 +172,7 @@ static enum status step_sparse(struct asking *a, size_t budget, uint32_t step, s
         if (step + 1 >= asked->item->answer_tokens) continue;
         const float *followed = logits, *own = sparse->free.seq ? logits + vocabulary : NULL;
         logits += sparse->free.seq ? 2 * vocabulary : vocabulary;
-        if (own) sparse->free.tokens[step + 1] = best_of(own, vocabulary);
+        if (own) sparse->free.tokens[step + 1] = pass_best(own, vocabulary);
         status = compare(a, i, budget, step + 1, followed, error);
     }
     return status;
@@ -214,7 +194,7 @@ static enum status step_windows(struct asking *a, size_t budget, uint32_t step, 
     for (uint32_t i = 0, row = 0; i < a->count && status == ST_OK; i++)
         if (step + 1 < a->asked[i].item->answer_tokens)
             a->asked[i].sparse[budget].window.tokens[step + 1] =
-                best_of(logits + (uint64_t)row++ * r->config->vocabulary, r->config->vocabulary);
+                pass_best(logits + (uint64_t)row++ * r->config->vocabulary, r->config->vocabulary);
     return status;
 }
 
@@ -231,7 +211,7 @@ static enum status step_dense(struct asking *a, uint32_t step, struct error *err
     for (uint32_t i = 0; i < a->count && status == ST_OK; i++) {
         if (step + 1 >= a->asked[i].item->answer_tokens) continue;
         memcpy(a->dense_logits + (uint64_t)i * vocabulary, logits, vocabulary * sizeof *logits);
-        a->asked[i].dense.tokens[step + 1] = best_of(logits, vocabulary);
+        a->asked[i].dense.tokens[step + 1] = pass_best(logits, vocabulary);
         logits += vocabulary;
     }
     return status;
@@ -268,7 +248,7 @@ static enum status begin_sparse(struct asking *a, uint32_t index, struct kv_seq 
     sparse->window.tokens[0] = asked->dense.tokens[0];
     if (!question || status != ST_OK) return status;
     status = question_sparsely(a, asked->item, sparse->window.seq, share, true, &logits, error);
-    if (status == ST_OK) sparse->window.tokens[0] = best_of(logits, a->r->config->vocabulary);
+    if (status == ST_OK) sparse->window.tokens[0] = pass_best(logits, a->r->config->vocabulary);
     if (status == ST_OK) status = question_sparsely(a, asked->item, sparse->followed.seq, share, false, &logits, error);
     return status == ST_OK ? compare(a, index, budget, 0, logits, error) : status;
 }
@@ -284,7 +264,7 @@ static enum status begin(struct asking *a, uint32_t index, struct kv_seq *haysta
                                    error);
     if (status != ST_OK) return status;
     memcpy(a->dense_logits + (uint64_t)index * vocabulary, logits, vocabulary * sizeof *logits);
-    asked->dense.tokens[0] = best_of(logits, vocabulary);
+    asked->dense.tokens[0] = pass_best(logits, vocabulary);
     for (size_t b = 0; b < a->r->options->budget_count && status == ST_OK; b++)
         status = begin_sparse(a, index, haystack, b, error);
     return status;

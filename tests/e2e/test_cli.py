@@ -24,6 +24,7 @@ import unittest
 import xml.etree.ElementTree
 
 import gguf_file
+import tiny_text
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 KVASIR = os.path.abspath(os.environ.get("KVASIR", os.path.join(HERE, "../../build/kvasir")))
@@ -343,6 +344,18 @@ class Tiny(Case):
         self.assertEqual(len(self.kvasir(*arguments, "--output", "csv").splitlines()), 4)
         one = json.loads(self.kvasir("bench", "-m", TINY, "-t", "1", "-p", "16", "-n", "0", "-r", "1", "--output", "json"))
         self.assertEqual([test["test"] for test in one], ["pp16"])
+
+    def test_bench_depth(self):
+        model = os.path.join(self.folder, "text.gguf")
+        tiny_text.write(model, 4096)
+        tests = self.json("bench", "-m", model, "-p", "0", "-n", "4", "-d", "512,6000", "-r", "1", "--depth-computed", "320",
+                          "--retrieval", "--recall-tokens", "128")
+        self.assertEqual([test["test"] for test in tests], ["tg4@~512", "tg4@~512/128", "tg4@~6000", "tg4@~6000/128"])
+        self.assertEqual([test.get("recall_tokens") for test in tests], [None, 128, None, 128])
+        self.assertEqual({test["computed"] for test in tests}, {320})
+        self.assertEqual(self.fails("bench", "-m", TINY, "-d", "512", "--recall-tokens", "128", says="--retrieval"), 2)
+        self.assertEqual(self.fails("bench", "-m", TINY, "-d", "512", "--depth-computed", "256", "--roofline", says="roofline"), 2)
+        self.fails("bench", "-m", TINY, "-p", "0", "-d", "512", "--depth-computed", "1024", says="1024 tokens computed of a depth of 512")
 
     def test_bench_roofline(self):
         arguments = ["bench", "-m", TINY, "-p", "16", "-n", "0", "-r", "1", "-t", "2", "--roofline"]
