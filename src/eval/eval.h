@@ -106,7 +106,7 @@ struct eval_bench_options {
     uint32_t repetitions;
     struct kvasir_engine_options cache; /* all that says how K and V are kept; the rest is not read */
     bool roofline; /* not with no_kv_cache, kv_policy, budgets, recall_tokens or computed: ST_INVALID */
-    /* May be NULL. While the machine is measured, `test` is "machine". */
+    /* May be NULL. While the machine is measured, `test` is "machine", while a cache is filled with copies "depth". */
     void (*progress)(void *data, const char *test, uint32_t done, uint32_t total);
     void *progress_data;
 };
