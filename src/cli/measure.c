@@ -168,7 +168,8 @@ int bench_main(const struct options *options)
         return fail_usage("bench: nothing to measure: both -p and -n are 0");
     const struct id_list *recall = &options->recall_tokens;
     const bool retrieves = options->bench_retrieval;
-    if (recall->count && !retrieves) return fail_usage("bench: --recall-tokens is of --retrieval: state it, too");
+    if ((recall->count || options->skip_dense) && !retrieves)
+        return fail_usage("bench: --recall-tokens and --skip-dense are of --retrieval: state it, too");
     struct kvasir_model *model = NULL;
     struct cache_options cache = {0};
     struct buffer report;
@@ -188,6 +189,7 @@ int bench_main(const struct options *options)
                                            .budget_count = retrieves && !recall->count ? options->budgets.count : 0,
                                            .recall_tokens = recall->items,
                                            .recall_count = recall->count,
+                                           .skip_dense = options->skip_dense,
                                            .computed = (uint32_t)options->depth_computed,
                                            .repetitions = (uint32_t)options->repetitions,
                                            .cache = cache.engine,

@@ -652,6 +652,8 @@ const struct option_row OPTION_ROWS[] = {
      .help = "tokens of text, question and answer together"},
     {.commands = FOR(BENCH), .name = "retrieval", .kind = OPTION_FLAG, .group = "Measurement", .offset = AT(bench_retrieval),
      .help = "every decode test again with retrieval attention, at each --budget; nothing is drafted"},
+    {.commands = FOR(BENCH), .name = "skip-dense", .kind = OPTION_FLAG, .group = "Measurement", .offset = AT(skip_dense),
+     .help = "with --retrieval: not without it, too"},
     {.commands = FOR(BENCH), .name = "recall-tokens", .kind = OPTION_WHOLES, .argument = "N,...",
      .group = "Measurement", .exclusive = "read", .low = 1, .high = TOKENS_MAX, .unset = "--budget decides",
      .offset = AT(recall_tokens),

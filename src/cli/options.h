@@ -178,7 +178,7 @@ struct options {
 
     struct id_list bench_prompt, bench_generate, bench_depth, recall_tokens;
     int64_t repetitions, depth_computed;
-    bool roofline, bench_retrieval;
+    bool roofline, bench_retrieval, skip_dense;
 
     const char *preset, *prompt_tokens, *output_tokens, *plot;
     int64_t requests, shared_prefix, shared_prefixes, turns;

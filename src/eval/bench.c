@@ -42,7 +42,7 @@ static void add_decode(struct bench *bench, uint32_t generate, uint32_t depth, d
 /* Decode tests of each pair of length and depth. */
 static size_t decode_variants(const struct eval_bench_options *o)
 {
-    return most((uint32_t)o->depth_count, 1) * (1 + o->budget_count + o->recall_count);
+    return most((uint32_t)o->depth_count, 1) * (!o->skip_dense + o->budget_count + o->recall_count);
 }
 
 static void list_tests(struct bench *bench)
@@ -59,7 +59,7 @@ static void list_tests(struct bench *bench)
     }
     for (size_t i = 0; i < o->generate_count; i++)
         for (size_t d = 0; d < depth_count && o->generate[i]; d++) {
-            add_decode(bench, o->generate[i], depths[d], 0, 0);
+            if (!o->skip_dense) add_decode(bench, o->generate[i], depths[d], 0, 0);
             for (size_t b = 0; b < o->budget_count; b++) add_decode(bench, o->generate[i], depths[d], o->budgets[b], 0);
             for (size_t r = 0; r < o->recall_count; r++)
                 add_decode(bench, o->generate[i], depths[d], 0, o->recall_tokens[r]);

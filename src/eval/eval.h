@@ -102,6 +102,7 @@ struct eval_bench_options {
     const uint32_t
         *recall_tokens; /* looked up beside the first 64 and the last 128; each depth holds more than all of these */
     size_t recall_count;
+    bool skip_dense;   /* decode tests with retrieval only; where there are budgets or recall_tokens */
     uint32_t computed; /* 0: each depth is computed; else no more than any depth, rounded down to 32 */
     uint32_t repetitions;
     struct kvasir_engine_options cache; /* all that says how K and V are kept; the rest is not read */

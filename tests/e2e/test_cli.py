@@ -353,7 +353,8 @@ class Tiny(Case):
         self.assertEqual([test["test"] for test in tests], ["tg4@~512", "tg4@~512/128", "tg4@~6000", "tg4@~6000/128"])
         self.assertEqual([test.get("recall_tokens") for test in tests], [None, 128, None, 128])
         self.assertEqual({test["computed"] for test in tests}, {320})
-        self.assertEqual(self.fails("bench", "-m", TINY, "-d", "512", "--recall-tokens", "128", says="--retrieval"), 2)
+        for alone in (("--recall-tokens", "128"), ("--skip-dense",)):
+            self.assertEqual(self.fails("bench", "-m", TINY, "-d", "512", *alone, says="--retrieval"), 2)
         self.assertEqual(self.fails("bench", "-m", TINY, "-d", "512", "--depth-computed", "256", "--roofline", says="roofline"), 2)
         self.fails("bench", "-m", TINY, "-p", "0", "-d", "512", "--depth-computed", "1024", says="1024 tokens computed of a depth of 512")
 

@@ -58,6 +58,13 @@ static void test_depths(void **state)
     options.recall_count = 0;
     assert_int_equal(eval_bench(bytes, &options, EVAL_MARKDOWN, &out, &error), ST_OK);
     assert_non_null(strstr(out.data, "The first 288 tokens are a text"));
+    options.recall_count = 1;
+    options.skip_dense = true;
+    out.length = 0;
+    assert_int_equal(eval_bench(bytes, &options, EVAL_CSV, &out, &error), ST_OK);
+    assert_non_null(strstr(out.data, "tg4@~600/100"));
+    assert_null(strstr(out.data, "tg4@~600,"));
+    options.skip_dense = false;
     options.computed = 0; /* an engine's own retrieval, of a prompt that it computes */
     options.recall_count = 1;
     options.depth_count = 1;
