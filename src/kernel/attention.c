@@ -9,12 +9,13 @@ uint64_t kernel_attend_state_floats(const struct kernel_attend *attend)
     return (uint64_t)attend->tokens * attend->group * (2 + (uint64_t)attend->value_dim);
 }
 
-/* Of each row its coefficients of the offsets and its groups' offsets of a segment. `rows`: a multiple of 4. */
+/* Of each row its coefficients of the offsets and its groups' offsets of a segment; and some groups' numbers, lane by lane. `rows`: a
+ * multiple of 4. */
 static uint64_t offset_scratch(const struct kernel_attend *attend, uint64_t rows)
 {
     const struct kernel_offset *offset = &attend->offset;
-    uint64_t groups = offset->group_dims ? round_up(offset->group_dims, 16) + ATTEND_SEGMENT_GROUPS : 0;
-    return rows * (groups + (offset->key_dims ? KERNEL_OFFSET_KEY_DIMS : 0));
+    const uint64_t dims = round_up(offset->group_dims, 16), groups = dims ? dims + KERNEL_SEGMENT_GROUPS : 0;
+    return dims * ATTEND_OFFSET_GROUPS + rows * (groups + (offset->key_dims ? KERNEL_OFFSET_KEY_DIMS : 0));
 }
 
 /* What a tile of attention_simd.h needs: its queries, scores and weighted values, each a whole number of cache lines. */

@@ -57,7 +57,8 @@ struct fixed_call {
     float *scores;              /* [ATTEND_TILE_ROWS][CHUNK_KEYS] */
     int16_t *p;                 /* [ATTEND_TILE_ROWS][CHUNK_KEYS] */
     float *offset_q;            /* tiles like q, each part [group_dims][rows], times the scale of scores; or NULL */
-    float *offsets;             /* [rows][ATTEND_SEGMENT_GROUPS] of a segment; or NULL */
+    float *offsets;             /* [rows][KERNEL_SEGMENT_GROUPS] of a segment; or NULL */
+    float *offset_lanes;        /* for offset_rows(); or NULL */
     float *key_q;               /* [rows][KERNEL_OFFSET_KEY_DIMS], times the scale of scores; or NULL */
 };
 
@@ -106,7 +107,7 @@ struct fixed_tile {
     uint32_t row, rows;              /* first row, and how many */
     uint32_t group_begin, group_end; /* groups of the chunk that any row sees, and those between */
     uint32_t first_group;            /* of the chunk, in its segment */
-    const float *key_table;          /* of offsets, from the chunk's first group on; or NULL */
+    const float *const *key_offsets; /* of the chunk's groups */
     uint64_t seen[ATTEND_TILE_ROWS]; /* bit i: whether each row sees key i of the chunk */
 };
 
@@ -221,9 +222,9 @@ static float fixed_softmax(const struct fixed_tile *tile, uint32_t r, float *top
     const struct fixed_call *call = tile->call;
     const float *scores = call->scores + r * CHUNK_KEYS;
     const struct row_offsets all = {
-        .groups = call->offsets ? call->offsets + (uint64_t)(tile->row + r) * ATTEND_SEGMENT_GROUPS + tile->first_group
+        .groups = call->offsets ? call->offsets + (uint64_t)(tile->row + r) * KERNEL_SEGMENT_GROUPS + tile->first_group
                                 : NULL,
-        .keys = tile->key_table,
+        .keys = tile->key_offsets,
         .key_q = call->key_q ? call->key_q + (uint64_t)(tile->row + r) * KERNEL_OFFSET_KEY_DIMS : NULL,
         .key_dims = call->attend->offset.key_dims};
     const struct row_offsets *offsets = call->attend->offset.q ? &all : NULL;
@@ -354,25 +355,12 @@ OUT_OF_LINE static void fixed_ahead(const struct kernel_attend *attend, struct s
     const uint64_t groups = AHEAD_BYTES / kernel_k_group_bytes(attend->k_format, attend->head_dim);
     const struct attend_groups *now = &segment->groups;
     struct ahead ahead = {now, next, now->seen};
-    for (uint32_t i = 0; i < AHEAD_GROUPS || (i < groups && i < ATTEND_SEGMENT_GROUPS); i++) ahead_step(&ahead);
+    for (uint32_t i = 0; i < AHEAD_GROUPS || (i < groups && i < KERNEL_SEGMENT_GROUPS); i++) ahead_step(&ahead);
     for (uint64_t left = now->seen; left; left &= left - 1) {
         uint32_t g = (uint32_t)__builtin_ctzll(left), far = ahead.left ? (uint32_t)__builtin_ctzll(ahead.left) : g;
         segment->k_ahead[g] = ahead.left ? ahead.groups->k[far] : now->k[g];
         segment->v_ahead[g] = ahead.left ? ahead.groups->v[far] : now->v[g];
         if (ahead.left) ahead_step(&ahead);
-    }
-}
-
-/* The offsets of all rows in the segment's groups. */
-OUT_OF_LINE static void fixed_offsets(const struct fixed_call *call, const struct attend_groups *groups,
-                                      uint32_t segment)
-{
-    const struct kernel_attend *a = call->attend;
-    uint32_t tiles = (call->rows + ATTEND_TILE_ROWS - 1) / ATTEND_TILE_ROWS;
-    for (uint32_t t = 0; t < tiles; t++) {
-        uint32_t row = part_begin(call->rows, tiles, t), rows = part_begin(call->rows, tiles, t + 1) - row;
-        tile_offsets(rows, a->offset.group_dims, call->offset_q + (uint64_t)row * a->offset.group_dims,
-                     offset_segment(a, segment), groups->range, call->offsets + (uint64_t)row * ATTEND_SEGMENT_GROUPS);
     }
 }
 
@@ -399,7 +387,8 @@ static void fixed_segment(struct fixed_call *call, struct segment *segment, cons
     fixed_ahead(a, segment, next);
     uint32_t tiles = (call->rows + ATTEND_TILE_ROWS - 1) / ATTEND_TILE_ROWS;
     fixed_begin(call, state);
-    if (call->offsets) fixed_offsets(call, &segment->groups, index);
+    if (a->offset.q) find_offsets(a, index, segment);
+    if (call->offsets) offset_rows(a, segment, call->rows, call->offset_q, call->offset_lanes, call->offsets);
     for (uint32_t chunk = 0; chunk < KERNEL_SEGMENT_TOKENS / CHUNK_KEYS; chunk++) {
         uint32_t groups = segment->groups.seen >> chunk * CHUNK_GROUPS & ((1u << CHUNK_GROUPS) - 1);
         if (!groups) continue;
@@ -408,7 +397,7 @@ static void fixed_segment(struct fixed_call *call, struct segment *segment, cons
             struct fixed_tile tile = {.call = call,
                                       .row = part_begin(call->rows, tiles, t),
                                       .first_group = chunk * CHUNK_GROUPS,
-                                      .key_table = key_table(a, index, chunk * CHUNK_GROUPS)};
+                                      .key_offsets = segment->key_offsets + chunk * CHUNK_GROUPS};
             tile.rows = part_begin(call->rows, tiles, t + 1) - tile.row;
             if (fixed_seen(&tile, index, chunk * CHUNK_KEYS)) fixed_tile_attend(&tile);
         }
@@ -472,7 +461,8 @@ static void fixed_open(struct fixed_call *call, const struct kernel_attend *atte
     }
     if (attend->offset.q && attend->offset.group_dims) {
         call->offsets = left;
-        call->offset_q = left + rows * ATTEND_SEGMENT_GROUPS;
+        call->offset_q = call->offsets + rows * KERNEL_SEGMENT_GROUPS;
+        call->offset_lanes = call->offset_q + rows * round_up(attend->offset.group_dims, 16);
     }
     /* Groups between the sinks and the window are not converted: what they hold is multiplied by 0, so it has to be finite. */
     memset(call->v_scale, 0, 2 * CHUNK_KEYS * sizeof *call->v_scale);

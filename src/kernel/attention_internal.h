@@ -20,12 +20,14 @@
 #define KERNEL_ATTENTION_INTERNAL_H
 #include "kernel/kernel.h"
 
-#define ATTEND_SEGMENT_GROUPS (KERNEL_SEGMENT_TOKENS / KERNEL_GROUP_TOKENS)
 /* Query rows (token, head) that go through a segment together: their scores stay in the nearer caches. */
 #define ATTEND_TILE_ROWS 12u
 /* Floats from one row's scores to the next: a segment, and a line more so that the rows of a tile do not fall into the
  * same cache set. */
 #define ATTEND_SCORE_STRIDE (KERNEL_SEGMENT_TOKENS + 16u)
+
+/* Groups of which offsets are made at a time, at most. */
+#define ATTEND_OFFSET_GROUPS 32u
 
 /* What an f16 cache can hold; larger numbers are written as this one. */
 #define KERNEL_F16_MAX 65504.0f
@@ -96,10 +98,10 @@ struct attend_keys {
 struct attend_groups {
     struct attend_range range; /* from the first key that some query of the call sees to the last */
     uint64_t seen;             /* bit g: some query sees a key of group g */
-    const char *k[ATTEND_SEGMENT_GROUPS],
-        *v[ATTEND_SEGMENT_GROUPS]; /* within range; a group not seen repeats one that is */
+    const char *k[KERNEL_SEGMENT_GROUPS],
+        *v[KERNEL_SEGMENT_GROUPS]; /* within range; a group not seen repeats one that is */
 };
-_Static_assert(ATTEND_SEGMENT_GROUPS == 64, "a bit for each group of a segment");
+_Static_assert(KERNEL_SEGMENT_GROUPS == 64, "a bit for each group of a segment");
 
 /* Keys [first, end), absolute, as far as they are in `segment`. */
 static inline struct attend_range attend_in_segment(uint64_t first, uint64_t end, uint32_t segment)
@@ -161,6 +163,13 @@ static inline uint64_t attend_bits(const struct attend_keys *keys, uint32_t firs
             attend_bits_below(end > first ? end - first : 0) & ~attend_bits_below(begin > first ? begin - first : 0);
     }
     return bits;
+}
+
+/* Where the tables of offsets have the numbers of group `g` of a segment. */
+static inline uint64_t attend_offset_group(const struct kernel_attend *attend, uint32_t segment, uint32_t g)
+{
+    const uint64_t group = (uint64_t)segment * KERNEL_SEGMENT_GROUPS + g;
+    return attend->offset.order ? attend->offset.order[group] : group;
 }
 
 /* The even group of the pair that group `g` of the segment, seen, is one of: they lie side by side. */

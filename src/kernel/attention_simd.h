@@ -182,7 +182,9 @@ void ATTEND_NAME(k_close)(enum number_format format, void *k_groups, const void 
 /* Key groups, and for each the one whose rows are asked for while it is used: K, then V, then the next segment's K. */
 struct segment {
     struct attend_groups groups;
-    const char *k_ahead[ATTEND_SEGMENT_GROUPS + SCORE_GROUPS], *v_ahead[ATTEND_SEGMENT_GROUPS];
+    const char *k_ahead[KERNEL_SEGMENT_GROUPS + SCORE_GROUPS], *v_ahead[KERNEL_SEGMENT_GROUPS];
+    /* Where there are offsets: each group's in the tables, up to the last group that is seen. */
+    const float *group_offsets[KERNEL_SEGMENT_GROUPS], *key_offsets[KERNEL_SEGMENT_GROUPS];
 };
 
 /* Up to ATTEND_TILE_ROWS query rows on their way through one segment. */
@@ -196,7 +198,8 @@ struct tile {
     float *scores; /* [rows][ATTEND_SCORE_STRIDE]; then the weights p */
     float *values; /* [rows][round_up(value_dim, 16)] */
     /* where there are offsets: */
-    float *offsets, *offset_q; /* [rows][ATTEND_SEGMENT_GROUPS], and like q [group_dims][rows of the part] */
+    float *offsets, *offset_q; /* [rows][KERNEL_SEGMENT_GROUPS], and like q [group_dims][rows of the part] */
+    float *offset_lanes;       /* for offset_rows() */
     float *key_q;              /* [rows][KERNEL_OFFSET_KEY_DIMS] */
 };
 
@@ -306,9 +309,9 @@ static void key_queries(const struct kernel_attend *a, uint32_t row, uint32_t ro
 
 /* What is added to a row's scores, of consecutive groups. */
 struct row_offsets {
-    const float *groups; /* of each group; or NULL */
-    const float *keys;   /* the table, [groups][key_dims][KERNEL_GROUP_TOKENS] */
-    const float *key_q;  /* [key_dims] */
+    const float *groups;      /* of each group; or NULL */
+    const float *const *keys; /* of each group its part of the table, [key_dims][KERNEL_GROUP_TOKENS] */
+    const float *key_q;       /* [key_dims] */
     uint32_t key_dims;
 };
 
@@ -316,41 +319,63 @@ struct row_offsets {
 SIMD_INLINE void offsets_at(const struct row_offsets *offsets, uint32_t group, const uint32_t begin, const uint32_t end,
                             simd *sums)
 {
-    const uint64_t stride = (uint64_t)offsets->key_dims * KERNEL_GROUP_TOKENS;
-    const float *keys = offsets->keys + group * stride;
 #pragma GCC unroll 8
     for (uint32_t v = begin; v < end; v++)
         sums[v] = offsets->groups ? simd_set(offsets->groups[group + v / GROUP_VECTORS]) : simd_set(0);
-    for (uint32_t i = 0; i < offsets->key_dims; i++, keys += KERNEL_GROUP_TOKENS) {
+    for (uint32_t i = 0; i < offsets->key_dims; i++) {
         const simd q = simd_set(offsets->key_q[i]);
 #pragma GCC unroll 8
         for (uint32_t v = begin; v < end; v++) {
-            simd key = simd_load(keys + v / GROUP_VECTORS * stride + v % GROUP_VECTORS * SIMD_LANES);
-            sums[v] = simd_fma(q, key, sums[v]);
+            const float *keys = offsets->keys[group + v / GROUP_VECTORS] + i * KERNEL_GROUP_TOKENS;
+            sums[v] = simd_fma(q, simd_load(keys + v % GROUP_VECTORS * SIMD_LANES), sums[v]);
         }
     }
 }
 
-/* The keys' table from group `group` of a segment on. */
-static const float *key_table(const struct kernel_attend *a, uint32_t segment, uint32_t group)
+/* Where the numbers of a segment's groups are. */
+static void find_offsets(const struct kernel_attend *a, uint32_t index, struct segment *segment)
 {
-    uint64_t groups = (uint64_t)segment * ATTEND_SEGMENT_GROUPS + group;
-    return a->offset.key_dims ? a->offset.keys + groups * a->offset.key_dims * KERNEL_GROUP_TOKENS : NULL;
+    const struct kernel_offset *o = &a->offset;
+    const struct attend_range range = segment->groups.range;
+    for (uint32_t g = range.begin / KERNEL_GROUP_TOKENS; g * KERNEL_GROUP_TOKENS < range.end; g++) {
+        const uint64_t group = attend_offset_group(a, index, g);
+        if (o->group_dims) segment->group_offsets[g] = o->groups + group * o->group_dims;
+        if (o->key_dims) segment->key_offsets[g] = o->keys + group * o->key_dims * KERNEL_GROUP_TOKENS;
+    }
+}
+
+/* Numbers of SIMD_LANES groups from `group` on, with lanes for groups, into out + d * vectors * SIMD_LANES; in place of those before
+ * `begin` and from `end` on some other group's. */
+static void offset_lanes(const float *const *groups, uint32_t group, uint32_t begin, uint32_t end, uint32_t dims,
+                         uint32_t vectors, float *out)
+{
+    const float *from[SIMD_LANES];
+    for (uint32_t i = 0; i < SIMD_LANES; i++)
+        from[i] = groups[group + i < begin ? begin : group + i < end ? group + i : end - 1];
+    for (uint32_t d = 0; d < dims; d += SIMD_LANES) {
+        simd rows[SIMD_LANES];
+#pragma GCC unroll 16
+        for (uint32_t i = 0; i < SIMD_LANES; i++)
+            rows[i] = dims - d < SIMD_LANES ? simd_load_first(from[i] + d, dims - d) : simd_load(from[i] + d);
+        simd_transpose(rows);
+#pragma GCC unroll 16
+        for (uint32_t i = 0; i < SIMD_LANES; i++, out += vectors * SIMD_LANES) simd_store(out, rows[i]);
+    }
 }
 
 /* One chain of multiply-adds for each row and group, i ascending. Lanes are groups. */
 SIMD_INLINE void offset_tile(const uint32_t rows, const uint32_t vectors, uint32_t dims, const float *q,
-                             const float *table, float *out)
+                             const float *lanes, float *out)
 {
     simd acc[SIMD_TILE_ROWS][2];
 #pragma GCC unroll 12
     for (uint32_t r = 0; r < rows; r++)
 #pragma GCC unroll 2
         for (uint32_t j = 0; j < vectors; j++) acc[r][j] = simd_set(0);
-    for (uint32_t i = 0; i < dims; i++, q += rows, table += ATTEND_SEGMENT_GROUPS) {
+    for (uint32_t i = 0; i < dims; i++, q += rows, lanes += vectors * SIMD_LANES) {
         simd group[2];
 #pragma GCC unroll 2
-        for (uint32_t j = 0; j < vectors; j++) group[j] = simd_load(table + j * SIMD_LANES);
+        for (uint32_t j = 0; j < vectors; j++) group[j] = simd_load(lanes + j * SIMD_LANES);
 #pragma GCC unroll 12
         for (uint32_t r = 0; r < rows; r++) {
             simd query = simd_set(q[r]);
@@ -361,36 +386,37 @@ SIMD_INLINE void offset_tile(const uint32_t rows, const uint32_t vectors, uint32
 #pragma GCC unroll 12
     for (uint32_t r = 0; r < rows; r++)
 #pragma GCC unroll 2
-        for (uint32_t j = 0; j < vectors; j++) simd_store(out + r * ATTEND_SEGMENT_GROUPS + j * SIMD_LANES, acc[r][j]);
+        for (uint32_t j = 0; j < vectors; j++) simd_store(out + r * KERNEL_SEGMENT_GROUPS + j * SIMD_LANES, acc[r][j]);
 }
 
-#define OFFSET_CASE(rows, vectors) offset_tile(rows, vectors, dims, q, table + g, out + g)
+#define OFFSET_CASE(rows, vectors) offset_tile(rows, vectors, dims, q + (uint64_t)row * dims, lanes, at)
 
-/* What is added to the scores of a tile's `all` rows, [ATTEND_SEGMENT_GROUPS] each, in the groups that hold keys of `range`, and
- * maybe some more; `table` is the segment's. */
-static void tile_offsets(uint32_t all, uint32_t dims, const float *q, const float *table, struct attend_range range,
-                         float *out)
+/* What is added to the scores of `all` rows, [KERNEL_SEGMENT_GROUPS] each, in the groups of the segment that hold keys which are seen,
+ * and maybe some more. `q`: tiles of at most ATTEND_TILE_ROWS rows, each as offset_queries() makes it. */
+static void offset_rows(const struct kernel_attend *a, const struct segment *segment, uint32_t all, const float *q,
+                        float *lanes, float *out)
 {
-    uint32_t parts = (all + SIMD_TILE_ROWS - 1) / SIMD_TILE_ROWS;
-    uint32_t first = range.begin / KERNEL_GROUP_TOKENS / SIMD_LANES * SIMD_LANES;
-    for (uint32_t part = 0; part < parts; part++) {
-        uint32_t rows = part_begin(all, parts, part + 1) - part_begin(all, parts, part);
-        for (uint32_t g = first; g * KERNEL_GROUP_TOKENS < range.end;)
-            if (ATTEND_SEGMENT_GROUPS - g >= 2 * SIMD_LANES && (g + SIMD_LANES) * KERNEL_GROUP_TOKENS < range.end) {
-                ROWS_SWITCH(rows, OFFSET_CASE, 2)
-                g += 2 * SIMD_LANES;
-            } else {
-                ROWS_SWITCH(rows, OFFSET_CASE, 1)
-                g += SIMD_LANES;
+    const uint32_t dims = a->offset.group_dims, tiles = (all + ATTEND_TILE_ROWS - 1) / ATTEND_TILE_ROWS;
+    const uint32_t begin = segment->groups.range.begin / KERNEL_GROUP_TOKENS,
+                   end = (segment->groups.range.end + KERNEL_GROUP_TOKENS - 1) / KERNEL_GROUP_TOKENS;
+    for (uint32_t g = begin / SIMD_LANES * SIMD_LANES, vectors; g < end; g += vectors * SIMD_LANES) {
+        vectors = g + SIMD_LANES < end ? 2 : 1;
+        for (uint32_t j = 0; j < vectors; j++)
+            offset_lanes(segment->group_offsets, g + j * SIMD_LANES, begin, end, dims, vectors, lanes + j * SIMD_LANES);
+        for (uint32_t t = 0; t < tiles; t++) {
+            const uint32_t first = part_begin(all, tiles, t), tile = part_begin(all, tiles, t + 1) - first,
+                           parts = (tile + SIMD_TILE_ROWS - 1) / SIMD_TILE_ROWS;
+            for (uint32_t part = 0; part < parts; part++) {
+                const uint32_t row = first + part_begin(tile, parts, part),
+                               rows = first + part_begin(tile, parts, part + 1) - row;
+                float *at = out + (uint64_t)row * KERNEL_SEGMENT_GROUPS + g;
+                if (vectors == 2)
+                    ROWS_SWITCH(rows, OFFSET_CASE, 2)
+                else
+                    ROWS_SWITCH(rows, OFFSET_CASE, 1)
             }
-        q += (uint64_t)rows * dims;
-        out += rows * ATTEND_SEGMENT_GROUPS;
+        }
     }
-}
-
-static const float *offset_segment(const struct kernel_attend *a, uint32_t segment)
-{
-    return a->offset.groups + (uint64_t)segment * a->offset.group_dims * ATTEND_SEGMENT_GROUPS;
 }
 
 /* ---- softmax ----------------------------------------------------------------------------------------------------- */
@@ -617,7 +643,7 @@ static void tile_queries(const struct tile *tile)
     }
 }
 
-static void tile_attend(const struct tile *tile, uint32_t segment, float *state)
+static void tile_attend(const struct tile *tile, float *state)
 {
     const struct kernel_attend *a = tile->attend;
     uint64_t value_stride = round_up(a->value_dim, 16), state_stride = 2 + (uint64_t)a->value_dim;
@@ -626,11 +652,10 @@ static void tile_attend(const struct tile *tile, uint32_t segment, float *state)
     tile_scores(tile);
     if (tile->offsets) {
         offset_queries(a, tile->row, tile->rows, tile->offset_q);
-        tile_offsets(tile->rows, a->offset.group_dims, tile->offset_q, offset_segment(a, segment),
-                     tile->segment->groups.range, tile->offsets);
+        offset_rows(a, tile->segment, tile->rows, tile->offset_q, tile->offset_lanes, tile->offsets);
     }
     if (tile->key_q) key_queries(a, tile->row, tile->rows, tile->key_q);
-    struct row_offsets offsets = {tile->offsets, key_table(a, segment, 0), tile->key_q, a->offset.key_dims};
+    struct row_offsets offsets = {tile->offsets, tile->segment->key_offsets, tile->key_q, a->offset.key_dims};
     for (uint32_t row = 0; row < tile->rows; row++) {
         maximum[row] = -INFINITY;
         sum[row] = 0;
@@ -638,7 +663,7 @@ static void tile_attend(const struct tile *tile, uint32_t segment, float *state)
         if (range.begin < range.end)
             sum[row] = softmax_row(a, a->offset.q ? &offsets : NULL, tile->scores + row * ATTEND_SCORE_STRIDE,
                                    &tile->keys[row], &maximum[row]);
-        if (offsets.groups) offsets.groups += ATTEND_SEGMENT_GROUPS;
+        if (offsets.groups) offsets.groups += KERNEL_SEGMENT_GROUPS;
         if (offsets.key_q) offsets.key_q += KERNEL_OFFSET_KEY_DIMS;
     }
     memset(tile->values, 0, tile->rows * value_stride * sizeof(float));
@@ -689,14 +714,16 @@ static void float_segment(const struct kernel_attend *attend, struct segment *se
     }
     if (attend->offset.q && attend->offset.group_dims) {
         tile.offsets = left;
-        tile.offset_q = left + ATTEND_TILE_ROWS * ATTEND_SEGMENT_GROUPS;
+        tile.offset_q = tile.offsets + ATTEND_TILE_ROWS * KERNEL_SEGMENT_GROUPS;
+        tile.offset_lanes = tile.offset_q + ATTEND_TILE_ROWS * round_up(attend->offset.group_dims, 16);
     }
     uint64_t rows = (uint64_t)attend->tokens * attend->group, tiles = (rows + ATTEND_TILE_ROWS - 1) / ATTEND_TILE_ROWS;
     segment_ahead(attend, segment, next);
+    if (attend->offset.q) find_offsets(attend, index, segment);
     for (uint64_t t = 0; t < tiles; t++) {
         tile.row = (uint32_t)(rows * t / tiles);
         tile.rows = (uint32_t)(rows * (t + 1) / tiles) - tile.row;
-        if (tile_ranges(&tile, index)) tile_attend(&tile, index, state);
+        if (tile_ranges(&tile, index)) tile_attend(&tile, state);
     }
 }
 

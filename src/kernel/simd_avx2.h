@@ -137,6 +137,27 @@ SIMD_INLINE simd simd_sums(const simd *rows)
     simd high = _mm256_hadd_ps(_mm256_hadd_ps(rows[4], rows[5]), _mm256_hadd_ps(rows[6], rows[7]));
     return _mm256_add_ps(_mm256_permute2f128_ps(low, high, 0x20), _mm256_permute2f128_ps(low, high, 0x31));
 }
+SIMD_INLINE void simd_transpose(simd *rows)
+{
+    __m256 fours[8];
+#pragma GCC unroll 2
+    for (uint32_t i = 0; i < 8; i += 4) {
+        simd *r = rows + i;
+        __m256d low = _mm256_castps_pd(_mm256_unpacklo_ps(r[0], r[1])),
+                high = _mm256_castps_pd(_mm256_unpackhi_ps(r[0], r[1]));
+        __m256d next_low = _mm256_castps_pd(_mm256_unpacklo_ps(r[2], r[3])),
+                next_high = _mm256_castps_pd(_mm256_unpackhi_ps(r[2], r[3]));
+        fours[i] = _mm256_castpd_ps(_mm256_unpacklo_pd(low, next_low));
+        fours[i + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(low, next_low));
+        fours[i + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(high, next_high));
+        fours[i + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(high, next_high));
+    }
+#pragma GCC unroll 4
+    for (uint32_t i = 0; i < 4; i++) {
+        rows[i] = _mm256_permute2f128_ps(fours[i], fours[4 + i], 0x20);
+        rows[4 + i] = _mm256_permute2f128_ps(fours[i], fours[4 + i], 0x31);
+    }
+}
 SIMD_INLINE void simd_unzip(simd a, simd b, simd *even, simd *odd)
 {
     __m256 low = _mm256_permute2f128_ps(a, b, 0x20), high = _mm256_permute2f128_ps(a, b, 0x31);

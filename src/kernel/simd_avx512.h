@@ -150,6 +150,34 @@ SIMD_INLINE simd simd_sums(const simd *rows)
     return _mm512_add_ps(_mm512_shuffle_f32x4(halves[0], halves[1], 0x88),
                          _mm512_shuffle_f32x4(halves[0], halves[1], 0xDD));
 }
+/* Lane i of row j becomes lane j of row i, of SIMD_LANES rows. */
+SIMD_INLINE void simd_transpose(simd *rows)
+{
+    __m512 fours[16];
+#pragma GCC unroll 4
+    for (uint32_t i = 0; i < 16; i += 4) {
+        simd *r = rows + i;
+        __m512d low = _mm512_castps_pd(_mm512_unpacklo_ps(r[0], r[1])),
+                high = _mm512_castps_pd(_mm512_unpackhi_ps(r[0], r[1]));
+        __m512d next_low = _mm512_castps_pd(_mm512_unpacklo_ps(r[2], r[3])),
+                next_high = _mm512_castps_pd(_mm512_unpackhi_ps(r[2], r[3]));
+        fours[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, next_low));
+        fours[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, next_low));
+        fours[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(high, next_high));
+        fours[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(high, next_high));
+    }
+#pragma GCC unroll 4
+    for (uint32_t i = 0; i < 4; i++) { /* of four rows each, lanes i, 4 + i, 8 + i and 12 + i */
+        __m512 a = _mm512_shuffle_f32x4(fours[i], fours[4 + i], 0x88),
+               b = _mm512_shuffle_f32x4(fours[8 + i], fours[12 + i], 0x88);
+        __m512 c = _mm512_shuffle_f32x4(fours[i], fours[4 + i], 0xDD),
+               d = _mm512_shuffle_f32x4(fours[8 + i], fours[12 + i], 0xDD);
+        rows[i] = _mm512_shuffle_f32x4(a, b, 0x88);
+        rows[4 + i] = _mm512_shuffle_f32x4(c, d, 0x88);
+        rows[8 + i] = _mm512_shuffle_f32x4(a, b, 0xDD);
+        rows[12 + i] = _mm512_shuffle_f32x4(c, d, 0xDD);
+    }
+}
 /* (even lanes, odd lanes) of the 32 elements a, b; and back. */
 SIMD_INLINE void simd_unzip(simd a, simd b, simd *even, simd *odd)
 {

@@ -101,8 +101,7 @@ static void own_segments(const struct model_run *run, const struct attend_plan *
                          struct tile_plan *own)
 {
     if (own->retrieves) {
-        const uint32_t groups = KERNEL_SEGMENT_TOKENS / KERNEL_GROUP_TOKENS;
-        own->end = (retrieve_groups_max(run, tile) + groups - 1) / groups;
+        own->end = (retrieve_groups_max(run, tile) + KERNEL_SEGMENT_GROUPS - 1) / KERNEL_SEGMENT_GROUPS;
         return;
     }
     const struct kv_reach *reach = &plan->reach;

@@ -7,7 +7,7 @@
  * nothing else (docs/retrieval.md has what was measured).
  *
  * The groups that are chosen are then read as if they were consecutive: softmax does not know positions. What a key's position gives
- * beside its row, the offsets of its bias, is gathered for them. So every kernel and every cache format reads them as it reads all. */
+ * beside its row, the offsets of its bias, is looked up by the group's number (kernel_offset.order). So every kernel and every cache format reads them as it reads all. */
 #include "attend_internal.h"
 #include <math.h>
 #include <string.h>
@@ -42,7 +42,7 @@ struct reading {
 
 uint64_t retrieve_stride(const struct model_run *run)
 {
-    return (uint64_t)run->segments_max * (KERNEL_SEGMENT_TOKENS / KERNEL_GROUP_TOKENS);
+    return (uint64_t)run->segments_max * KERNEL_SEGMENT_GROUPS;
 }
 
 static struct reading reading_of(const struct model_run *run, const struct tile *tile)
@@ -221,31 +221,13 @@ void retrieve_choose(struct model_run *run, const struct tile *tile, uint32_t he
 
 /* ---- reading ----------------------------------------------------------------------------------------------------- */
 
-/* The tables of offsets for groups that were chosen, side by side as the kernel would find them at positions from 0 on. */
-static void gather_offsets(const struct model_run *run, const uint32_t *groups, uint32_t count, struct worker *worker,
-                           struct kernel_offset *offset)
-{
-    const struct model_config *c = &run->model->config;
-    const uint32_t lanes = KERNEL_SEGMENT_TOKENS / KERNEL_GROUP_TOKENS, dims = offset->group_dims;
-    const uint64_t key_floats = (uint64_t)offset->key_dims * KERNEL_GROUP_TOKENS;
-    float *group_table = worker->gathered, *key_table = group_table + (uint64_t)rows_group_dims(c) * lanes;
-    for (uint32_t i = 0; i < count; i++) {
-        const float *column = offset->groups + (uint64_t)(groups[i] / lanes) * dims * lanes + groups[i] % lanes;
-        for (uint32_t d = 0; d < dims; d++) group_table[d * lanes + i] = column[d * lanes];
-        if (key_floats)
-            memcpy(key_table + i * key_floats, offset->keys + groups[i] * key_floats, key_floats * sizeof *key_table);
-    }
-    offset->groups = group_table;
-    if (key_floats) offset->keys = key_table;
-}
-
 void retrieve_attend(const struct model_run *run, const struct tile *tile, uint32_t head, uint32_t part,
                      struct kernel_attend *attend, float *state, struct worker *worker)
 {
     const struct kv_seq *seq = run->entries[tile->entry].seq;
     const struct chosen *chosen = chosen_of(run, tile, head);
-    const uint32_t lanes = KERNEL_SEGMENT_TOKENS / KERNEL_GROUP_TOKENS, first = part * lanes;
-    const uint32_t count = first >= chosen->count ? 0 : chosen->count - first < lanes ? chosen->count - first : lanes;
+    const uint32_t most = KERNEL_SEGMENT_GROUPS, first = part * most;
+    const uint32_t count = first >= chosen->count ? 0 : chosen->count - first < most ? chosen->count - first : most;
     const uint32_t *groups = chosen->groups + first, unit = unit_groups(run);
     uint32_t keys = count * KERNEL_GROUP_TOKENS;
     if (count && groups[count - 1] == tile->position / KERNEL_GROUP_TOKENS)
@@ -260,7 +242,7 @@ void retrieve_attend(const struct model_run *run, const struct tile *tile, uint3
             keys - span->position < unit * KERNEL_GROUP_TOKENS ? keys - span->position : unit * KERNEL_GROUP_TOKENS;
     }
     attend->position = keys ? keys - 1 : 0;
-    if (attend->offset.q) gather_offsets(run, groups, count, worker, &attend->offset);
+    attend->offset.order = groups;
     run->model->kernel->attend(attend, 0, count > 0, state, worker->scratch);
 }
 

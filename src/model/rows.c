@@ -18,8 +18,6 @@
 #include <math.h>
 #include <string.h>
 
-#define TABLE_LANES (KERNEL_SEGMENT_TOKENS / KERNEL_GROUP_TOKENS)
-
 /* Rows that want turning. K in int4 has scales a channel, for which turning is wrong; the floats' errors follow the size of each
  * element, so that turning gains nothing. */
 static bool turned(enum number_format format, bool keys)
@@ -83,13 +81,13 @@ static void extend_table(struct model_run *run, uint32_t kind, uint32_t last)
     const float factor = rope_factor(c, kind);
     const uint32_t fast = rows_fast_pairs(c, kind);
     for (uint32_t *g = &run->offset_groups[kind]; *g <= last / KERNEL_GROUP_TOKENS; ++*g) {
-        float *column = run->offset_table[kind] + (uint64_t)(*g / TABLE_LANES) * dims * TABLE_LANES + *g % TABLE_LANES;
+        float *row = run->offset_table[kind] + (uint64_t)*g * dims;
         for (uint32_t i = 0; i < half; i++) {
             float angle = (float)(*g * KERNEL_GROUP_TOKENS) * c->rope_frequencies[kind][i];
-            column[(uint64_t)i * TABLE_LANES] = cosf(angle) * factor;
-            column[(uint64_t)(half + i) * TABLE_LANES] = sinf(angle) * factor;
+            row[i] = cosf(angle) * factor;
+            row[half + i] = sinf(angle) * factor;
         }
-        if (dims > 2 * half) column[(uint64_t)2 * half * TABLE_LANES] = 1;
+        if (dims > 2 * half) row[2 * half] = 1;
         float *keys = run->key_table[kind] + (uint64_t)*g * 2 * fast * KERNEL_GROUP_TOKENS;
         for (uint32_t i = 0; i < fast; i++)
             for (uint32_t key = 0; key < KERNEL_GROUP_TOKENS; key++) {
@@ -121,16 +119,15 @@ static void stored_bias(const struct model_run *run, const float *bias, uint32_t
     const struct model_config *c = &run->model->config;
     uint32_t kind = c->sliding[run->layer], half = c->rope_dimensions / 2, dims = run->treatment.group_dims;
     uint32_t fast = run->treatment.fast_pairs, group = position / KERNEL_GROUP_TOKENS;
-    const float *column =
-        run->offset_table[kind] + (uint64_t)(group / TABLE_LANES) * dims * TABLE_LANES + group % TABLE_LANES;
+    const float *row = run->offset_table[kind] + (uint64_t)group * dims;
     const float *key =
         run->key_table[kind] + (uint64_t)group * 2 * fast * KERNEL_GROUP_TOKENS + position % KERNEL_GROUP_TOKENS;
     uint32_t step = c->rope_neighbours ? 2 : 1, apart = c->rope_neighbours ? 1 : half;
     memcpy(out, bias, c->head_dim * sizeof *out);
     for (uint32_t i = 0, a = 0; i < half; i++, a += step) {
         uint32_t b = a + apart;
-        float cosine = i < fast ? key[i * KERNEL_GROUP_TOKENS] : column[(uint64_t)i * TABLE_LANES];
-        float sine = i < fast ? key[(fast + i) * KERNEL_GROUP_TOKENS] : column[(uint64_t)(half + i) * TABLE_LANES];
+        float cosine = i < fast ? key[i * KERNEL_GROUP_TOKENS] : row[i];
+        float sine = i < fast ? key[(fast + i) * KERNEL_GROUP_TOKENS] : row[half + i];
         out[a] = bias[a] * cosine - bias[b] * sine;
         out[b] = bias[b] * cosine + bias[a] * sine;
     }

@@ -81,12 +81,10 @@ static void take_workers(struct model_run *run, uint32_t workers, bool *failed)
     const uint64_t stride = retrieve_stride(run);
     uint64_t promise_bytes =
         round_up((stride + kernel_index_scratch_floats(&index, (uint32_t)stride)) * sizeof(float), 64);
-    uint64_t gathered_bytes = (rows_group_dims(&run->model->config) + KERNEL_GROUP_TOKENS * KERNEL_OFFSET_KEY_DIMS) *
-                              (uint64_t)(KERNEL_SEGMENT_TOKENS / KERNEL_GROUP_TOKENS) * sizeof(float);
-    uint64_t bytes = round_up(row_bytes + residual_bytes + 2 * feed_bytes + 2 * state_bytes + scratch_bytes +
-                                  query_bytes + promise_bytes + gathered_bytes + input +
-                                  spans * sizeof(struct kernel_span) + stride * sizeof(void *),
-                              4096);
+    uint64_t bytes =
+        round_up(row_bytes + residual_bytes + 2 * feed_bytes + 2 * state_bytes + scratch_bytes + query_bytes +
+                     promise_bytes + input + spans * sizeof(struct kernel_span) + stride * sizeof(void *),
+                 4096);
     unsigned char *memory = take(run, workers, bytes, failed);
     for (uint32_t i = 0; !*failed && i < workers; i++) {
         unsigned char *own = memory + i * bytes;
@@ -99,8 +97,7 @@ static void take_workers(struct model_run *run, uint32_t workers, bool *failed)
         run->workers[i].scratch = (float *)(void *)(own += state_bytes);
         run->workers[i].queries = (float *)(void *)(own += scratch_bytes);
         run->workers[i].promises = (float *)(void *)(own += query_bytes);
-        run->workers[i].gathered = (float *)(void *)(own += promise_bytes);
-        run->workers[i].input_storage = own += gathered_bytes;
+        run->workers[i].input_storage = own += promise_bytes;
         run->workers[i].spans = (struct kernel_span *)(void *)(own += input);
         run->workers[i].entries = (const void **)(void *)(own + spans * sizeof(struct kernel_span));
     }
@@ -171,8 +168,8 @@ enum status model_run_open(const struct model *model, struct pool *pool, uint32_
                          sizeof(float), &failed);
     for (int kind = 0; kind < 2; kind++) {
         uint64_t segments = run->segments_max;
-        run->offset_table[kind] = take(run, segments * KERNEL_SEGMENT_TOKENS / KERNEL_GROUP_TOKENS * rows_group_dims(c),
-                                       sizeof(float), &failed);
+        run->offset_table[kind] =
+            take(run, segments * KERNEL_SEGMENT_GROUPS * rows_group_dims(c), sizeof(float), &failed);
         run->key_table[kind] =
             take(run, segments * KERNEL_SEGMENT_TOKENS * KERNEL_OFFSET_KEY_DIMS, sizeof(float), &failed);
     }

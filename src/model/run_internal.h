@@ -30,11 +30,10 @@ struct worker {
     float *state, *open_state; /* softmax states of a tile: of all keys, or of the closed groups; of the open group */
     float *scratch;            /* the kernels' */
     float *queries;            /* [TILE_TOKENS] tokens' queries of one KV head, then their coefficients of offsets */
-    /* retrieve.c: what the index promises, [retrieve_stride], then the kernel's scratch; where its entries lie, one pointer a
-     * block; and the offsets' tables of a segment of groups that were chosen */
+    /* retrieve.c: what the index promises, [retrieve_stride], then the kernel's scratch; and where its entries lie, one pointer a
+     * block */
     float *promises;
     const void **entries;
-    float *gathered;
 };
 
 /* A run of at most TILE_TOKENS tokens of one entry. */
@@ -100,7 +99,7 @@ struct model_run {
     uint32_t *precise; /* [tokens_max] rows of this pass that are multiplied precisely */
     float *bias;       /* [tokens_max, kv_heads, head_dim] the bias that a tile's keys are stored less */
     float *offset_q;   /* [tokens_max, heads, rows_group_dims + 2 * rows_fast_pairs] */
-    /* For full and sliding layers, as struct kernel_offset has them: [segments_max][rows_group_dims][64], and
+    /* For full and sliding layers, as struct kernel_offset has them: [groups][rows_group_dims], and
      * [groups][2 * rows_fast_pairs][16]; of the first offset_groups groups */
     float *offset_table[2], *key_table[2];
     uint32_t offset_groups[2];

@@ -23,7 +23,8 @@ struct scene {
     float *q, *k, *v;            /* [keys, group * head_dim], [keys, head_dim], [keys, value_dim] */
     float *k_read, *v_read;      /* the same rows, as the cache has them */
     float *offset_q;             /* [keys, group * (group_dims + key_dims)] */
-    float *offset_groups;        /* [keys / 1024 + 1, group_dims, 64] */
+    uint32_t *order;             /* [keys / 16 + 1] of the groups in these tables: */
+    float *offset_groups;        /* [keys / 16 + 1, group_dims] */
     float *offset_keys;          /* [keys / 16 + 1, key_dims, 16] */
     uint32_t key_begin, key_end; /* of calls */
     struct kernel_span *spans;
@@ -120,6 +121,12 @@ static uint32_t closed_keys(const struct shape *s)
     return (s->keys + KERNEL_CLOSED_TOKENS - 1) / KERNEL_CLOSED_TOKENS * KERNEL_CLOSED_TOKENS;
 }
 
+/* Whether the tables of offsets are in another order than the keys: of every other shape. */
+static bool ordered(const struct shape *s)
+{
+    return s->group % 2 == 1;
+}
+
 static struct scene scene_open(const struct shape *shape, const struct kernel *kernel)
 {
     struct scene scene = {.shape = *shape};
@@ -132,19 +139,23 @@ static struct scene scene_open(const struct shape *shape, const struct kernel *k
     scene.k_read = random_rows((uint64_t)s->keys * s->head_dim, 1);
     scene.v_read = random_rows((uint64_t)s->keys * s->value_dim, 1);
     scene.offset_q = random_rows((uint64_t)s->keys * s->group * (s->group_dims + s->key_dims), 3);
-    scene.offset_groups = random_rows((uint64_t)(s->keys / KERNEL_SEGMENT_TOKENS + 1) * s->group_dims * 64, 1);
-    scene.offset_keys = random_rows((uint64_t)(s->keys / 16 + 1) * s->key_dims * 16, 1);
+    const uint32_t groups = s->keys / 16 + 1;
+    scene.order = calloc(groups, sizeof *scene.order);
+    assert_non_null(scene.order);
+    for (uint32_t g = 0; g < groups; g++) scene.order[g] = ordered(s) ? groups - 1 - g : g;
+    scene.offset_groups = random_rows((uint64_t)groups * s->group_dims, 1);
+    scene.offset_keys = random_rows((uint64_t)groups * s->key_dims * 16, 1);
     for (uint32_t key = s->keys; key < s->keys / 16 * 16 + 16; key++) /* that are not there */
         for (uint32_t i = 0; i < s->key_dims; i++)
-            scene.offset_keys[(key / 16 * s->key_dims + i) * 16 + key % 16] = NAN;
+            scene.offset_keys[(scene.order[key / 16] * s->key_dims + i) * 16 + key % 16] = NAN;
     scene.span_count = (s->keys + s->span_tokens - 1) / s->span_tokens;
     scene.spans = calloc(scene.span_count, sizeof *scene.spans);
     assert_non_null(scene.spans);
     for (uint32_t i = 0; i < scene.span_count; i++) {
-        uint64_t groups = s->span_tokens / KERNEL_GROUP_TOKENS;
+        uint64_t span_groups = s->span_tokens / KERNEL_GROUP_TOKENS;
         scene.spans[i].position = i * s->span_tokens;
-        scene.spans[i].k = unwritten(groups * kernel_k_group_bytes(s->k_format, s->head_dim));
-        scene.spans[i].v = unwritten(groups * kernel_v_group_bytes(s->v_format, s->value_dim));
+        scene.spans[i].k = unwritten(span_groups * kernel_k_group_bytes(s->k_format, s->head_dim));
+        scene.spans[i].v = unwritten(span_groups * kernel_v_group_bytes(s->v_format, s->value_dim));
     }
     scene_write(&scene, kernel);
     scene_read(&scene);
@@ -163,6 +174,7 @@ static void scene_close(struct scene *scene)
     free(scene->v);
     free(scene->k_read);
     free(scene->offset_q);
+    free(scene->order);
     free(scene->offset_groups);
     free(scene->offset_keys);
     free(scene->v_read);
@@ -193,7 +205,8 @@ static struct kernel_attend scene_attend(const struct scene *scene, uint32_t pos
                    .group_dims = s->group_dims,
                    .key_dims = s->key_dims,
                    .groups = s->group_dims ? scene->offset_groups : NULL,
-                   .keys = s->key_dims ? scene->offset_keys : NULL},
+                   .keys = s->key_dims ? scene->offset_keys : NULL,
+                   .order = ordered(s) ? scene->order : NULL},
         .scale = 1.0f / sqrtf((float)s->head_dim),
         .softcap = s->softcap,
         .q = scene->q + position * q_stride,
@@ -272,10 +285,10 @@ static double score_exact(const struct scene *scene, uint32_t position, uint32_t
     for (uint32_t d = 0; d < s->head_dim; d++) dot += (double)q[d] * scene->k_read[(uint64_t)key * s->head_dim + d];
     const float *c = scene->offset_q + ((uint64_t)position * s->group + head) * (s->group_dims + s->key_dims);
     for (uint32_t i = 0; i < s->group_dims; i++)
-        dot += (double)c[i] * scene->offset_groups[((uint64_t)(key / 1024) * s->group_dims + i) * 64 + key / 16 % 64];
+        dot += (double)c[i] * scene->offset_groups[scene->order[key / 16] * s->group_dims + i];
     for (uint32_t i = 0; i < s->key_dims; i++)
-        dot +=
-            (double)c[s->group_dims + i] * scene->offset_keys[((uint64_t)(key / 16) * s->key_dims + i) * 16 + key % 16];
+        dot += (double)c[s->group_dims + i] *
+               scene->offset_keys[(scene->order[key / 16] * s->key_dims + i) * 16 + key % 16];
     dot /= sqrt(s->head_dim);
     return s->softcap > 0 ? s->softcap * tanh(dot / s->softcap) : dot;
 }
