@@ -9,9 +9,8 @@ uint64_t kernel_index_bytes(uint32_t head_dim)
 
 uint64_t kernel_index_scratch_floats(const struct kernel_index *index, uint32_t count)
 {
-    const uint64_t means = round_up(index_means(index->head_dim), 16),
-                   coded = index_units(index->head_dim) * INDEX_UNIT / sizeof(float);
-    return round_up(index->group * (means + coded + 4), 16) + means + index->group * (round_up(count, 16) + 256);
+    const struct index_sizes sizes = index_sizes(index->group, index->head_dim);
+    return sizes.means + sizes.codes + 2 * sizes.heads + sizes.lanes + 2 * index->group * round_up(count, 16);
 }
 
 static float mean_of(const float *keys, uint64_t stride)

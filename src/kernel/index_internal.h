@@ -9,7 +9,8 @@
 #include "kernel/kernel.h"
 #include <string.h>
 
-#define INDEX_UNIT 8u /* channels */
+#define INDEX_UNIT 8u       /* channels */
+#define INDEX_BATCH_MAX 16u /* groups whose entries are read together, at most */
 #define INDEX_MIDDLE 7.5f
 #define INDEX_UNIT_BYTES (KERNEL_GROUP_TOKENS * INDEX_UNIT / 2)
 
@@ -40,12 +41,22 @@ static inline float index_scale(const void *entry, uint32_t head_dim)
     return scale;
 }
 
-static inline const void *index_entry(const struct kernel_index *index, uint64_t bytes, uint32_t group)
-{
-    return (const char *)index->blocks[group / index->per_block] + group % index->per_block * bytes;
-}
+/* Floats of the parts of index_simd.h's scratch that do not depend on the number of groups, each a whole number of lines. */
+struct index_sizes {
+    uint64_t means, codes; /* of the queries of all heads */
+    uint64_t heads;        /* one of each */
+    uint64_t lanes;        /* entries of a batch, their means or their codes */
+};
 
-/* Queries of the coded channels in 8 bits with one scale a head: codes and they are multiplied as integers. */
-#define INDEX_QUERY_TOP 127.0f
+static inline struct index_sizes index_sizes(uint32_t heads, uint32_t head_dim)
+{
+    const uint64_t means = round_up(index_means(head_dim), 16), codes = index_units(head_dim) * KERNEL_GROUP_TOKENS;
+    return (struct index_sizes){
+        .means = heads * means,
+        .codes = round_up(heads * index_units(head_dim) * INDEX_UNIT / sizeof(float), 16),
+        .heads = round_up(heads, 16),
+        .lanes = INDEX_BATCH_MAX * (means > codes ? means : codes),
+    };
+}
 
 #endif

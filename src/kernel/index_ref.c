@@ -5,6 +5,11 @@
 
 #include <math.h>
 
+static const void *index_entry(const struct kernel_index *index, uint64_t bytes, uint32_t group)
+{
+    return (const char *)index->blocks[group / index->per_block] + group % index->per_block * bytes;
+}
+
 /* What the estimated keys of an entry give: the mean's part, and each key's own. */
 static float key_score(const struct kernel_index *index, const float *q, const void *entry, uint32_t key)
 {
