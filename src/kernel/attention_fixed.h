@@ -58,7 +58,7 @@ struct fixed_call {
     int16_t *p;                 /* [ATTEND_TILE_ROWS][CHUNK_KEYS] */
     float *offset_q;            /* tiles like q, each part [group_dims][rows], times the scale of scores; or NULL */
     float *offsets;             /* [rows][KERNEL_SEGMENT_GROUPS] of a segment; or NULL */
-    float *offset_lanes;        /* for offset_rows(); or NULL */
+    float *turned_offsets;      /* for offset_rows(); or NULL */
     float *key_q;               /* [rows][KERNEL_OFFSET_KEY_DIMS], times the scale of scores; or NULL */
 };
 
@@ -388,7 +388,7 @@ static void fixed_segment(struct fixed_call *call, struct segment *segment, cons
     uint32_t tiles = (call->rows + ATTEND_TILE_ROWS - 1) / ATTEND_TILE_ROWS;
     fixed_begin(call, state);
     if (a->offset.q) find_offsets(a, index, segment);
-    if (call->offsets) offset_rows(a, segment, call->rows, call->offset_q, call->offset_lanes, call->offsets);
+    if (call->offsets) offset_rows(a, segment, call->rows, call->offset_q, call->turned_offsets, call->offsets);
     for (uint32_t chunk = 0; chunk < KERNEL_SEGMENT_TOKENS / CHUNK_KEYS; chunk++) {
         uint32_t groups = segment->groups.seen >> chunk * CHUNK_GROUPS & ((1u << CHUNK_GROUPS) - 1);
         if (!groups) continue;
@@ -462,7 +462,7 @@ static void fixed_open(struct fixed_call *call, const struct kernel_attend *atte
     if (attend->offset.q && attend->offset.group_dims) {
         call->offsets = left;
         call->offset_q = call->offsets + rows * KERNEL_SEGMENT_GROUPS;
-        call->offset_lanes = call->offset_q + rows * round_up(attend->offset.group_dims, 16);
+        call->turned_offsets = call->offset_q + rows * round_up(attend->offset.group_dims, 16);
     }
     /* Groups between the sinks and the window are not converted: what they hold is multiplied by 0, so it has to be finite. */
     memset(call->v_scale, 0, 2 * CHUNK_KEYS * sizeof *call->v_scale);

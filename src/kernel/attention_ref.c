@@ -71,7 +71,10 @@ static float key_offset(const struct query *query, uint32_t key)
     const float *q = o->q + query->token * o->q_token_stride + (uint64_t)query->head * (o->group_dims + o->key_dims);
     const uint64_t group = attend_offset_group(query->attend, query->segment, key / KERNEL_GROUP_TOKENS);
     float sum = 0;
-    for (uint32_t i = 0; i < o->group_dims; i++) sum += q[i] * o->groups[group * o->group_dims + i];
+    for (uint32_t i = 0; i < o->group_dims; i++)
+        sum += q[i] * (o->order ? o->rows[group * o->group_dims + i]
+                                : o->groups[((uint64_t)query->segment * o->group_dims + i) * KERNEL_SEGMENT_GROUPS +
+                                            key / KERNEL_GROUP_TOKENS]);
     for (uint32_t i = 0; i < o->key_dims; i++)
         sum +=
             q[o->group_dims + i] * o->keys[(group * o->key_dims + i) * KERNEL_GROUP_TOKENS + key % KERNEL_GROUP_TOKENS];

@@ -183,8 +183,9 @@ void ATTEND_NAME(k_close)(enum number_format format, void *k_groups, const void 
 struct segment {
     struct attend_groups groups;
     const char *k_ahead[KERNEL_SEGMENT_GROUPS + SCORE_GROUPS], *v_ahead[KERNEL_SEGMENT_GROUPS];
-    /* Where there are offsets: each group's in the tables, up to the last group that is seen. */
-    const float *group_offsets[KERNEL_SEGMENT_GROUPS], *key_offsets[KERNEL_SEGMENT_GROUPS];
+    /* Where there are offsets: the segment's table of groups; or, where they are in another order, each group's row in it. And each
+     * group's part of the table of keys. Up to the last group that is seen. */
+    const float *group_lanes, *group_rows[KERNEL_SEGMENT_GROUPS], *key_offsets[KERNEL_SEGMENT_GROUPS];
 };
 
 /* Up to ATTEND_TILE_ROWS query rows on their way through one segment. */
@@ -199,7 +200,7 @@ struct tile {
     float *values; /* [rows][round_up(value_dim, 16)] */
     /* where there are offsets: */
     float *offsets, *offset_q; /* [rows][KERNEL_SEGMENT_GROUPS], and like q [group_dims][rows of the part] */
-    float *offset_lanes;       /* for offset_rows() */
+    float *turned_offsets;     /* for offset_rows() */
     float *key_q;              /* [rows][KERNEL_OFFSET_KEY_DIMS] */
 };
 
@@ -337,17 +338,18 @@ static void find_offsets(const struct kernel_attend *a, uint32_t index, struct s
 {
     const struct kernel_offset *o = &a->offset;
     const struct attend_range range = segment->groups.range;
+    if (o->group_dims && !o->order)
+        segment->group_lanes = o->groups + (uint64_t)index * o->group_dims * KERNEL_SEGMENT_GROUPS;
     for (uint32_t g = range.begin / KERNEL_GROUP_TOKENS; g * KERNEL_GROUP_TOKENS < range.end; g++) {
         const uint64_t group = attend_offset_group(a, index, g);
-        if (o->group_dims) segment->group_offsets[g] = o->groups + group * o->group_dims;
+        if (o->group_dims && o->order) segment->group_rows[g] = o->rows + group * o->group_dims;
         if (o->key_dims) segment->key_offsets[g] = o->keys + group * o->key_dims * KERNEL_GROUP_TOKENS;
     }
 }
 
-/* Numbers of SIMD_LANES groups from `group` on, with lanes for groups, into out + d * vectors * SIMD_LANES; in place of those before
- * `begin` and from `end` on some other group's. */
-static void offset_lanes(const float *const *groups, uint32_t group, uint32_t begin, uint32_t end, uint32_t dims,
-                         uint32_t vectors, float *out)
+/* Of SIMD_LANES groups from `group` on, those from `begin` to `end`, rows to lanes: [dims, in whole vectors] into out + d * 2 * SIMD_LANES. */
+static void turn_offsets(const float *const *groups, uint32_t group, uint32_t begin, uint32_t end, uint32_t dims,
+                         float *out)
 {
     const float *from[SIMD_LANES];
     for (uint32_t i = 0; i < SIMD_LANES; i++)
@@ -359,20 +361,20 @@ static void offset_lanes(const float *const *groups, uint32_t group, uint32_t be
             rows[i] = dims - d < SIMD_LANES ? simd_load_first(from[i] + d, dims - d) : simd_load(from[i] + d);
         simd_transpose(rows);
 #pragma GCC unroll 16
-        for (uint32_t i = 0; i < SIMD_LANES; i++, out += vectors * SIMD_LANES) simd_store(out, rows[i]);
+        for (uint32_t i = 0; i < SIMD_LANES; i++, out += 2 * SIMD_LANES) simd_store(out, rows[i]);
     }
 }
 
 /* One chain of multiply-adds for each row and group, i ascending. Lanes are groups. */
 SIMD_INLINE void offset_tile(const uint32_t rows, const uint32_t vectors, uint32_t dims, const float *q,
-                             const float *lanes, float *out)
+                             const float *lanes, uint32_t stride, float *out)
 {
     simd acc[SIMD_TILE_ROWS][2];
 #pragma GCC unroll 12
     for (uint32_t r = 0; r < rows; r++)
 #pragma GCC unroll 2
         for (uint32_t j = 0; j < vectors; j++) acc[r][j] = simd_set(0);
-    for (uint32_t i = 0; i < dims; i++, q += rows, lanes += vectors * SIMD_LANES) {
+    for (uint32_t i = 0; i < dims; i++, q += rows, lanes += stride) {
         simd group[2];
 #pragma GCC unroll 2
         for (uint32_t j = 0; j < vectors; j++) group[j] = simd_load(lanes + j * SIMD_LANES);
@@ -389,20 +391,23 @@ SIMD_INLINE void offset_tile(const uint32_t rows, const uint32_t vectors, uint32
         for (uint32_t j = 0; j < vectors; j++) simd_store(out + r * KERNEL_SEGMENT_GROUPS + j * SIMD_LANES, acc[r][j]);
 }
 
-#define OFFSET_CASE(rows, vectors) offset_tile(rows, vectors, dims, q + (uint64_t)row * dims, lanes, at)
+#define OFFSET_CASE(rows, vectors) offset_tile(rows, vectors, dims, q + (uint64_t)row * dims, lanes, stride, at)
 
 /* What is added to the scores of `all` rows, [KERNEL_SEGMENT_GROUPS] each, in the groups of the segment that hold keys which are seen,
  * and maybe some more. `q`: tiles of at most ATTEND_TILE_ROWS rows, each as offset_queries() makes it. */
 static void offset_rows(const struct kernel_attend *a, const struct segment *segment, uint32_t all, const float *q,
-                        float *lanes, float *out)
+                        float *turned, float *out)
 {
     const uint32_t dims = a->offset.group_dims, tiles = (all + ATTEND_TILE_ROWS - 1) / ATTEND_TILE_ROWS;
     const uint32_t begin = segment->groups.range.begin / KERNEL_GROUP_TOKENS,
                    end = (segment->groups.range.end + KERNEL_GROUP_TOKENS - 1) / KERNEL_GROUP_TOKENS;
+    const bool turns = a->offset.order;
+    const uint32_t stride = turns ? 2 * SIMD_LANES : KERNEL_SEGMENT_GROUPS;
     for (uint32_t g = begin / SIMD_LANES * SIMD_LANES, vectors; g < end; g += vectors * SIMD_LANES) {
         vectors = g + SIMD_LANES < end ? 2 : 1;
-        for (uint32_t j = 0; j < vectors; j++)
-            offset_lanes(segment->group_offsets, g + j * SIMD_LANES, begin, end, dims, vectors, lanes + j * SIMD_LANES);
+        for (uint32_t j = 0; j < vectors && turns; j++)
+            turn_offsets(segment->group_rows, g + j * SIMD_LANES, begin, end, dims, turned + j * SIMD_LANES);
+        const float *lanes = turns ? turned : segment->group_lanes + g;
         for (uint32_t t = 0; t < tiles; t++) {
             const uint32_t first = part_begin(all, tiles, t), tile = part_begin(all, tiles, t + 1) - first,
                            parts = (tile + SIMD_TILE_ROWS - 1) / SIMD_TILE_ROWS;
@@ -652,7 +657,7 @@ static void tile_attend(const struct tile *tile, float *state)
     tile_scores(tile);
     if (tile->offsets) {
         offset_queries(a, tile->row, tile->rows, tile->offset_q);
-        offset_rows(a, tile->segment, tile->rows, tile->offset_q, tile->offset_lanes, tile->offsets);
+        offset_rows(a, tile->segment, tile->rows, tile->offset_q, tile->turned_offsets, tile->offsets);
     }
     if (tile->key_q) key_queries(a, tile->row, tile->rows, tile->key_q);
     struct row_offsets offsets = {tile->offsets, tile->segment->key_offsets, tile->key_q, a->offset.key_dims};
@@ -715,7 +720,7 @@ static void float_segment(const struct kernel_attend *attend, struct segment *se
     if (attend->offset.q && attend->offset.group_dims) {
         tile.offsets = left;
         tile.offset_q = tile.offsets + ATTEND_TILE_ROWS * KERNEL_SEGMENT_GROUPS;
-        tile.offset_lanes = tile.offset_q + ATTEND_TILE_ROWS * round_up(attend->offset.group_dims, 16);
+        tile.turned_offsets = tile.offset_q + ATTEND_TILE_ROWS * round_up(attend->offset.group_dims, 16);
     }
     uint64_t rows = (uint64_t)attend->tokens * attend->group, tiles = (rows + ATTEND_TILE_ROWS - 1) / ATTEND_TILE_ROWS;
     segment_ahead(attend, segment, next);

@@ -179,14 +179,15 @@ struct kernel_offset {
     const float *q; /* c of head h of token i: q + i * q_token_stride + h * (group_dims + key_dims); NULL: no offsets */
     uint64_t q_token_stride;
     uint32_t group_dims, key_dims; /* either may be 0; key_dims at most KERNEL_OFFSET_KEY_DIMS */
-    /* t(g, i) = groups[g * group_dims + i]. Numbers of groups and of keys between those that some query sees are read but not used.
-     * NULL without group_dims. */
+    /* t(g, i) = groups[(g / 64 * group_dims + i) * 64 + g % 64]: whole segments of 64 groups, lanes are groups. Numbers of
+     * groups and of keys that no query sees are read but not used. NULL without group_dims. */
     const float *groups;
     /* u(p, i) = keys[(p / 16 * key_dims + i) * 16 + p % 16]: whole groups, lanes are keys. NULL without key_dims. */
     const float *keys;
-    /* Where the keys are not from where they stand: those at positions 16 g ... have the numbers of group order[g] in place of g.
-     * Or NULL. */
+    /* Where the keys are not from where they stand: those at positions 16 g ... have the numbers of group order[g] in place of g, and
+     * t(g, i) = rows[order[g] * group_dims + i] in place of what `groups` has. Or NULL, both. */
     const uint32_t *order;
+    const float *rows;
 };
 
 /* One KV head of one sequence, read by the queries of `tokens` consecutive tokens of that sequence. */

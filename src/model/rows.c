@@ -73,7 +73,7 @@ void rows_treatment(const struct model_run *run, struct row_treatment *out)
                                   .fast_pairs = rows_fast_pairs(c, c->sliding[run->layer])};
 }
 
-/* The table of one kind of layers, up to the group of position `last`. */
+/* The tables of one kind of layers, up to the group of position `last`. */
 static void extend_table(struct model_run *run, uint32_t kind, uint32_t last)
 {
     const struct model_config *c = &run->model->config;
@@ -81,13 +81,17 @@ static void extend_table(struct model_run *run, uint32_t kind, uint32_t last)
     const float factor = rope_factor(c, kind);
     const uint32_t fast = rows_fast_pairs(c, kind);
     for (uint32_t *g = &run->offset_groups[kind]; *g <= last / KERNEL_GROUP_TOKENS; ++*g) {
-        float *row = run->offset_table[kind] + (uint64_t)*g * dims;
+        float *row = run->offset_rows[kind] + (uint64_t)*g * dims;
+        float *column = run->offset_table[kind] +
+                        (uint64_t)(*g / KERNEL_SEGMENT_GROUPS) * dims * KERNEL_SEGMENT_GROUPS +
+                        *g % KERNEL_SEGMENT_GROUPS;
         for (uint32_t i = 0; i < half; i++) {
             float angle = (float)(*g * KERNEL_GROUP_TOKENS) * c->rope_frequencies[kind][i];
             row[i] = cosf(angle) * factor;
             row[half + i] = sinf(angle) * factor;
         }
         if (dims > 2 * half) row[2 * half] = 1;
+        for (uint32_t i = 0; i < dims; i++) column[(uint64_t)i * KERNEL_SEGMENT_GROUPS] = row[i];
         float *keys = run->key_table[kind] + (uint64_t)*g * 2 * fast * KERNEL_GROUP_TOKENS;
         for (uint32_t i = 0; i < fast; i++)
             for (uint32_t key = 0; key < KERNEL_GROUP_TOKENS; key++) {
@@ -119,7 +123,7 @@ static void stored_bias(const struct model_run *run, const float *bias, uint32_t
     const struct model_config *c = &run->model->config;
     uint32_t kind = c->sliding[run->layer], half = c->rope_dimensions / 2, dims = run->treatment.group_dims;
     uint32_t fast = run->treatment.fast_pairs, group = position / KERNEL_GROUP_TOKENS;
-    const float *row = run->offset_table[kind] + (uint64_t)group * dims;
+    const float *row = run->offset_rows[kind] + (uint64_t)group * dims;
     const float *key =
         run->key_table[kind] + (uint64_t)group * 2 * fast * KERNEL_GROUP_TOKENS + position % KERNEL_GROUP_TOKENS;
     uint32_t step = c->rope_neighbours ? 2 : 1, apart = c->rope_neighbours ? 1 : half;

@@ -170,6 +170,8 @@ enum status model_run_open(const struct model *model, struct pool *pool, uint32_
         uint64_t segments = run->segments_max;
         run->offset_table[kind] =
             take(run, segments * KERNEL_SEGMENT_GROUPS * rows_group_dims(c), sizeof(float), &failed);
+        run->offset_rows[kind] =
+            take(run, segments * KERNEL_SEGMENT_GROUPS * rows_group_dims(c), sizeof(float), &failed);
         run->key_table[kind] =
             take(run, segments * KERNEL_SEGMENT_TOKENS * KERNEL_OFFSET_KEY_DIMS, sizeof(float), &failed);
     }

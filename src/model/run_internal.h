@@ -99,9 +99,9 @@ struct model_run {
     uint32_t *precise; /* [tokens_max] rows of this pass that are multiplied precisely */
     float *bias;       /* [tokens_max, kv_heads, head_dim] the bias that a tile's keys are stored less */
     float *offset_q;   /* [tokens_max, heads, rows_group_dims + 2 * rows_fast_pairs] */
-    /* For full and sliding layers, as struct kernel_offset has them: [groups][rows_group_dims], and
-     * [groups][2 * rows_fast_pairs][16]; of the first offset_groups groups */
-    float *offset_table[2], *key_table[2];
+    /* For full and sliding layers, as struct kernel_offset has them: [segments_max][rows_group_dims][64], the same as [groups][rows_group_dims],
+     * and [groups][2 * rows_fast_pairs][16]; of the first offset_groups groups */
+    float *offset_table[2], *offset_rows[2], *key_table[2];
     uint32_t offset_groups[2];
     unsigned char *exact; /* [tokens_max tiles at most, kv_heads, kernel_k_exact_bytes] */
     struct tile *tiles;

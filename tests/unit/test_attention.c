@@ -23,8 +23,9 @@ struct scene {
     float *q, *k, *v;            /* [keys, group * head_dim], [keys, head_dim], [keys, value_dim] */
     float *k_read, *v_read;      /* the same rows, as the cache has them */
     float *offset_q;             /* [keys, group * (group_dims + key_dims)] */
-    uint32_t *order;             /* [keys / 16 + 1] of the groups in these tables: */
-    float *offset_groups;        /* [keys / 16 + 1, group_dims] */
+    uint32_t *order;             /* [keys / 16 + 1] of the groups in offset_rows and offset_keys */
+    float *offset_rows;          /* [keys / 16 + 1, group_dims] */
+    float *offset_groups;        /* [keys / 1024 + 1, group_dims, 64]; NULL where the groups are in another order */
     float *offset_keys;          /* [keys / 16 + 1, key_dims, 16] */
     uint32_t key_begin, key_end; /* of calls */
     struct kernel_span *spans;
@@ -143,7 +144,12 @@ static struct scene scene_open(const struct shape *shape, const struct kernel *k
     scene.order = calloc(groups, sizeof *scene.order);
     assert_non_null(scene.order);
     for (uint32_t g = 0; g < groups; g++) scene.order[g] = ordered(s) ? groups - 1 - g : g;
-    scene.offset_groups = random_rows((uint64_t)groups * s->group_dims, 1);
+    scene.offset_rows = random_rows((uint64_t)groups * s->group_dims, 1);
+    if (!ordered(s)) scene.offset_groups = random_rows((uint64_t)(s->keys / 1024 + 1) * s->group_dims * 64, 1);
+    for (uint64_t i = 0; i < (uint64_t)groups * s->group_dims && !ordered(s); i++) {
+        const uint64_t g = i / s->group_dims, d = i % s->group_dims;
+        scene.offset_groups[(g / 64 * s->group_dims + d) * 64 + g % 64] = scene.offset_rows[i];
+    }
     scene.offset_keys = random_rows((uint64_t)groups * s->key_dims * 16, 1);
     for (uint32_t key = s->keys; key < s->keys / 16 * 16 + 16; key++) /* that are not there */
         for (uint32_t i = 0; i < s->key_dims; i++)
@@ -175,6 +181,7 @@ static void scene_close(struct scene *scene)
     free(scene->k_read);
     free(scene->offset_q);
     free(scene->order);
+    free(scene->offset_rows);
     free(scene->offset_groups);
     free(scene->offset_keys);
     free(scene->v_read);
@@ -205,6 +212,7 @@ static struct kernel_attend scene_attend(const struct scene *scene, uint32_t pos
                    .group_dims = s->group_dims,
                    .key_dims = s->key_dims,
                    .groups = s->group_dims ? scene->offset_groups : NULL,
+                   .rows = s->group_dims && ordered(s) ? scene->offset_rows : NULL,
                    .keys = s->key_dims ? scene->offset_keys : NULL,
                    .order = ordered(s) ? scene->order : NULL},
         .scale = 1.0f / sqrtf((float)s->head_dim),
@@ -285,7 +293,7 @@ static double score_exact(const struct scene *scene, uint32_t position, uint32_t
     for (uint32_t d = 0; d < s->head_dim; d++) dot += (double)q[d] * scene->k_read[(uint64_t)key * s->head_dim + d];
     const float *c = scene->offset_q + ((uint64_t)position * s->group + head) * (s->group_dims + s->key_dims);
     for (uint32_t i = 0; i < s->group_dims; i++)
-        dot += (double)c[i] * scene->offset_groups[scene->order[key / 16] * s->group_dims + i];
+        dot += (double)c[i] * scene->offset_rows[scene->order[key / 16] * s->group_dims + i];
     for (uint32_t i = 0; i < s->key_dims; i++)
         dot += (double)c[s->group_dims + i] *
                scene->offset_keys[(scene->order[key / 16] * s->key_dims + i) * 16 + key % 16];
