@@ -131,9 +131,11 @@ const struct command COMMANDS[COMMAND_COUNT] = {
          "seconds a token = bytes of the weights and of the K and V rows seen / read bandwidth over a buffer of that "
          "size. The limit is 1 / seconds.\n\n"
          "--retrieval runs every decode test again with retrieval attention that reads --budget of the K and V rows "
-         "(tg128@32768/20%): 64 first tokens, 128 last ones, the rest looked up. --recall-tokens fixes how many are looked "
+         "(tg128@32768/20%): 64 first tokens, 128 last ones, the rest looked up. --recall-tokens fixes how many are "
+         "looked "
          "up instead (tg128@32768/4096).\n\n"
-         "--depth-computed is for depths that nobody waits for, also past what the model was trained for (tg128@~524288): "
+         "--depth-computed is for depths that nobody waits for, also past what the model was trained for "
+         "(tg128@~524288): "
          "decoding costs what it would, what the model says means nothing.\n\n"
          "What many requests at once get is measured by `kvasir bench throughput`.",
          "kvasir bench smollm2\tpp512 and tg128\n"
