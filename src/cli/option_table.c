@@ -136,7 +136,9 @@ const struct command COMMANDS[COMMAND_COUNT] = {
          "up instead (tg128@32768/4096).\n\n"
          "--depth-computed is for depths that nobody waits for, also past what the model was trained for "
          "(tg128@~524288): "
-         "decoding costs what it would, what the model says means nothing.\n\n"
+         "decoding costs what it would, what the model says means nothing. With --kv-disk, --retrieval and "
+         "--skip-dense most "
+         "of their K and V waits in files without a name there, and memory is --kv-cache-memory.\n\n"
          "What many requests at once get is measured by `kvasir bench throughput`.",
          "kvasir bench smollm2\tpp512 and tg128\n"
          "kvasir bench qwen2 -p 0 -n 64 -d 0,8192 -r 5 --output json\tdecode, empty and at 8K tokens of context\n"
@@ -519,10 +521,10 @@ const struct option_row OPTION_ROWS[] = {
     {.commands = (GENERATES & ~(FOR(EVAL_HEADS) | FOR(EVAL_RETRIEVAL))) | FOR(INSPECT), .name = "kv-policy", .kind = OPTION_FILE, .argument = "FILE",
      .group = "KV cache", .unset = "as the model says", .offset = AT(kv_policy),
      .help = "selective caching: which tokens each layer and KV head keeps, as JSON; `kvasir eval heads` writes such a file"},
-    {.commands = FOR(RUN) | SERVES | LOOKS_AFTER_FOLDER, .name = "kv-disk", .kind = OPTION_FILE, .argument = "DIR", .group = "KV cache",
+    {.commands = FOR(RUN) | SERVES | LOOKS_AFTER_FOLDER | FOR(BENCH), .name = "kv-disk", .kind = OPTION_FILE, .argument = "DIR", .group = "KV cache",
      .unset = "none", .offset = AT(kv_disk),
      .help = "a folder for the blocks of the KV cache, private to this user: a prompt once read is not computed again after a restart"},
-    {.commands = FOR(RUN) | SERVES | FOR(CACHE_IMPORT), .name = "kv-disk-size", .kind = OPTION_SIZE, .argument = "SIZE", .group = "KV cache",
+    {.commands = FOR(RUN) | SERVES | FOR(CACHE_IMPORT) | FOR(BENCH), .name = "kv-disk-size", .kind = OPTION_SIZE, .argument = "SIZE", .group = "KV cache",
      .fallback = "50GiB", .low = 1, .high = 1.0e15, .offset = AT(kv_disk_bytes),
      .help = "the most that the files in --kv-disk may take; the least recently used go first. With --retrieval half is for offloading"},
     {.commands = FOR(RUN) | SERVES, .name = "kv-remote", .kind = OPTION_TEXT, .argument = "URL", .group = "KV cache",

@@ -96,6 +96,10 @@ static enum status check_depths(const struct eval_bench_options *o, struct error
     if (o->computed && (o->cache.no_kv_cache || o->cache.kv_policy))
         return error_set(error, ST_INVALID, "a KV cache is filled with copies only if it keeps all: leave out %s",
                          o->cache.kv_policy ? "the KV policy" : "no_kv_cache");
+    if (o->cache.kv_disk && !(o->computed && o->skip_dense && (o->budget_count || o->recall_count)))
+        return error_set(error, ST_INVALID,
+                         "rows on a disk are of synthetic depths, and only looked up: state tokens that are computed, "
+                         "retrieval, and skip dense attention");
     if (o->roofline && (o->budget_count || o->recall_count || o->computed))
         return error_set(error, ST_INVALID,
                          "a roofline is of attention that reads every key of a computed text: leave out the one or "
@@ -162,7 +166,7 @@ static enum status run_request(struct bench *bench, const struct bench_test *tes
     return (enum status)status;
 }
 
-static enum status run_once(struct bench *bench, const struct bench_test *test, uint32_t prompt, uint32_t generate,
+static enum status run_once(struct bench *bench, struct bench_test *test, uint32_t prompt, uint32_t generate,
                             uint64_t seed, double *prefill_s, double *decode_s, struct error *error)
 {
     if (!test->decode || !bench->depth)
@@ -246,6 +250,7 @@ static enum status open_engine(struct bench *bench, struct kvasir_model *model, 
 {
     struct kvasir_engine_options engine = bench->options->cache;
     engine.context = context;
+    engine.kv_disk = NULL; /* of synthetic depths */
     engine.max_sequences = 1;
     engine.max_batched_tokens = 0;
     if (bench->options->budget_count || bench->options->recall_count) {

@@ -6,12 +6,13 @@
 struct bench_test {
     char name[48];
     bool decode;
-    uint32_t prompt, generate; /* tokens; a prefill test has generate = 1 */
-    double budget;             /* of a test with retrieval that reads a share; 0: another */
-    uint32_t recall_tokens;    /* of one that looks up so many tokens; 0: another */
-    double rows_read;          /* of a test with retrieval */
-    double mean, deviation;    /* tokens per second, over the repetitions */
-    struct roofline_cell cell; /* only with a roofline */
+    uint32_t prompt, generate;             /* tokens; a prefill test has generate = 1 */
+    double budget;                         /* of a test with retrieval that reads a share; 0: another */
+    uint32_t recall_tokens;                /* of one that looks up so many tokens; 0: another */
+    double rows_read;                      /* of a test with retrieval */
+    uint64_t kv_bytes, kv_bytes_offloaded; /* of a synthetic depth: in memory, on the disk */
+    double mean, deviation;                /* tokens per second, over the repetitions */
+    struct roofline_cell cell;             /* only with a roofline */
 };
 
 struct bench {
@@ -44,7 +45,7 @@ MUST_CHECK enum status bench_depth_open(struct bench *bench, struct kvasir_model
                                         struct error *error);
 void bench_depth_close(struct bench_depth *depth); /* NULL is allowed */
 /* Decodes `generate` tokens after the test's depth, which stays as it is. */
-MUST_CHECK enum status bench_depth_decode(struct bench_depth *depth, const struct bench_test *test, uint32_t generate,
+MUST_CHECK enum status bench_depth_decode(struct bench_depth *depth, struct bench_test *test, uint32_t generate,
                                           double *decode_s, struct error *error);
 void bench_depth_tally(const struct bench_depth *depth, struct model_retrieval_tally *out);
 

@@ -45,7 +45,9 @@ static json_t *json_test(const struct bench *bench, const struct bench_test *tes
         failed |= json_object_set_new(row, "recall_tokens", json_integer((json_int_t)test->recall_tokens));
     if (bench_retrieves(test)) failed |= json_object_set_new(row, "rows_read", json_real(test->rows_read));
     if (test->decode && bench->depth)
-        failed |= json_object_set_new(row, "computed", json_integer((json_int_t)bench->computed));
+        failed |= json_object_set_new(row, "computed", json_integer((json_int_t)bench->computed)) |
+                  json_object_set_new(row, "kv_bytes", json_integer((json_int_t)test->kv_bytes)) |
+                  json_object_set_new(row, "kv_bytes_offloaded", json_integer((json_int_t)test->kv_bytes_offloaded));
     if (failed) {
         json_decref(row);
         return NULL;

@@ -92,7 +92,8 @@ MUST_CHECK enum status eval_retrieval(struct kvasir_model *model, const struct e
  * rows read, of those that dense attention reads).
  * With `computed` decode tests are at depths that nobody waits for, also past what the model was trained for ("tg64@~524288"): of each depth
  * the first so many tokens are a text that is computed, the others' K and V rows copies of theirs, turned to their positions
- * (model_run_extend). Their JSON has "computed". Tokens and their times are true, what the model says there is not. */
+ * (model_run_extend). With cache.kv_disk, a folder that is there, most of these wait in it until they are looked up (kv_seq_offload), and memory
+ * need not hold them. Their JSON has "computed", "kv_bytes" (in memory, the text's and the index's too) and "kv_bytes_offloaded". Tokens and their times are true, what the model says there is not. */
 struct eval_bench_options {
     const uint32_t *prompt, *generate, *depth; /* a 0 in prompt or generate: no such test */
     size_t prompt_count, generate_count, depth_count;

@@ -353,6 +353,10 @@ class Tiny(Case):
         self.assertEqual([test["test"] for test in tests], ["tg4@~512", "tg4@~512/128", "tg4@~6000", "tg4@~6000/128"])
         self.assertEqual([test.get("recall_tokens") for test in tests], [None, 128, None, 128])
         self.assertEqual({test["computed"] for test in tests}, {320})
+        row, = self.json("bench", "-m", model, "-p", "0", "-n", "4", "-d", "6000", "-r", "1", "--depth-computed", "320", "--retrieval",
+                         "--recall-tokens", "128", "--skip-dense", "--kv-disk", self.folder)
+        self.assertGreater(row["kv_bytes_offloaded"], row["kv_bytes"])
+        self.fails("bench", "-m", model, "--kv-disk", self.folder, says="synthetic depths")
         for alone in (("--recall-tokens", "128"), ("--skip-dense",)):
             self.assertEqual(self.fails("bench", "-m", TINY, "-d", "512", *alone, says="--retrieval"), 2)
         self.assertEqual(self.fails("bench", "-m", TINY, "-d", "512", "--depth-computed", "256", "--roofline", says="roofline"), 2)

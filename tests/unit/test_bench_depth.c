@@ -76,6 +76,59 @@ static void test_depths(void **state)
     buffer_release(&out);
 }
 
+static json_t *measure(const struct eval_bench_options *options)
+{
+    struct buffer out;
+    struct error error = {0};
+    buffer_init(&out, 0);
+    if (eval_bench(bytes, options, EVAL_JSON, &out, &error) != ST_OK) fail_msg("%s", error.text);
+    json_t *list = json_loads(out.data, 0, NULL);
+    buffer_release(&out);
+    return list;
+}
+
+/* What a depth has beyond what memory holds waits in files, and no less is read. */
+static void test_disk(void **state)
+{
+    (void)state;
+    struct scratch folder;
+    scratch_init(&folder);
+    const uint32_t generate = 4, at[] = {2000, 8000, 5000}, recall = 100;
+    struct eval_bench_options options = {.generate = &generate,
+                                         .depth = at,
+                                         .generate_count = 1,
+                                         .depth_count = ARRAY_COUNT(at),
+                                         .recall_tokens = &recall,
+                                         .recall_count = 1,
+                                         .skip_dense = true,
+                                         .computed = 300,
+                                         .repetitions = 3};
+    json_t *memory = measure(&options);
+    options.cache.kv_disk = folder.folder;
+    options.cache.kv_disk_bytes = 1u << 30;
+    json_t *disk = measure(&options);
+    for (size_t i = 0; i < ARRAY_COUNT(at); i++) {
+        json_t *all = json_array_get(memory, i), *some = json_array_get(disk, i);
+        assert_true(real_at(all, "rows_read") == real_at(some, "rows_read"));
+        assert_int_equal(json_integer_value(json_object_get(all, "kv_bytes_offloaded")), 0);
+        const json_int_t away = json_integer_value(json_object_get(some, "kv_bytes_offloaded")),
+                         held = json_integer_value(json_object_get(some, "kv_bytes"));
+        assert_true(away > 0 && held < json_integer_value(json_object_get(all, "kv_bytes")));
+    }
+    json_decref(memory);
+    json_decref(disk);
+    options.cache.kv_disk_bytes = 1000;
+    struct buffer out;
+    struct error error = {0};
+    buffer_init(&out, 0);
+    assert_int_equal(eval_bench(bytes, &options, EVAL_JSON, &out, &error), ST_LIMIT);
+    assert_non_null(strstr(error.text, "more bytes on the disk"));
+    buffer_release(&out);
+    options.skip_dense = false;
+    refuse(options, "skip dense");
+    scratch_release(&folder);
+}
+
 static void test_refused(void **state)
 {
     (void)state;
@@ -103,6 +156,7 @@ static void test_refused(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_depths), cmocka_unit_test(test_refused)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_depths), cmocka_unit_test(test_disk),
+                                       cmocka_unit_test(test_refused)};
     return cmocka_run_group_tests(tests, setup_both, teardown_both);
 }
