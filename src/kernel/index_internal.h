@@ -10,6 +10,7 @@
 #include <string.h>
 
 #define INDEX_UNIT 8u       /* channels */
+#define INDEX_UNITS_MAX 64u /* heads of 1,365 channels */
 #define INDEX_BATCH_MAX 16u /* groups whose entries are read together, at most */
 #define INDEX_MIDDLE 7.5f
 #define INDEX_UNIT_BYTES (KERNEL_GROUP_TOKENS * INDEX_UNIT / 2)
@@ -29,9 +30,14 @@ static inline uint64_t index_scale_offset(uint32_t head_dim)
     return round_up(index_means(head_dim) * sizeof(uint16_t), sizeof(float));
 }
 
+static inline uint64_t index_codes_offset(uint32_t head_dim)
+{
+    return index_scale_offset(head_dim) + sizeof(float);
+}
+
 static inline const uint8_t *index_codes(const void *entry, uint32_t head_dim)
 {
-    return (const uint8_t *)entry + index_scale_offset(head_dim) + sizeof(float);
+    return (const uint8_t *)entry + index_codes_offset(head_dim);
 }
 
 static inline float index_scale(const void *entry, uint32_t head_dim)

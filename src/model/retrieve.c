@@ -38,6 +38,7 @@ static void slowest_first(const struct model_config *c, const float *row, float 
 /* What a token reads: groups [0, initial), `recalled` of [initial, local), and [local, end), the last one perhaps only in part. */
 struct reading {
     uint32_t initial, local, end, recalled, unit;
+    uint32_t whole; /* groups that have an entry: of a pair that is not closed neither has */
 };
 
 uint64_t retrieve_stride(const struct model_run *run)
@@ -54,10 +55,10 @@ static struct reading reading_of(const struct model_run *run, const struct tile 
     struct reading reading = {.initial = groups_for(retrieval->initial_tokens, unit),
                               .local = near / KERNEL_GROUP_TOKENS / unit * unit,
                               .end = (keys + KERNEL_GROUP_TOKENS - 1) / KERNEL_GROUP_TOKENS,
-                              .unit = unit};
-    /* Entries stand for whole groups: the one that the token is in is always local. */
-    const uint32_t whole = tile->position / KERNEL_GROUP_TOKENS / unit * unit;
-    if (reading.local > whole) reading.local = whole;
+                              .unit = unit,
+                              .whole = tile->position / KERNEL_GROUP_TOKENS / unit * unit};
+    /* The group that the token is in is always local. */
+    if (reading.local > reading.whole) reading.local = reading.whole;
     if (reading.initial > reading.local) reading.initial = reading.local;
     const uint32_t recalled = groups_for(retrieval->recall_tokens, unit), between = reading.local - reading.initial;
     reading.recalled = recalled < between ? recalled : between;
@@ -204,13 +205,11 @@ void retrieve_choose(struct model_run *run, const struct tile *tile, uint32_t he
     const struct reading reading = reading_of(run, tile);
     struct chosen *chosen = chosen_of(run, tile, head);
     uint32_t count = 0, *groups = run->chosen_groups + (chosen - run->chosen) * retrieve_stride(run);
-    /* Those that have an entry: of a pair that is not closed neither has. */
-    const uint32_t whole = tile->position / KERNEL_GROUP_TOKENS / reading.unit * reading.unit;
     for (uint32_t g = 0; g < reading.initial; g++) groups[count++] = g;
     if (reading.recalled == reading.local - reading.initial)
         for (uint32_t g = reading.initial; g < reading.local; g++) groups[count++] = g;
     else if (reading.recalled)
-        count += take_best(&reading, promised(run, tile, head, whole, worker), groups + count);
+        count += take_best(&reading, promised(run, tile, head, reading.whole, worker), groups + count);
     for (uint32_t g = reading.local; g < reading.end; g++) groups[count++] = g;
     *chosen = (struct chosen){.groups = groups, .count = count};
     kv_seq_recall(entry->seq, run->layer, head, groups, count);
