@@ -493,12 +493,12 @@ size_t kvasir_engine_pins(const struct kvasir_engine *engine, struct kvasir_pin 
  *                                                                                    what retrieval attention looks up
  *    "requests": [{"id","owner"}, …],                                               that run: their blocks' owner
  *    "blocks_in_use",
- *    "blocks": [[group, index, state, references, tokens, position, owner, age, key], …]}   by group and index, then the swap tier
+ *    "blocks": [[group, index, state, references, tokens, position, owner, age, key], …]}   by group and index, then the swap tier, then files
  * state: the sum of 1 (in the swap tier; 0: in memory), 2 (cached: found by the next prompt that begins so, evicted when
  * room is needed; 0: held by `references` sequences and pins, the oldest is `owner`), 4 (pinned by name), 8 (moving between
- * tiers), 16 (protected: a second sequence has used it). tokens: with rows, from `position` on. age: of a cached block, blocks let
+ * tiers), 16 (protected: a second sequence has used it), 32 (offloaded: in a file, of an answer that runs). tokens: with rows, from `position` on. age: of a cached block, blocks let
  * go since. key: the first 16 hexadecimal digits of the key that events have, null while the prefix index does not have it.
- * With more than `blocks_max` in use (0: no limit) there are those that are held or swapped, and of the others the youngest: a
+ * With more than `blocks_max` in use (0: no limit) there are those that are held, swapped or offloaded, and of the others the youngest: a
  * block is about 50 bytes, so the limit bounds size and time. */
 int kvasir_engine_kv_snapshot(const struct kvasir_engine *engine, size_t blocks_max, char **json, size_t *bytes,
                               struct kvasir_error *error);

@@ -33,7 +33,8 @@ static char *put_key(char *at, uint64_t key)
 static void write_block(const struct kv_block_info *block, struct buffer *out)
 {
     const uint64_t state = (block->tier == KV_TIER_SWAP ? 1u : 0) | (block->state == KV_BLOCK_CACHED ? 2u : 0) |
-                           (block->pinned ? 4u : 0) | (block->moving ? 8u : 0) | (block->is_protected ? 16u : 0);
+                           (block->pinned ? 4u : 0) | (block->moving ? 8u : 0) | (block->is_protected ? 16u : 0) |
+                           (block->tier == KV_TIER_DISK ? 32u : 0);
     const uint64_t numbers[] = {block->group,  block->index,    state,        block->references,
                                 block->tokens, block->position, block->owner, block->age};
     char line[ARRAY_COUNT(numbers) * 21 + 24], *at = line;

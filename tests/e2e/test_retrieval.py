@@ -97,6 +97,16 @@ class RetrievalRun(Case):
             self.assertIn("prompt 325 tokens, 288 cached", line)
             self.assertEqual(more["token_ids"], self.kvasir(*options[:-2], ids=ids)[0]["token_ids"])
 
+    def test_offload(self):
+        """K and V in a folder: the same answer, in less memory."""
+        sparse = self.kvasir("--retrieval", "on", *SMALL)[0]
+        with tempfile.TemporaryDirectory(prefix="kvasir-e2e-") as folder:
+            options = ("--retrieval", "on", *SMALL, "--kv-disk", os.path.join(folder, "kv"), "--kv-stats")
+            for boundary, some in (("200", True), ("301", False)):
+                answer = self.kvasir(*options, "--retrieval-offload-boundary", boundary)[0]
+                self.assertEqual((answer["token_ids"], answer["retrieval"]), (sparse["token_ids"], sparse["retrieval"]))
+                self.assertEqual((answer["kv"]["most_bytes_offloaded"] > 0, answer["kv"]["read_slices"] > 0), (some, some))
+
     def test_bad_values(self):
         for options, says in ((("--retrieval", "yes"), "'yes' is not one of off|on|auto"),
                               (("--retrieval-topk", "20"), "--retrieval-topk: '20' is not in the range"),

@@ -33,7 +33,7 @@ const count = (number) => number.toLocaleString("en");
 const many = (number, what) => `${count(number)} ${what}${number === 1 ? "" : "s"}`;
 
 function showBudget({ stats, block_size, blocks_in_use, blocks }) {
-  const { kv_bytes_used: used, kv_bytes_cached: cached, kv_bytes_budget: budget, kv_bytes_swapped: swapped } = stats;
+  const { kv_bytes_used: used, kv_bytes_cached: cached, kv_bytes_budget: budget, kv_bytes_swapped: swapped, kv_bytes_offloaded: offloaded } = stats;
   const drawn = blocks.length < blocks_in_use ? `, ${count(blocks.length)} drawn` : "";
   at("cache-summary").textContent = `${many(blocks_in_use, "block")} of ${block_size} tokens${drawn}`;
   [used, cached].forEach((bytes, i) => {
@@ -41,7 +41,7 @@ function showBudget({ stats, block_size, blocks_in_use, blocks }) {
     part.style.width = `${(100 * bytes) / budget}%`;
     part.classList.toggle("some", bytes > 0);
   });
-  at("budget-used").textContent = `${size(used)} in use, ${size(cached)} kept${swapped ? `, ${size(swapped)} swapped` : ""}`;
+  at("budget-used").textContent = `${size(used)} in use, ${size(cached)} kept${swapped ? `, ${size(swapped)} swapped` : ""}${offloaded ? `, ${size(offloaded)} on disk` : ""}`;
   at("budget-all").textContent = `of ${size(budget)}`;
 }
 
@@ -94,7 +94,7 @@ function showOwners({ requests, blocks }) {
 // A block of the reply, with what is known of its past.
 function remember(row, now) {
   const [group, index, state, references, tokens, position, owner, age, key] = row;
-  const name = `${group}:${index}:${state & cells.SWAPPED}`, held = !(state & cells.CACHED);
+  const name = `${group}:${index}:${state & (cells.SWAPPED | cells.OFFLOADED)}`, held = !(state & cells.CACHED);
   const past = seen.get(name);
   const same = past && key !== null && past.key === key;
   const again = same && (held ? !past.held || (past.owner !== owner && references > 1) : !past.held && age < past.age);

@@ -1,9 +1,9 @@
-// cells.js - the blocks as a grid of cells, one canvas for each group of layers, and one for what is swapped out.
+// cells.js - the blocks as a grid of cells, one canvas for each group of layers, one for what is swapped out, and one for what is on disk.
 //
 // A cell's place is its block's, so that it stays where it is while it changes hands. Colour: the request that holds the block, or
-// held it last; paleness: age; height: how full it is; a corner: shared; a dot: used again; stripes: swapped out; a bar: pinned.
+// held it last; paleness: age; height: how full it is; a corner: shared; a dot: used again; stripes: not in memory; a bar: pinned.
 
-export const SWAPPED = 1, CACHED = 2, PINNED = 4, MOVING = 8, PROTECTED = 16; // bits of a block's state (kvasir.h)
+export const SWAPPED = 1, CACHED = 2, PINNED = 4, MOVING = 8, PROTECTED = 16, OFFLOADED = 32; // bits of a block's state (kvasir.h)
 const HUES = 8, SIZES = [22, 18, 16, 14, 12, 10, 8, 7, 6, 5, 4], HEIGHT_MAX = 300;
 const PLACES_MAX = 12000; // in one grid: of a larger group only blocks in use have a cell
 
@@ -50,7 +50,7 @@ function drawCell(pen, x, y, size, block, blockSize, now) {
   pen.globalAlpha = block.held ? 1 : 0.2 + 0.4 / (1 + block.age / 64);
   box(x, y + side - high, side, high);
   pen.globalAlpha = 1;
-  if (block.state & (SWAPPED | MOVING)) {
+  if (block.state & (SWAPPED | MOVING | OFFLOADED)) {
     pen.fillStyle = colours.mark;
     for (let i = 1; i < side; i += 3) pen.fillRect(x, y + i, side, 1);
   }
@@ -139,6 +139,7 @@ function describe(grid, index) {
   if (block.state & PINNED) parts.push("pinned by name");
   if (block.state & MOVING) parts.push("moving between tiers");
   else if (block.state & SWAPPED) parts.push("swapped out");
+  else if (block.state & OFFLOADED) parts.push("on disk, read back in parts");
   if (block.key) parts.push(`key ${block.key.slice(0, 8)}`);
   return `Block ${block.index}: ${parts.join("; ")}.`;
 }
@@ -208,13 +209,15 @@ function showGrid(name, title, blocks) {
 export function show(reply, blocks) {
   context = reply;
   reply.groups.forEach((group, g) => {
-    const own = blocks.filter((block) => block.group === g && !(block.state & SWAPPED)), placed = [];
+    const own = blocks.filter((block) => block.group === g && !(block.state & (SWAPPED | OFFLOADED))), placed = [];
     if (own.some((block) => block.index >= PLACES_MAX)) placed.push(...own);
     else for (const block of own) placed[block.index] = block;
     showGrid(`group ${g}`, titleOf(group), Array.from(placed));
   });
   const swapped = blocks.filter((block) => block.state & SWAPPED);
   if (swapped.length || grids.has("swap")) showGrid("swap", "Swapped out", swapped);
+  const offloaded = blocks.filter((block) => block.state & OFFLOADED);
+  if (offloaded.length || grids.has("disk")) showGrid("disk", "On disk, of answers that run", offloaded);
 }
 
 recolour();
