@@ -67,6 +67,7 @@ int main(int argc, char **argv)
 {
     if (!standard_streams_hold()) return EXIT_FAILED;
     signal(SIGPIPE, SIG_IGN); /* output_write sees EPIPE, and the program ends in order */
+    signal(SIGXFSZ, SIG_IGN); /* a limit on files (ulimit -f) is met as a full disk is */
     setlocale(LC_CTYPE, "");
     struct options options;
     struct error error;

@@ -7,6 +7,7 @@ Models are tiny: how good its answers are is `kvasir eval retrieval`'s business.
 """
 import json
 import os
+import resource
 import subprocess
 import tempfile
 
@@ -106,6 +107,18 @@ class RetrievalRun(Case):
                 answer = self.kvasir(*options, "--retrieval-offload-boundary", boundary)[0]
                 self.assertEqual((answer["token_ids"], answer["retrieval"]), (sparse["token_ids"], sparse["retrieval"]))
                 self.assertEqual((answer["kv"]["most_bytes_offloaded"] > 0, answer["kv"]["read_slices"] > 0), (some, some))
+
+    def test_small_files(self):
+        """Files that may not grow (ulimit -f) are as a full disk: what was to go there stays in memory."""
+        sparse = self.kvasir("--retrieval", "on", *SMALL)[0]
+        with tempfile.TemporaryDirectory(prefix="kvasir-e2e-") as folder:
+            done = subprocess.run([KVASIR, "run", TINY, "--prompt-ids", IDS, "-n", "24", "--ignore-eos", "--output", "json", "--retrieval", "on", *SMALL,
+                                   "--kv-disk", os.path.join(folder, "kv"), "--retrieval-offload-boundary", "200"],
+                                  capture_output=True, text=True, timeout=WAIT_S, check=False,
+                                  preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(json.loads(done.stdout)["token_ids"], sparse["token_ids"])
+        self.assertIn("the disk of the folder for the KV cache is full", done.stderr)
 
     def test_bad_values(self):
         for options, says in ((("--retrieval", "yes"), "'yes' is not one of off|on|auto"),
