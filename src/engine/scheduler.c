@@ -110,6 +110,13 @@ static struct request *worst_running(const struct scheduler *s)
     return worst;
 }
 
+/* Whether `worst` gives up its place or its blocks to `r`, which waits: `r` has the lower number, as submitted, so that requests that
+ * wait long do not push each other out, and still has, so that each is let finish at last. */
+static bool gives_way(const struct scheduler *s, const struct request *worst, const struct request *r)
+{
+    return worst && worst->priority > r->priority && level_of(s, worst) > level_of(s, r);
+}
+
 /* ---- life -------------------------------------------------------------------------------------------------------- */
 
 enum status scheduler_init(struct scheduler *s, struct kv_cache *kv, const struct cost *cost,
@@ -403,7 +410,13 @@ static double prefill_units(const struct scheduler *s)
     const uint32_t answers = planned_count(s), places = s->limits.sequences - s->running_count;
     uint32_t wanting = 0;
     for (uint32_t i = 0; i < s->running_count; i++) wanting += prefills(s->running[i]);
+    const struct request *worst = places ? NULL : worst_running(s);
     wanting += least(places, s->waiting_count);
+    for (uint32_t i = 0; worst && i < s->waiting_count; i++) {
+        if (s->waiting[i]->settled || !gives_way(s, worst, s->waiting[i])) continue;
+        wanting++; /* it will have a place all the same */
+        break;
+    }
     if (!answers && s->limits.step_s == 0) return INFINITY;
     if (s->cost.unit_s == 0) return FIRST_UNITS;
     /* As measured: what a unit of a small chunk of a long prompt takes would make the answers seem longer, and chunks grow. */
@@ -610,13 +623,11 @@ static enum status start(struct scheduler *s, struct request *r, struct allowanc
     return status;
 }
 
-/* Whether a running request of a higher number has given way to `r`: of a higher one as submitted, so that requests that wait
- * long do not push each other out, and still of a higher one, so that each is let finish at last. */
+/* Whether a running request has given way to `r`. */
 static bool displace(struct scheduler *s, const struct request *r)
 {
     struct request *worst = worst_running(s);
-    if (!worst || worst->priority <= r->priority || level_of(s, worst) <= level_of(s, r)) return false;
-    if (any_at(s, KV_SWAPPING_OUT)) return false;
+    if (!gives_way(s, worst, r) || any_at(s, KV_SWAPPING_OUT)) return false;
     preempt(s, worst);
     s->blocked = 0;
     return true;

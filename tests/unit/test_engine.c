@@ -90,6 +90,52 @@ static void test_blocks_given_up(void **state)
     kvasir_engine_close(engine);
 }
 
+/* All places are taken by answers that are long under way: a more urgent request has one at once, and they go on after it. */
+static void test_places(void **state)
+{
+    (void)state;
+    struct answer alone[REQUESTS];
+    uint32_t prompts[2][128], before = 0, got[2] = {0}, tokens[2][160];
+    uint64_t ids[2];
+    struct kvasir_request requests[2];
+    run_alone(alone);
+    for (uint32_t swap = 0; swap < 2; swap++) {
+        struct kvasir_engine *engine =
+            open_engine(model, (struct kvasir_engine_options){.max_sequences = 1, .swap_bytes = swap ? 8u << 20 : 0});
+        memset(got, 0, sizeof got);
+        for (uint32_t r = 0; r < 2; r++) {
+            make_request(r ? 1 : REQUESTS - 1, prompts[r], &requests[r]);
+            requests[r].ignore_eos = true;
+            requests[r].priority = -(int32_t)r;
+        }
+        requests[0].max_tokens = 120;
+        assert_int_equal(kvasir_engine_submit(engine, &requests[0], &ids[0], NULL), KVASIR_OK);
+        for (uint32_t step = 0; kvasir_engine_busy(engine); step++) {
+            const struct kvasir_event *events;
+            size_t count;
+            if (step == 30) {
+                assert_int_equal(kvasir_engine_submit(engine, &requests[1], &ids[1], NULL), KVASIR_OK);
+                before = got[0];
+            }
+            assert_int_equal(kvasir_engine_step(engine, &events, &count, NULL), KVASIR_OK);
+            for (size_t e = 0; e < count; e++)
+                for (size_t t = 0; t < events[e].token_count; t++) {
+                    uint32_t r = step >= 30 && events[e].id == ids[1];
+                    tokens[r][got[r]++] = events[e].tokens[t].id;
+                }
+            if (step > 30 && got[1] && got[1] < ANSWER) assert_true(got[0] <= before + 2);
+            check_rules(engine);
+            check_requests(engine);
+        }
+        assert_true(got[0] == 120 && got[1] >= ANSWER);
+        assert_memory_equal(tokens[1], alone[1].tokens, alone[1].count * sizeof(uint32_t));
+        struct kvasir_engine_stats stats;
+        kvasir_engine_stats(engine, &stats);
+        assert_int_equal(stats.preemptions, 1);
+        kvasir_engine_close(engine);
+    }
+}
+
 static void test_warm_prefix(void **state)
 {
     (void)state;
@@ -316,12 +362,19 @@ static void test_sizes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_batched_is_alone), cmocka_unit_test(test_any_chunk),
-        cmocka_unit_test(test_any_block_size),   cmocka_unit_test(test_one_thread_is_two),
-        cmocka_unit_test(test_without_cache),    cmocka_unit_test(test_blocks_given_up),
-        cmocka_unit_test(test_warm_prefix),      cmocka_unit_test(test_ends),
-        cmocka_unit_test(test_cancel),           cmocka_unit_test(test_refused_requests),
-        cmocka_unit_test(test_refused_engines),  cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_batched_is_alone),
+        cmocka_unit_test(test_any_chunk),
+        cmocka_unit_test(test_any_block_size),
+        cmocka_unit_test(test_one_thread_is_two),
+        cmocka_unit_test(test_without_cache),
+        cmocka_unit_test(test_blocks_given_up),
+        cmocka_unit_test(test_places),
+        cmocka_unit_test(test_warm_prefix),
+        cmocka_unit_test(test_ends),
+        cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_refused_requests),
+        cmocka_unit_test(test_refused_engines),
+        cmocka_unit_test(test_sizes),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
