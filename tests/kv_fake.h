@@ -90,18 +90,24 @@ static inline void fake_write_layer(const struct fake_seq *s, const struct kv_co
     }
 }
 
+/* The row of the token at `at`, in slot `slot` of groups of 16. */
+static inline void fake_verify_row(const struct fake_seq *s, const struct kv_layer *layer, uint32_t owner,
+                                   uint32_t head, uint32_t at, const void *k_groups, const void *v_groups,
+                                   uint32_t slot)
+{
+    const float *k = (const float *)k_groups + slot / 16 * layer->head_dim * 16;
+    const float *v = (const float *)v_groups + slot / 16 * layer->value_dim * 16;
+    for (uint32_t d = 0; d < layer->head_dim; d++)
+        assert_true(k[d * 16 + slot % 16] == fake_value(s->prefix[at], owner, head, d));
+    for (uint32_t d = 0; d < layer->value_dim; d++)
+        assert_true(v[slot % 16 * layer->value_dim + d] == -fake_value(s->prefix[at], owner, head, d));
+}
+
 /* Rows of 16 tokens that begin at `position`, up to `end`. */
 static inline void fake_verify_rows(const struct fake_seq *s, const struct kv_layer *layer, uint32_t owner,
-                                    uint32_t head, uint32_t position, uint32_t end, const void *k_rows,
-                                    const void *v_rows)
+                                    uint32_t head, uint32_t position, uint32_t end, const void *k, const void *v)
 {
-    const float *k = k_rows, *v = v_rows;
-    for (uint32_t at = position; at < end; at++) {
-        for (uint32_t d = 0; d < layer->head_dim; d++)
-            assert_true(k[d * 16 + at - position] == fake_value(s->prefix[at], owner, head, d));
-        for (uint32_t d = 0; d < layer->value_dim; d++)
-            assert_true(v[(at - position) * layer->value_dim + d] == -fake_value(s->prefix[at], owner, head, d));
-    }
+    for (uint32_t at = position; at < end; at++) fake_verify_row(s, layer, owner, head, at, k, v, at - position);
 }
 
 /* What a token with retrieval reads: some groups, the last ones among them, and never more than may be recalled. */
@@ -138,13 +144,7 @@ static inline void fake_verify_spans(const struct fake_seq *s, const struct kv_l
         assert_true(spans[i].position <= next); /* nothing that is seen was left out */
         for (uint32_t at = next; at < end; at++) {
             if (at >= sinks && at < from) continue;
-            uint32_t slot = at - spans[i].position;
-            const float *k = (const float *)spans[i].k + slot / 16 * layer->head_dim * 16;
-            const float *v = (const float *)spans[i].v + slot / 16 * layer->value_dim * 16;
-            for (uint32_t d = 0; d < layer->head_dim; d++)
-                assert_true(k[d * 16 + slot % 16] == fake_value(s->prefix[at], owner, head, d));
-            for (uint32_t d = 0; d < layer->value_dim; d++)
-                assert_true(v[slot % 16 * layer->value_dim + d] == -fake_value(s->prefix[at], owner, head, d));
+            fake_verify_row(s, layer, owner, head, at, spans[i].k, spans[i].v, at - spans[i].position);
         }
         next = end;
     }

@@ -234,7 +234,7 @@ static enum status check_recalled(const struct kv_seq *seq, uint32_t h, struct e
 {
     const struct kv_offloaded *o = seq->offloaded;
     const struct kv_recalled *recalled = &o->recalled[h];
-    const uint32_t units = o->capacity * (seq->cache->block_tokens / seq->cache->offload->unit_tokens);
+    const uint32_t units = o->capacity * seq->cache->offload->block_units;
     uint32_t in_slots = 0, of_units = 0;
     for (uint32_t s = 0; s < o->slots; s++) {
         if (recalled->unit_of[s] == UINT32_MAX) continue;

@@ -325,8 +325,8 @@ struct kv_offload_file {
 struct kv_offload_tier {
     struct kv_sliced_head *heads;
     uint32_t head_count;
-    struct kv_offload_file *files; /* [group_count] */
-    uint32_t unit_tokens;
+    struct kv_offload_file *files;     /* [group_count] */
+    uint32_t unit_tokens, block_units; /* tokens of a unit, units of a block */
     uint64_t bytes_max, bytes;
     unsigned char *block;               /* one on its way out */
     uint64_t found_slices, read_slices; /* of sequences that are closed */
@@ -356,6 +356,10 @@ struct kv_offloaded {
 
 MUST_CHECK enum status offload_open(struct kv_cache *cache, const struct kv_config *config, struct error *error);
 void offload_close(struct kv_cache *cache);
+static inline bool offload_away(const struct kv_seq *seq)
+{
+    return seq->offloaded && seq->offloaded->away;
+}
 /* Whether that entry of the sequence's table is away; how many of the group's are; blocks that it has, or had, to recall them to. */
 bool offload_has(const struct kv_seq *seq, uint32_t g, uint32_t b);
 uint32_t offload_blocks(const struct kv_seq *seq, uint32_t g);

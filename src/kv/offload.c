@@ -40,8 +40,7 @@ static bool can_wait(const struct kv_cache *cache, uint32_t g)
     return any;
 }
 
-static void add_head(struct kv_cache *cache, struct kv_offload_tier *tier, const struct kv_layer *layer,
-                     struct kv_place *place)
+static void add_head(struct kv_offload_tier *tier, const struct kv_layer *layer, struct kv_place *place)
 {
     struct kv_offload_file *file = &tier->files[place->group];
     const uint64_t groups = tier->unit_tokens / KERNEL_GROUP_TOKENS;
@@ -53,7 +52,22 @@ static void add_head(struct kv_cache *cache, struct kv_offload_tier *tier, const
                                     .k_bytes = groups * kernel_k_group_bytes(layer->k_format, layer->head_dim),
                                     .v_bytes = groups * kernel_v_group_bytes(layer->v_format, layer->value_dim),
                                     .file_offset = file->block_bytes};
-    file->block_bytes += cache->block_tokens / tier->unit_tokens * slice_bytes(head);
+    file->block_bytes += tier->block_units * slice_bytes(head);
+}
+
+/* All heads of a group; those that read another layer's rows stand after it. */
+static void add_group(struct kv_cache *cache, uint32_t g)
+{
+    for (uint32_t i = 0; i < cache->layer_count; i++)
+        for (uint32_t h = 0; h < cache->layers[i].kv_heads; h++) {
+            const struct kv_layer *layer = &cache->layers[i];
+            struct kv_place *place = &cache->places[cache->first_place[i] + h];
+            if (place->group != g) continue;
+            if (kind_of(layer->kind)->rows == ROWS_OF_SOURCE)
+                place->sliced = cache->places[cache->first_place[layer->source] + h].sliced;
+            else
+                add_head(cache->offload, layer, place);
+        }
 }
 
 enum status offload_open(struct kv_cache *cache, const struct kv_config *config, struct error *error)
@@ -64,22 +78,15 @@ enum status offload_open(struct kv_cache *cache, const struct kv_config *config,
     if (!tier) return error_set(error, ST_NOMEM, "not enough memory for a KV cache");
     tier->bytes_max = config->offload_bytes_max;
     tier->unit_tokens = cache->closed_tokens > KERNEL_GROUP_TOKENS ? cache->closed_tokens : KERNEL_GROUP_TOKENS;
+    tier->block_units = cache->block_tokens / tier->unit_tokens;
     tier->heads = mem_zero(heads, sizeof *tier->heads);
     tier->files = mem_zero(cache->group_count, sizeof *tier->files);
     if (!tier->heads || !tier->files) return error_set(error, ST_NOMEM, "not enough memory for a KV cache");
     for (uint32_t g = 0; g < cache->group_count; g++) tier->files[g].file.fd = -1;
-    for (uint32_t i = 0; i < cache->layer_count; i++)
-        for (uint32_t h = 0; h < cache->layers[i].kv_heads; h++) {
-            const struct kv_layer *layer = &cache->layers[i];
-            struct kv_place *place = &cache->places[cache->first_place[i] + h];
-            if (kind_of(layer->kind)->rows == ROWS_OF_SOURCE)
-                place->sliced = cache->places[cache->first_place[layer->source] + h].sliced;
-            else if (place->group != GROUP_NONE && can_wait(cache, place->group))
-                add_head(cache, tier, layer, place);
-        }
     for (uint32_t g = 0; g < cache->group_count; g++) {
         struct kv_offload_file *file = &tier->files[g];
-        if (!file->block_bytes) continue;
+        if (!can_wait(cache, g)) continue;
+        add_group(cache, g);
         enum status status = file_scratch_open(config->offload_folder, &file->file, error);
         if (status != ST_OK) return status;
         if (file->block_bytes > largest) largest = file->block_bytes;
@@ -145,7 +152,7 @@ static bool write_block(const struct kv_cache *cache, uint32_t g, uint32_t block
     for (uint32_t i = 0; i < tier->head_count; i++) {
         const struct kv_sliced_head *head = &tier->heads[i];
         if (head->group != g) continue;
-        for (uint32_t u = 0; u < cache->block_tokens / tier->unit_tokens; u++) {
+        for (uint32_t u = 0; u < tier->block_units; u++) {
             const uint64_t offset = head->file_offset + u * slice_bytes(head);
             unsigned char *slice = tier->block + offset;
             const unsigned char *k = base + head->k_offset + u * head->k_bytes,
@@ -169,7 +176,7 @@ static enum status grow(struct kv_seq *seq)
 {
     struct kv_offloaded *o = seq->offloaded;
     const struct kv_cache *cache = seq->cache;
-    const uint32_t units = cache->block_tokens / cache->offload->unit_tokens;
+    const uint32_t units = cache->offload->block_units;
     if (o->end - o->begin < o->capacity) return ST_OK;
     const uint32_t capacity = o->capacity ? 2 * o->capacity : 64;
     for (uint32_t g = 0; g < cache->group_count; g++) {
@@ -261,7 +268,7 @@ static bool is_own(const struct kv_group *group, uint32_t block)
 
 static bool goes(const struct kv_seq *seq, uint32_t g, uint32_t b)
 {
-    return is_sliced(seq->cache, g) && b >= seq->offloaded->begin && b < seq->offloaded->end;
+    return is_sliced(seq->cache, g) && hole_has((struct kv_hole){seq->offloaded->begin, seq->offloaded->end}, b);
 }
 
 /* Copies of all that is shared from `begin` on and stays; `copies`: [table count] of each group. */
@@ -361,7 +368,7 @@ static enum status begin(struct kv_seq *seq, uint32_t first, uint32_t recall_tok
 {
     const struct kv_cache *cache = seq->cache;
     const struct kv_offload_tier *tier = cache->offload;
-    const uint32_t per_block = cache->block_tokens / tier->unit_tokens,
+    const uint32_t per_block = tier->block_units,
                    units = (uint32_t)(round_up(recall_tokens, tier->unit_tokens) / tier->unit_tokens);
     struct kv_offloaded *o = seq->offloaded = mem_zero(1, sizeof *o);
     if (!o) return ST_NOMEM;
@@ -418,19 +425,17 @@ void offload_forget(struct kv_seq *seq)
 
 bool offload_has(const struct kv_seq *seq, uint32_t g, uint32_t b)
 {
-    return seq->offloaded && seq->offloaded->away && goes(seq, g, b);
+    return offload_away(seq) && goes(seq, g, b);
 }
 
 uint32_t offload_blocks(const struct kv_seq *seq, uint32_t g)
 {
-    return seq->offloaded && seq->offloaded->away && is_sliced(seq->cache, g)
-               ? seq->offloaded->end - seq->offloaded->begin
-               : 0;
+    return offload_away(seq) && is_sliced(seq->cache, g) ? seq->offloaded->end - seq->offloaded->begin : 0;
 }
 
 uint32_t offload_slot_blocks(const struct kv_seq *seq, uint32_t g)
 {
-    return seq->offloaded && seq->offloaded->away && is_sliced(seq->cache, g) ? seq->offloaded->slot_blocks : 0;
+    return offload_away(seq) && is_sliced(seq->cache, g) ? seq->offloaded->slot_blocks : 0;
 }
 
 void offload_stats(const struct kv_cache *cache, struct kv_stats *out)
@@ -446,9 +451,7 @@ void offload_stats(const struct kv_cache *cache, struct kv_stats *out)
             const struct kv_offloaded *o = seq->offloaded;
             out->recalled_slices += o->recalled[i].found;
             out->read_slices += o->recalled[i].read;
-            out->bytes_metadata +=
-                (o->capacity * (uint64_t)(cache->block_tokens / tier->unit_tokens) + 3ull * o->slots) *
-                sizeof(uint32_t);
+            out->bytes_metadata += (o->capacity * (uint64_t)(tier->block_units) + 3ull * o->slots) * sizeof(uint32_t);
         }
 }
 
@@ -493,7 +496,7 @@ static void slot_address(const struct kv_seq *seq, const struct kv_sliced_head *
                          unsigned char **v)
 {
     const struct kv_cache *cache = seq->cache;
-    const uint32_t per_block = cache->block_tokens / cache->offload->unit_tokens;
+    const uint32_t per_block = cache->offload->block_units;
     unsigned char *base =
         block_address(&cache->groups[head->group], seq->offloaded->groups[head->group].slots[slot / per_block]);
     *k = base + head->k_offset + slot % per_block * head->k_bytes;
@@ -520,7 +523,7 @@ static bool read_slice(const struct kv_seq *seq, const struct kv_sliced_head *he
 {
     const struct kv_offload_tier *tier = seq->cache->offload;
     const struct kv_offload_file *file = &tier->files[head->group];
-    const uint32_t per_block = seq->cache->block_tokens / tier->unit_tokens;
+    const uint32_t per_block = tier->block_units;
     const uint64_t offset = seq->offloaded->groups[head->group].places[unit / per_block] * file->block_bytes +
                             head->file_offset + unit % per_block * slice_bytes(head);
     unsigned char *k, *v;
@@ -558,7 +561,7 @@ void kv_seq_recall(struct kv_seq *seq, uint32_t layer, uint32_t head, const uint
     const struct kv_cache *cache = seq->cache;
     struct kv_offloaded *o = seq->offloaded;
     ASSERT(seq->pinned);
-    if (!o || !o->away) return;
+    if (!offload_away(seq)) return;
     const struct kv_place *place = &cache->places[cache->first_place[layer] + head];
     const uint32_t first = o->begin * cache->block_tokens, end = o->end * cache->block_tokens,
                    unit_tokens = cache->offload->unit_tokens;

@@ -208,7 +208,7 @@ enum status kv_seq_fork(struct kv_seq *seq, struct kv_seq **out)
     struct kv_cache *cache = seq->cache;
     *out = NULL;
     ASSERT(seq->residence == KV_RESIDENT);
-    if (cache->one_layer_at_a_time || (seq->offloaded && seq->offloaded->away)) return ST_UNSUPPORTED;
+    if (cache->one_layer_at_a_time || (offload_away(seq))) return ST_UNSUPPORTED;
     struct kv_seq *fork;
     enum status status = seq_new(cache, &fork);
     uint32_t blocks = blocks_for(cache, seq->count);
@@ -322,7 +322,7 @@ enum status seq_take_kept(struct kv_seq *seq, uint32_t count)
             if (*own == BLOCK_NONE) status = ST_FULL;
         }
     }
-    if (status == ST_OK && seq->offloaded && seq->offloaded->away) status = offload_take_slots(seq);
+    if (status == ST_OK && offload_away(seq)) status = offload_take_slots(seq);
     if (status != ST_OK) seq_release_from(seq, 0);
     return status;
 }
@@ -503,7 +503,7 @@ enum status kv_seq_truncate(struct kv_seq *seq, uint32_t count)
     ASSERT(!cache->pinned && count <= seq->count && seq->residence == KV_RESIDENT);
     bool cut = count % cache->closed_tokens && count / cache->closed_tokens != seq->count / cache->closed_tokens;
     if (cut) return ST_LIMIT; /* a closed group: its exact rows are no longer there */
-    if (seq->offloaded && seq->offloaded->away && count < seq->offloaded->end * cache->block_tokens) return ST_LIMIT;
+    if (offload_away(seq) && count < seq->offloaded->end * cache->block_tokens) return ST_LIMIT;
     if (!find_passed(seq, count, false)) return ST_LIMIT;
     find_passed(seq, count, true);
     if (seq->offloaded && !seq->offloaded->away) offload_forget(seq); /* others will be written there */
