@@ -13,7 +13,7 @@
 #include <string.h>
 
 /* To be raised by whoever changes what any kernel or the forward pass computes, be it by one bit. */
-#define NUMERICS_VERSION 4u
+#define NUMERICS_VERSION 5u
 
 #define SAMPLES 5u
 #define SAMPLE_BYTES 64u

@@ -4,13 +4,31 @@
 
 uint64_t kernel_index_bytes(uint32_t head_dim)
 {
-    return round_up(index_scale_offset(head_dim) + sizeof(float) + index_units(head_dim) * INDEX_UNIT_BYTES, 16);
+    return index_codes_offset(head_dim) + (uint64_t)index_units(head_dim) * INDEX_UNIT_BYTES;
 }
 
 uint64_t kernel_index_scratch_floats(const struct kernel_index *index, uint32_t count)
 {
     const struct index_sizes sizes = index_sizes(index->group, index->head_dim);
-    return sizes.means + sizes.codes + 2 * sizes.heads + sizes.lanes + 2 * index->group * round_up(count, 16);
+    return sizes.queries + sizes.sizes + INDEX_HEAD_NUMBERS * sizes.heads + sizes.lanes +
+           2 * index->group * round_up(count, 16);
+}
+
+/* The least scale that there is of at least `scale`, or the largest one. */
+static uint8_t scale_code(float scale)
+{
+    uint32_t bits;
+    if (!(scale > index_scale_of(0))) return 0;
+    memcpy(&bits, &scale, sizeof bits);
+    bits = (bits - INDEX_SCALE_LEAST + (1u << INDEX_SCALE_SHIFT) - 1) >> INDEX_SCALE_SHIFT;
+    return (uint8_t)(bits < UINT8_MAX ? bits : UINT8_MAX);
+}
+
+/* The nearest whole number of [0, most]; 0 of what is no number. */
+static uint8_t whole(float number, uint32_t most)
+{
+    const float up = number + 0.5f;
+    return (uint8_t)(!(up > 0) ? 0 : up < (float)most ? (uint32_t)up : most);
 }
 
 static float mean_of(const float *keys, uint64_t stride)
@@ -20,37 +38,63 @@ static float mean_of(const float *keys, uint64_t stride)
     return sum / KERNEL_GROUP_TOKENS;
 }
 
-/* What the 16 keys of channel `d` differ from `mean` by, in units of `scale`, as codes; 0: they do not, and are not read. */
-static void write_codes(const float *keys, uint64_t stride, uint32_t d, float mean, float scale, uint8_t *codes)
+/* Of `means` those that an entry has; what is behind them is 0. */
+static void write_means(const float *means, uint32_t head_dim, uint8_t *entry)
 {
-    for (uint32_t i = 0; i < KERNEL_GROUP_TOKENS; i++) {
-        const float apart = scale > 0 ? (keys[i * stride] - mean) / scale : 0;
-        const uint32_t code = (uint32_t)(apart + INDEX_MIDDLE + 0.5f);
-        uint8_t *byte = codes + d / INDEX_UNIT * INDEX_UNIT_BYTES + i * INDEX_UNIT / 2 + d % (INDEX_UNIT / 2);
-        *byte = (uint8_t)(*byte | (code < 15 ? code : 15) << (d % INDEX_UNIT / 4 * 4));
+    const uint32_t channels = index_part_channels(head_dim), count = index_means(head_dim);
+    for (uint32_t part = 0; part < INDEX_PARTS; part++) {
+        const uint32_t begin = part * channels, end = begin + channels;
+        float top = 0;
+        for (uint32_t d = begin; d < end && d < count; d++)
+            if (fabsf(means[d]) > top) top = fabsf(means[d]);
+        uint8_t *code = &entry[index_scales_offset(head_dim) + part];
+        *code = scale_code(top / (INDEX_ZERO - 1));
+        for (uint32_t d = begin; d < end; d++)
+            entry[d] = whole((d < count ? means[d] / index_scale_of(*code) : 0) + INDEX_ZERO, 2 * INDEX_ZERO - 1);
     }
+}
+
+static void put_nibble(uint8_t *bytes, uint32_t d, uint8_t nibble)
+{
+    uint8_t *byte = &bytes[d % (INDEX_UNIT / 2)];
+    *byte = (uint8_t)(*byte | nibble << (d % INDEX_UNIT / 4 * 4));
+}
+
+/* What the 16 keys of channel `d` differ from their mean by, as codes, and its spread. */
+static void write_channel(const float *keys, uint64_t stride, uint32_t d, float mean, float scale, uint8_t *spreads,
+                          uint8_t *codes)
+{
+    float squares = 0;
+    for (uint32_t i = 0; i < KERNEL_GROUP_TOKENS; i++) {
+        const float apart = (keys[i * stride] - mean) / scale;
+        squares += apart * apart;
+        put_nibble(codes + d / INDEX_UNIT * INDEX_UNIT_BYTES + i * INDEX_UNIT / 2, d, whole(apart + INDEX_MIDDLE, 15));
+    }
+    put_nibble(spreads + d / INDEX_UNIT * INDEX_UNIT / 2, d,
+               whole(sqrtf(squares / KERNEL_GROUP_TOKENS) / INDEX_SPREAD, 15));
 }
 
 void kernel_index_write(const float *keys, uint64_t stride, uint32_t head_dim, void *entry)
 {
-    const uint32_t coded = index_units(head_dim) * INDEX_UNIT, count = index_means(head_dim);
-    uint16_t *means = entry;
-    uint8_t *codes = (uint8_t *)entry + index_codes_offset(head_dim);
-    float known[INDEX_UNITS_MAX * INDEX_UNIT], top = 0; /* means of the coded channels that there are */
-    ASSERT(coded <= ARRAY_COUNT(known));
+    static const float middle[KERNEL_GROUP_TOKENS];
+    const uint32_t coded = index_units(head_dim) * INDEX_UNIT, known = coded < head_dim ? coded : head_dim;
+    uint8_t *bytes = entry, *spreads = bytes + index_spreads_offset(head_dim),
+            *codes = bytes + index_codes_offset(head_dim);
+    float means[INDEX_CHANNELS_MAX], top = 0;
+    ASSERT(head_dim <= ARRAY_COUNT(means));
     memset(entry, 0, kernel_index_bytes(head_dim));
-    for (uint32_t d = 0; d < count || (d < coded && d < head_dim); d++) {
-        const float mean = mean_of(keys + d, stride);
-        if (d < count) means[d] = f16_from_f32(mean);
-        if (d >= coded) continue;
-        known[d] = mean;
+    for (uint32_t d = 0; d < known || d < index_means(head_dim); d++) means[d] = mean_of(keys + d, stride);
+    write_means(means, head_dim, bytes);
+    for (uint32_t d = 0; d < known; d++)
         for (uint32_t i = 0; i < KERNEL_GROUP_TOKENS; i++) {
-            const float apart = fabsf(keys[i * stride + d] - mean);
+            const float apart = fabsf(keys[i * stride + d] - means[d]);
             if (apart > top) top = apart;
         }
-    }
-    const float scale = top / INDEX_MIDDLE;
-    memcpy((char *)entry + index_scale_offset(head_dim), &scale, sizeof scale);
+    uint8_t *code = &bytes[index_scales_offset(head_dim) + INDEX_PARTS];
+    *code = scale_code(top / INDEX_MIDDLE);
     for (uint32_t d = 0; d < coded; d++)
-        write_codes(keys + d, stride, d, d < head_dim ? known[d] : 0, d < head_dim ? scale : 0, codes);
+        if (d < known)
+            write_channel(keys + d, stride, d, means[d], index_scale_of(*code), spreads, codes);
+        else
+            write_channel(middle, 1, d, 0, 1, spreads, codes);
 }

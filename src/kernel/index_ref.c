@@ -5,46 +5,97 @@
 
 #include <math.h>
 
-static const void *index_entry(const struct kernel_index *index, uint64_t bytes, uint32_t group)
+static const uint8_t *index_entry(const struct kernel_index *index, uint32_t group)
 {
-    return (const char *)index->blocks[group / index->per_block] + group % index->per_block * bytes;
+    const uint32_t number = index->order ? index->order[group] : group;
+    return (const uint8_t *)index->blocks[number / index->per_block] +
+           number % index->per_block * kernel_index_bytes(index->head_dim);
 }
 
-/* What the estimated keys of an entry give: the mean's part, and each key's own. */
-static float key_score(const struct kernel_index *index, const float *q, const void *entry, uint32_t key)
+static float nibble_of(const uint8_t *bytes, uint32_t d)
 {
-    const uint16_t *means = entry;
-    const uint8_t *codes = index_codes(entry, index->head_dim);
-    const float scale = index_scale(entry, index->head_dim);
+    return (float)(bytes[d % (INDEX_UNIT / 2)] >> (d % INDEX_UNIT / 4 * 4) & 15);
+}
+
+/* The mean's part of a score. */
+static float mean_score(const struct kernel_index *index, const float *q, const uint8_t *entry)
+{
+    const uint32_t channels = index_part_channels(index->head_dim);
+    const uint8_t *scales = entry + index_scales_offset(index->head_dim);
+    float sum = 0;
+    for (uint32_t d = 0; d < index_means(index->head_dim); d++)
+        sum += q[d] * (float)(entry[d] - INDEX_ZERO) * index_scale_of(scales[d / channels]);
+    return sum * index->scale;
+}
+
+static uint32_t known_channels(const struct kernel_index *index)
+{
     const uint32_t coded = index_units(index->head_dim) * INDEX_UNIT;
-    float sum = 0, own = 0;
-    for (uint32_t d = 0; d < index_means(index->head_dim); d++) sum += q[d] * f16_to_f32(means[d]);
-    for (uint32_t d = 0; d < coded && d < index->head_dim; d++) {
-        const uint8_t byte = codes[d / INDEX_UNIT * INDEX_UNIT_BYTES + key * INDEX_UNIT / 2 + d % (INDEX_UNIT / 2)];
-        own += q[d] * ((float)(byte >> (d % INDEX_UNIT / 4 * 4) & 15) - INDEX_MIDDLE);
+    return coded < index->head_dim ? coded : index->head_dim;
+}
+
+static float codes_scale(const struct kernel_index *index, const uint8_t *entry)
+{
+    return index_scale_of(entry[index_scales_offset(index->head_dim) + INDEX_PARTS]) * index->scale;
+}
+
+/* What the key that is nearest to the query adds to it. */
+static float nearest_key(const struct kernel_index *index, const float *q, const uint8_t *entry)
+{
+    const uint8_t *codes = entry + index_codes_offset(index->head_dim);
+    float top = -INFINITY;
+    for (uint32_t key = 0; key < KERNEL_GROUP_TOKENS; key++) {
+        float own = 0;
+        for (uint32_t d = 0; d < known_channels(index); d++)
+            own +=
+                q[d] * (nibble_of(codes + d / INDEX_UNIT * INDEX_UNIT_BYTES + key * INDEX_UNIT / 2, d) - INDEX_MIDDLE);
+        if (own > top) top = own;
     }
-    float score = (sum + own * scale) * index->scale;
-    return index->softcap > 0 ? index->softcap * tanhf(score / index->softcap) : score;
+    return top * codes_scale(index, entry);
+}
+
+/* What it may add, by the spreads. */
+static float reach(const struct kernel_index *index, const float *q, const uint8_t *entry)
+{
+    const uint8_t *spreads = entry + index_spreads_offset(index->head_dim);
+    float sum = 0;
+    for (uint32_t d = 0; d < known_channels(index); d++)
+        sum += fabsf(q[d]) * nibble_of(spreads + d / INDEX_UNIT * INDEX_UNIT / 2, d);
+    return sum * INDEX_REACH * INDEX_SPREAD * codes_scale(index, entry);
+}
+
+static void add_shares(const struct kernel_index *index, uint32_t count, float *shares, float *scratch,
+                       float (*own)(const struct kernel_index *index, const float *q, const uint8_t *entry))
+{
+    for (uint32_t g = 0; g < count; g++) shares[g] = 0;
+    for (uint32_t h = 0; h < index->group; h++) {
+        const float *q = index->q + (uint64_t)h * index->head_dim;
+        float *score = scratch, *nearest = scratch + count, top = -INFINITY, sum = 0;
+        for (uint32_t g = 0; g < count; g++) {
+            const uint8_t *entry = index_entry(index, g);
+            score[g] = mean_score(index, q, entry);
+            nearest[g] = score[g] + own(index, q, entry);
+            if (index->softcap > 0) {
+                score[g] = index->softcap * tanhf(score[g] / index->softcap);
+                nearest[g] = index->softcap * tanhf(nearest[g] / index->softcap);
+            }
+            if (nearest[g] > top) top = nearest[g];
+            if (score[g] > top) top = score[g];
+        }
+        for (uint32_t g = 0; g < count; g++) {
+            score[g] = INDEX_OTHERS * expf(score[g] - top) + expf(nearest[g] - top);
+            sum += score[g];
+        }
+        for (uint32_t g = 0; g < count; g++) shares[g] += score[g] / sum;
+    }
 }
 
 void kernel_index_shares_ref(const struct kernel_index *index, uint32_t count, float *shares, float *scratch)
 {
-    const uint64_t bytes = kernel_index_bytes(index->head_dim);
-    for (uint32_t g = 0; g < count; g++) shares[g] = 0;
-    for (uint32_t h = 0; h < index->group; h++) {
-        const float *q = index->q + (uint64_t)h * index->head_dim;
-        float top = -INFINITY, sum = 0;
-        for (uint32_t pass = 0; pass < 2; pass++)
-            for (uint32_t g = 0; g < count; g++) {
-                float weight = 0;
-                for (uint32_t key = 0; key < KERNEL_GROUP_TOKENS; key++) {
-                    const float score = key_score(index, q, index_entry(index, bytes, g), key);
-                    if (pass == 0 && score > top) top = score;
-                    if (pass == 1) weight += expf(score - top);
-                }
-                scratch[g] = weight;
-                sum += weight;
-            }
-        for (uint32_t g = 0; g < count; g++) shares[g] += scratch[g] / sum;
-    }
+    add_shares(index, count, shares, scratch, nearest_key);
+}
+
+void kernel_index_sketch_ref(const struct kernel_index *index, uint32_t count, float *shares, float *scratch)
+{
+    add_shares(index, count, shares, scratch, reach);
 }

@@ -1,12 +1,14 @@
 /* index_simd.h - the index for retrieval, written once in the vector operations of simd_*.h. The tables of attention_simd.h each
  * include it, with INDEX_NAME(function) giving the names of their own.
  *
- * Entries are read once, SIMD_LANES groups at a time: turned in registers so that lanes are groups, no sum goes across lanes.
- *   means   scores[head][group] = the mean's part of the scores, d ascending
- *   codes   sums[head][group] = the sum over the keys of 2^(what a key's own part adds), the parts being integers until then
- * When all scores are known a group's weight is 2^(score - the head's greatest) * sum. A key's own part is held within INDEX_HIGHEST of
- * its group's mean; a needle is some 2^20 times as heavy. Every number is made from one entry and one head, and folded in the order of
- * groups. */
+ * Entries are read once, SIMD_LANES groups at a time: turned in registers so that lanes are groups, no sum goes across lanes. Queries
+ * are bytes, with one scale a head, so that all sums are of integers:
+ *   means    scores[head][group] = the mean's part of the scores
+ *   codes    weights[head][group] = 2^(the greatest of what the keys' own parts add) + INDEX_OTHERS; a sketch takes the spreads
+ *            for it instead, and never reads the codes
+ * When all scores are known a group's weight is multiplied by 2^(score - the head's greatest). A key's own part is held within
+ * INDEX_HIGHEST of its group's mean; a needle is some 2^20 times as heavy. Every number is made from one entry and one head, and
+ * folded in the order of groups. */
 #include "kernel/index_internal.h"
 #include "kernel/kernel_internal.h"
 #include "kernel/simd_math.h"
@@ -15,23 +17,26 @@
 
 #define INDEX_HIGHEST 60.0f /* of a key above its group's mean, in base 2 */
 #define INDEX_HEADS 7u      /* at once, at most: what is added up for them stays in registers */
-/* Queries of the coded channels in 8 bits with one scale a head: codes and they are multiplied as integers. */
 #define INDEX_QUERY_TOP 127.0f
-/* What sums of these products begin at: the bits of a float whose last place is 1, so that the sum is read as a float. */
+/* What sums of codes begin at: the bits of a float whose last place is 1, so that the sum is read as a float. */
 #define INDEX_START 0x1.8p23f
+#define INDEX_AHEAD 4u /* batches whose entries are asked for before they are read */
 
 struct index_pass {
     const struct kernel_index *index;
     uint64_t bytes, stride;
-    uint32_t means, units; /* mean channels, in whole vectors; units of coded ones */
+    uint32_t units;      /* of coded channels */
+    uint32_t part_words; /* of a part of the means: four channels each */
     /* Parts of at most INDEX_HEADS heads, so that a step takes those of all heads from one place: of each part */
-    float *mean_q;     /* [means][heads], times the scale of scores */
-    int8_t *code_q;    /* [units * 2][heads][4] */
-    float *code_scale; /* [group] of code_q, times the scale of scores */
-    float *code_sum;   /* [group] of code_q */
-    float
-        *lanes; /* a batch's [means][SIMD_LANES]; then its codes, [units][KERNEL_GROUP_TOKENS][SIMD_LANES] of 4 bytes */
-    float *scores, *sums; /* [group][stride] */
+    int8_t *queries; /* [index_channels / 4][heads][4] */
+    int8_t *sizes;   /* [units * 2][heads][4]: of the coded channels, without sign */
+    /* [group] each */
+    float *scale;     /* of a query's bytes, times the scale of scores */
+    float *code_sum;  /* of its coded channels' bytes */
+    float *part_sums; /* [INDEX_PARTS] of those of a part of the means */
+    float *
+        lanes; /* a batch's words before its codes, [words][SIMD_LANES]; then its codes, [units][KERNEL_GROUP_TOKENS][SIMD_LANES] */
+    float *scores, *weights; /* [group][stride] */
 };
 
 /* Heads that are taken together, of `left`. */
@@ -60,23 +65,25 @@ static uint32_t index_part(uint32_t left)
 static void index_query(const struct index_pass *pass, uint32_t h, uint32_t first, uint32_t part)
 {
     const struct kernel_index *index = pass->index;
-    const uint32_t dim = index->head_dim, coded = pass->units * INDEX_UNIT, known = coded < dim ? coded : dim;
-    const float scale =
-        (float)(index->softcap > 0 ? (double)index->scale / index->softcap : index->scale * SIMD_LOG2_E);
+    const uint32_t dim = index->head_dim, channels = index_channels(dim), known = channels < dim ? channels : dim,
+                   coded = pass->units * INDEX_UNIT;
     const float *q = index->q + (uint64_t)h * dim;
-    float *mean_q = pass->mean_q + (uint64_t)first * pass->means + h - first;
-    int8_t *code_q = pass->code_q + (uint64_t)first * coded + 4 * (h - first);
-    float top = 0, sum = 0;
-    for (uint32_t d = 0; d < index_means(dim); d++) mean_q[d * part] = q[d] * scale;
+    int8_t *bytes = pass->queries + (uint64_t)first * channels + 4 * (h - first),
+           *sizes = pass->sizes + (uint64_t)first * coded + 4 * (h - first);
+    float top = 0;
     for (uint32_t d = 0; d < known; d++) top = fabsf(q[d]) > top ? fabsf(q[d]) : top;
     const float step = top / INDEX_QUERY_TOP;
     for (uint32_t d = 0; d < known && step > 0; d++) {
         const float number = roundf(q[d] / step);
-        code_q[d / 4 * part * 4 + d % 4] = (int8_t)number;
-        sum += number;
+        const uint32_t at = d / 4 * part * 4 + d % 4, mean_part = d / 4 / pass->part_words;
+        bytes[at] = (int8_t)number;
+        if (mean_part < INDEX_PARTS) pass->part_sums[h * INDEX_PARTS + mean_part] += number;
+        if (d >= coded) continue;
+        sizes[at] = (int8_t)fabsf(number);
+        pass->code_sum[h] += number;
     }
-    pass->code_scale[h] = step * scale;
-    pass->code_sum[h] = sum;
+    pass->scale[h] =
+        step * (float)(index->softcap > 0 ? (double)index->scale / index->softcap : index->scale * SIMD_LOG2_E);
 }
 
 static void index_open(struct index_pass *pass, const struct kernel_index *index, uint32_t count, float *scratch)
@@ -85,188 +92,245 @@ static void index_open(struct index_pass *pass, const struct kernel_index *index
     *pass = (struct index_pass){.index = index,
                                 .bytes = kernel_index_bytes(dim),
                                 .stride = round_up(count, 16),
-                                .means = (uint32_t)round_up(index_means(dim), 16),
-                                .units = index_units(dim)};
+                                .units = index_units(dim),
+                                .part_words = index_part_channels(dim) / 4};
     const struct index_sizes sizes = index_sizes(heads, dim);
-    pass->mean_q = scratch;
-    pass->code_q = (int8_t *)(void *)(pass->mean_q + sizes.means);
-    pass->code_scale = pass->mean_q + sizes.means + sizes.codes;
-    pass->code_sum = pass->code_scale + sizes.heads;
-    pass->lanes = pass->code_sum + sizes.heads;
+    pass->queries = (int8_t *)(void *)scratch;
+    pass->sizes = (int8_t *)(void *)(scratch + sizes.queries);
+    pass->scale = scratch + sizes.queries + sizes.sizes;
+    pass->code_sum = pass->scale + sizes.heads;
+    pass->part_sums = pass->code_sum + sizes.heads;
+    pass->lanes = pass->part_sums + INDEX_PARTS * sizes.heads;
     pass->scores = pass->lanes + sizes.lanes;
-    pass->sums = pass->scores + heads * pass->stride;
-    memset(scratch, 0, (sizes.means + sizes.codes) * sizeof *scratch);
+    pass->weights = pass->scores + heads * pass->stride;
+    memset(scratch, 0, (uint64_t)(pass->lanes - scratch) * sizeof *scratch);
     for (uint32_t first = 0, part; first < heads; first += part) {
         part = index_part(heads - first);
         for (uint32_t h = first; h < first + part; h++) index_query(pass, h, first, part);
     }
 }
 
-/* The entries of a batch of groups, SIMD_LANES of them. They lie a block apart, where no hardware expects them: those of the next batch
- * are asked for while this one's are read. Of groups that are not there some other entry is taken. */
+/* The entries of batches of groups, SIMD_LANES of them each. They lie a block apart, where no hardware expects them: those of a later
+ * batch are asked for while this one's are read. Of groups that are not there some other entry is taken. */
 struct index_walk {
     const struct index_pass *pass;
-    uint32_t block, inner,
-        left; /* of the batch after the next: its first entry's place, and how many groups there are */
-    const char *entries[2][SIMD_LANES]; /* of this batch and of the next */
+    uint32_t group, count;                            /* the next one that is asked for, and how many there are */
+    uint32_t block, inner;                            /* its place, if groups have no order of their own */
+    const char *entries[INDEX_AHEAD + 1][SIMD_LANES]; /* of this batch, the next, ... */
 };
+
+static const char *index_next(struct index_walk *walk)
+{
+    const struct kernel_index *index = walk->pass->index;
+    if (index->order) {
+        walk->inner = index->order[walk->group] % index->per_block;
+        walk->block = index->order[walk->group] / index->per_block;
+    }
+    const char *entry = (const char *)index->blocks[walk->block] + walk->inner * walk->pass->bytes;
+    walk->group++;
+    if (++walk->inner < index->per_block) return entry;
+    walk->inner = 0;
+    walk->block++;
+    return entry;
+}
 
 static void index_walk_step(struct index_walk *walk)
 {
-    const struct kernel_index *index = walk->pass->index;
-    memcpy(walk->entries[0], walk->entries[1], sizeof walk->entries[0]);
-    for (uint32_t i = 0; i < SIMD_LANES && walk->left; i++, walk->left--) {
-        walk->entries[1][i] = (const char *)index->blocks[walk->block] + walk->inner * walk->pass->bytes;
-        if (++walk->inner < index->per_block) continue;
-        walk->inner = 0;
-        walk->block++;
-    }
+    memmove(walk->entries[0], walk->entries[1], INDEX_AHEAD * sizeof walk->entries[0]);
+    for (uint32_t i = 0; i < SIMD_LANES && walk->group < walk->count; i++)
+        walk->entries[INDEX_AHEAD][i] = index_next(walk);
 }
 
+SIMD_INLINE void index_ask(const struct index_walk *walk, uint32_t i, uint64_t bytes)
+{
+    for (uint64_t at = 0; at < bytes; at += 64) __builtin_prefetch(walk->entries[INDEX_AHEAD][i] + at, 0, 3);
+}
+
+/* Stands before the first batch: the next step leads there. */
 static void index_walk_open(struct index_walk *walk, const struct index_pass *pass, uint32_t count)
 {
-    *walk = (struct index_walk){.pass = pass, .left = count};
-    for (uint32_t i = 0; i < SIMD_LANES; i++) walk->entries[1][i] = pass->index->blocks[0];
-    index_walk_step(walk);
-}
-
-SIMD_INLINE void index_ahead(const struct index_walk *walk, uint32_t i)
-{
-    for (uint64_t at = 0; at < walk->pass->bytes; at += 64) __builtin_prefetch(walk->entries[1][i] + at, 0, 3);
-}
-
-/* Rows to lanes. */
-SIMD_INLINE void index_turn(simd *rows, float *lanes)
-{
-    simd_transpose(rows);
-#pragma GCC unroll 16
-    for (uint32_t i = 0; i < SIMD_LANES; i++) simd_store(lanes + i * SIMD_LANES, rows[i]);
-}
-
-static void index_turn_means(const struct index_pass *pass, const char *const *entries)
-{
-    const uint32_t means = index_means(pass->index->head_dim);
-    simd rows[SIMD_LANES];
-    for (uint32_t d = 0; d < means; d += SIMD_LANES) {
-#pragma GCC unroll 16
-        for (uint32_t i = 0; i < SIMD_LANES; i++) {
-            const uint16_t *mean = (const uint16_t *)(const void *)entries[i] + d;
-            rows[i] = means - d < SIMD_LANES ? simd_load_f16_first(mean, means - d) : simd_load_f16(mean);
-        }
-        index_turn(rows, pass->lanes + d * SIMD_LANES);
+    *walk = (struct index_walk){.pass = pass, .count = count};
+    for (uint32_t b = 0; b <= INDEX_AHEAD; b++)
+        for (uint32_t i = 0; i < SIMD_LANES; i++) walk->entries[b][i] = pass->index->blocks[0];
+    for (uint32_t b = 0; b < INDEX_AHEAD; b++) {
+        index_walk_step(walk);
+        for (uint32_t i = 0; i < SIMD_LANES; i++) index_ask(walk, i, index_codes_offset(pass->index->head_dim));
     }
 }
 
-static void index_turn_codes(const struct index_pass *pass, const char *const *entries)
+/* Rows to lanes: `words` of four bytes of each entry, from `offset` on, and behind them what makes whole vectors. */
+static void index_turn(const struct index_pass *pass, const char *const *entries, uint32_t offset, uint32_t words)
 {
     simd rows[SIMD_LANES];
-    for (uint32_t d = 0; d < pass->units * KERNEL_GROUP_TOKENS; d += SIMD_LANES) {
+    for (uint32_t w = 0; w < words; w += SIMD_LANES) {
 #pragma GCC unroll 16
         for (uint32_t i = 0; i < SIMD_LANES; i++)
-            rows[i] = simd_load((const float *)(const void *)index_codes(entries[i], pass->index->head_dim) + d);
-        index_turn(rows, pass->lanes + d * SIMD_LANES);
+            rows[i] = simd_load((const float *)(const void *)(entries[i] + offset) + w);
+        simd_transpose(rows);
+#pragma GCC unroll 16
+        for (uint32_t i = 0; i < SIMD_LANES; i++) simd_store(pass->lanes + (w + i) * SIMD_LANES, rows[i]);
     }
+}
+
+/* Scale `which` of a batch's entries, whose words before the codes lie in lanes. */
+SIMD_INLINE simd index_entry_scales(const struct index_pass *pass, uint32_t which)
+{
+    const uint32_t word = index_scales_offset(pass->index->head_dim) / 4;
+    const simd_int codes = simd_int_and(
+        simd_int_shift_right(simd_bits(simd_load(pass->lanes + word * SIMD_LANES)), 8 * which), simd_int_set(0xFF));
+    return simd_from_bits(
+        simd_int_add(simd_int_shift_left(codes, INDEX_SCALE_SHIFT), simd_int_set((int32_t)INDEX_SCALE_LEAST)));
+}
+
+/* acc + the products of each lane's four unsigned bytes with the four signed ones at `q`, none of which is -128. */
+SIMD_INLINE simd_int index_dot_bytes(simd_int acc, simd_int bytes, const int8_t *q)
+{
+#if defined __AVX512VNNI__ || defined __AVXVNNI__
+    return simd_int_dot_codes(acc, bytes, q);
+#else /* pairs of products of 8 bits do not fit in 16: the highest bits are added apart */
+    const simd_int top = simd_int_and(simd_int_shift_right(bytes, 7), simd_int_set(0x01010101));
+    acc = simd_int_dot_codes(acc, simd_int_and(bytes, simd_int_set(0x7F7F7F7F)), q);
+    return simd_int_add(acc, simd_int_shift_left(simd_int_dot_codes(simd_int_zero(), top, q), 7));
+#endif
+}
+
+/* acc[h] + the products of a unit's nibbles, eight of each lane, with those at `q`: [2][heads][4]. */
+SIMD_INLINE void index_dot_unit(simd_int *acc, const uint32_t heads, simd_int both, const int8_t *q)
+{
+    const simd_int nibble = simd_int_set(0x0F0F0F0F), low = simd_int_and(both, nibble),
+                   high = simd_int_and(simd_int_shift_right(both, 4), nibble);
+#pragma GCC unroll 8
+    for (uint32_t h = 0; h < heads; h++) acc[h] = simd_int_dot_codes(acc[h], low, q + 4 * h);
+#pragma GCC unroll 8
+    for (uint32_t h = 0; h < heads; h++) acc[h] = simd_int_dot_codes(acc[h], high, q + 4 * (heads + h));
 }
 
 /* Scores of a batch that begins at `group`. */
 SIMD_INLINE void index_score(const struct index_pass *pass, const uint32_t heads, uint32_t head, uint32_t group)
 {
-    const float *q = pass->mean_q + (uint64_t)head * pass->means, *lanes = pass->lanes;
-    simd acc[INDEX_HEADS];
+    const int8_t *q = pass->queries + (uint64_t)head * index_channels(pass->index->head_dim);
+    const float *lanes = pass->lanes;
+    simd sum[INDEX_HEADS];
 #pragma GCC unroll 8
-    for (uint32_t h = 0; h < heads; h++) acc[h] = simd_set(0);
-    for (uint32_t d = 0; d < pass->means; d++, q += heads, lanes += SIMD_LANES) {
-        const simd mean = simd_load(lanes);
+    for (uint32_t h = 0; h < heads; h++) sum[h] = simd_set(0);
+    for (uint32_t part = 0; part < INDEX_PARTS; part++) {
+        simd_int acc[INDEX_HEADS];
 #pragma GCC unroll 8
-        for (uint32_t h = 0; h < heads; h++) acc[h] = simd_fma(mean, simd_set(q[h]), acc[h]);
+        for (uint32_t h = 0; h < heads; h++) acc[h] = simd_int_zero();
+        for (uint32_t w = 0; w < pass->part_words; w++, lanes += SIMD_LANES, q += 4 * heads) {
+            const simd_int means = simd_bits(simd_load(lanes));
+#pragma GCC unroll 8
+            for (uint32_t h = 0; h < heads; h++) acc[h] = index_dot_bytes(acc[h], means, q + 4 * h);
+        }
+        const simd scale = index_entry_scales(pass, part);
+#pragma GCC unroll 8
+        for (uint32_t h = 0; h < heads; h++) {
+            const float zero = INDEX_ZERO * pass->part_sums[(head + h) * INDEX_PARTS + part];
+            sum[h] = simd_fma(simd_sub(simd_from_int(acc[h]), simd_set(zero)), scale, sum[h]);
+        }
     }
 #pragma GCC unroll 8
-    for (uint32_t h = 0; h < heads; h++) simd_store(pass->scores + (head + h) * pass->stride + group, acc[h]);
+    for (uint32_t h = 0; h < heads; h++)
+        simd_store(pass->scores + (head + h) * pass->stride + group, simd_mul(sum[h], simd_set(pass->scale[head + h])));
 }
 
 /* 2^t within 3 % (the estimate of t is not as good): the number whose bits are (t + 127) * 2^23, exponent and fraction in one
- * (N. Schraudolph, "A Fast, Compact Approximation of the Exponential Function", Neural Computation 1999). `bits` is that product. */
+ * (N. Schraudolph, "A Fast, Compact Approximation of the Exponential Function", Neural Computation 1999). */
 #define INDEX_BITS_UNIT 0x1p23f
 #define INDEX_BITS_ZERO ((127.0f - 0.0436f) * INDEX_BITS_UNIT) /* of t = 0: errors to both sides are alike */
-SIMD_INLINE simd index_exp2(simd bits)
+SIMD_INLINE simd index_exp2(simd t)
 {
-    bits = simd_min(bits, simd_set(INDEX_BITS_ZERO + INDEX_HIGHEST * INDEX_BITS_UNIT));
-    return simd_from_bits(simd_to_int(simd_max(bits, simd_set(0))));
+    t = simd_max(simd_min(t, simd_set(INDEX_HIGHEST)), simd_set(-INDEX_HIGHEST));
+    return simd_from_bits(simd_to_int(simd_fma(t, simd_set(INDEX_BITS_UNIT), simd_set(INDEX_BITS_ZERO))));
 }
 
-/* Sums of a batch whose codes lie in lanes; `entry_scales` are its entries'. */
-SIMD_INLINE void index_sum(const struct index_pass *pass, const struct index_walk *walk, const uint32_t heads,
-                           uint32_t head, uint32_t group, const bool capped, simd entry_scales)
+/* The weight of a batch's groups for `head`, whose key nearest to the query adds `own`. With a cap scores were divided by it. */
+SIMD_INLINE void index_weigh(const struct index_pass *pass, uint32_t head, uint32_t group, simd own)
 {
-    const float unit = capped ? 1 : INDEX_BITS_UNIT;
-    const simd cap = simd_set((float)(pass->index->softcap * SIMD_LOG2_E) * INDEX_BITS_UNIT);
-    const simd_int nibble = simd_int_set(0x0F0F0F0F), start = simd_bits(simd_set(INDEX_START));
-    const int8_t *all_q = pass->code_q + (uint64_t)head * pass->units * INDEX_UNIT;
-    simd scale[INDEX_HEADS], offset[INDEX_HEADS], level[INDEX_HEADS], sum[INDEX_HEADS];
-#pragma GCC unroll 8
-    for (uint32_t h = 0; h < heads; h++) {
-        const float middle = INDEX_START + INDEX_MIDDLE * pass->code_sum[head + h];
-        sum[h] = simd_set(0);
-        scale[h] = simd_mul(entry_scales, simd_set(pass->code_scale[head + h] * unit));
-        offset[h] = simd_mul(scale[h], simd_set(-middle));
-        if (capped) {
-            float *score = pass->scores + (head + h) * pass->stride + group;
-            offset[h] = simd_add(offset[h], simd_load(score));
-            level[h] = simd_mul(simd_tanh(simd_load(score)), cap);
-            simd_store(score, simd_mul(level[h], simd_set(1 / INDEX_BITS_UNIT)));
-            level[h] = simd_sub(simd_set(INDEX_BITS_ZERO), level[h]);
-        } else {
-            offset[h] = simd_add(offset[h], simd_set(INDEX_BITS_ZERO));
-        }
+    float *score = pass->scores + head * pass->stride + group;
+    if (pass->index->softcap > 0) {
+        const simd cap = simd_set((float)(pass->index->softcap * SIMD_LOG2_E)),
+                   level = simd_mul(simd_tanh(simd_load(score)), cap);
+        own = simd_sub(simd_mul(simd_tanh(simd_add(simd_load(score), own)), cap), level);
+        simd_store(score, level);
     }
+    simd_store(pass->weights + head * pass->stride + group, simd_add(index_exp2(own), simd_set(INDEX_OTHERS)));
+}
+
+/* Weights of a batch whose codes lie in lanes; `scales` are its entries'. */
+SIMD_INLINE void index_nearest(const struct index_pass *pass, const struct index_walk *walk, const uint32_t heads,
+                               uint32_t head, uint32_t group, simd scales)
+{
+    const simd_int start = simd_bits(simd_set(INDEX_START));
+    const int8_t *all_q = pass->queries + (uint64_t)head * index_channels(pass->index->head_dim);
+    simd top[INDEX_HEADS];
+#pragma GCC unroll 8
+    for (uint32_t h = 0; h < heads; h++) top[h] = simd_set(0);
     for (uint32_t key = 0; key < KERNEL_GROUP_TOKENS; key++) {
         const float *lanes = pass->lanes + key * SIMD_LANES;
         const int8_t *q = all_q;
         simd_int acc[INDEX_HEADS];
-        if (head == 0 && key < SIMD_LANES) index_ahead(walk, key);
+        if (head == 0 && key < SIMD_LANES) index_ask(walk, key, pass->bytes);
 #pragma GCC unroll 8
         for (uint32_t h = 0; h < heads; h++) acc[h] = start;
-        for (uint32_t u = 0; u < pass->units; u++, lanes += KERNEL_GROUP_TOKENS * SIMD_LANES, q += INDEX_UNIT * heads) {
-            const simd_int both = simd_bits(simd_load(lanes)), low = simd_int_and(both, nibble),
-                           high = simd_int_and(simd_int_shift_right(both, 4), nibble);
+        for (uint32_t u = 0; u < pass->units; u++, lanes += KERNEL_GROUP_TOKENS * SIMD_LANES, q += INDEX_UNIT * heads)
+            index_dot_unit(acc, heads, simd_bits(simd_load(lanes)), q);
 #pragma GCC unroll 8
-            for (uint32_t h = 0; h < heads; h++) acc[h] = simd_int_dot_codes(acc[h], low, q + 4 * h);
-#pragma GCC unroll 8
-            for (uint32_t h = 0; h < heads; h++) acc[h] = simd_int_dot_codes(acc[h], high, q + 4 * (heads + h));
-        }
-#pragma GCC unroll 8
-        for (uint32_t h = 0; h < heads; h++) {
-            simd t = simd_fma(simd_from_bits(acc[h]), scale[h], offset[h]);
-            if (capped) t = simd_fma(simd_tanh(t), cap, level[h]);
-            sum[h] = simd_add(sum[h], index_exp2(t));
-        }
+        for (uint32_t h = 0; h < heads; h++) top[h] = simd_max(top[h], simd_from_bits(acc[h]));
     }
 #pragma GCC unroll 8
-    for (uint32_t h = 0; h < heads; h++) simd_store(pass->sums + (head + h) * pass->stride + group, sum[h]);
+    for (uint32_t h = 0; h < heads; h++) {
+        const float middle = INDEX_START + INDEX_MIDDLE * pass->code_sum[head + h];
+        const simd own = simd_mul(simd_sub(top[h], simd_set(middle)), scales);
+        index_weigh(pass, head + h, group, simd_mul(own, simd_set(pass->scale[head + h])));
+    }
+}
+
+/* Weights of a batch as its spreads tell them. */
+SIMD_INLINE void index_reach(const struct index_pass *pass, const uint32_t heads, uint32_t head, uint32_t group,
+                             simd scales)
+{
+    const int8_t *q = pass->sizes + (uint64_t)head * pass->units * INDEX_UNIT;
+    const float *lanes = pass->lanes + index_spreads_offset(pass->index->head_dim) / 4 * SIMD_LANES;
+    simd_int acc[INDEX_HEADS];
+#pragma GCC unroll 8
+    for (uint32_t h = 0; h < heads; h++) acc[h] = simd_int_zero();
+    for (uint32_t u = 0; u < pass->units; u++, lanes += SIMD_LANES, q += INDEX_UNIT * heads)
+        index_dot_unit(acc, heads, simd_bits(simd_load(lanes)), q);
+#pragma GCC unroll 8
+    for (uint32_t h = 0; h < heads; h++) {
+        const simd own = simd_mul(simd_from_int(acc[h]), scales);
+        index_weigh(pass, head + h, group, simd_mul(own, simd_set(INDEX_REACH * INDEX_SPREAD * pass->scale[head + h])));
+    }
 }
 
 #define INDEX_SCORE(heads, head) index_score(pass, heads, head, group)
-#define INDEX_SUM(heads, head) index_sum(pass, walk, heads, head, group, false, entry_scales)
-#define INDEX_SUM_CAPPED(heads, head) index_sum(pass, walk, heads, head, group, true, entry_scales)
+#define INDEX_NEAREST(heads, head) index_nearest(pass, walk, heads, head, group, scales)
+#define INDEX_REACHES(heads, head) index_reach(pass, heads, head, group, scales)
 static void index_batch(const struct index_pass *pass, const struct index_walk *walk, uint32_t group)
 {
-    const char *const *entries = walk->entries[0];
-    float scales[SIMD_LANES];
-    index_turn_means(pass, entries);
+    const uint32_t dim = pass->index->head_dim;
+    index_turn(pass, walk->entries[0], 0, index_codes_offset(dim) / 4);
     INDEX_EACH_HEADS(pass->index->group, INDEX_SCORE)
-    index_turn_codes(pass, entries);
-    for (uint32_t i = 0; i < SIMD_LANES; i++) scales[i] = index_scale(entries[i], pass->index->head_dim);
-    const simd entry_scales = simd_load(scales);
-    if (pass->index->softcap > 0)
-        INDEX_EACH_HEADS(pass->index->group, INDEX_SUM_CAPPED)
-    else
-        INDEX_EACH_HEADS(pass->index->group, INDEX_SUM)
+    const simd scales = index_entry_scales(pass, INDEX_PARTS);
+    index_turn(pass, walk->entries[0], index_codes_offset(dim), pass->units * KERNEL_GROUP_TOKENS);
+    INDEX_EACH_HEADS(pass->index->group, INDEX_NEAREST)
+}
+
+static void index_sketch_batch(const struct index_pass *pass, const struct index_walk *walk, uint32_t group)
+{
+    const uint32_t before = index_codes_offset(pass->index->head_dim);
+    for (uint32_t i = 0; i < SIMD_LANES; i++) index_ask(walk, i, before);
+    index_turn(pass, walk->entries[0], 0, before / 4);
+    INDEX_EACH_HEADS(pass->index->group, INDEX_SCORE)
+    const simd scales = index_entry_scales(pass, INDEX_PARTS);
+    INDEX_EACH_HEADS(pass->index->group, INDEX_REACHES)
 }
 
 /* Adds a head's shares. */
 static void index_share(const struct index_pass *pass, uint32_t head, uint32_t count, float *shares)
 {
-    float *score = pass->scores + head * pass->stride, *weight = pass->sums + head * pass->stride;
+    float *score = pass->scores + head * pass->stride, *weight = pass->weights + head * pass->stride;
     simd top = simd_set(-INFINITY), all = simd_set(0);
     for (uint32_t g = count; g < pass->stride; g++) { /* there are none */
         score[g] = -INFINITY;
@@ -285,7 +349,8 @@ static void index_share(const struct index_pass *pass, uint32_t head, uint32_t c
         simd_store(shares + g, simd_fma(simd_load(weight + g), part, simd_load(shares + g)));
 }
 
-void INDEX_NAME(index_shares)(const struct kernel_index *index, uint32_t count, float *shares, float *scratch)
+static void index_run(const struct kernel_index *index, uint32_t count, float *shares, float *scratch,
+                      void (*batch)(const struct index_pass *pass, const struct index_walk *walk, uint32_t group))
 {
     struct index_pass pass;
     struct index_walk walk;
@@ -293,8 +358,18 @@ void INDEX_NAME(index_shares)(const struct kernel_index *index, uint32_t count, 
     index_walk_open(&walk, &pass, count);
     for (uint32_t g = 0; g < count; g += SIMD_LANES) {
         index_walk_step(&walk);
-        index_batch(&pass, &walk, g);
+        batch(&pass, &walk, g);
     }
     memset(shares, 0, pass.stride * sizeof *shares);
     for (uint32_t h = 0; h < index->group; h++) index_share(&pass, h, count, shares);
+}
+
+void INDEX_NAME(index_shares)(const struct kernel_index *index, uint32_t count, float *shares, float *scratch)
+{
+    index_run(index, count, shares, scratch, index_batch);
+}
+
+void INDEX_NAME(index_sketch)(const struct kernel_index *index, uint32_t count, float *shares, float *scratch)
+{
+    index_run(index, count, shares, scratch, index_sketch_batch);
 }

@@ -227,9 +227,12 @@ uint64_t kernel_attend_state_floats(const struct kernel_attend *attend); /* toke
  * query meets: rotated, with their bias, not turned. Their channels come in the order of rope's frequencies, the slowest first:
  * - What keys say, models write into the slowest channels: there each key differs from its neighbours, and one of them may be all that a
  *   head looks for. Of the first 3/8 of the channels an entry holds every key, less the group's mean, in 4 bits with one scale.
- * - Others are much alike within a group, but for the fastest, which turn many times in it: of the first 3/4 it holds the mean (f16).
- * A key's score is estimated from both, and a group promises the sum of exp(s q.k) over its keys, s being attention's scale. Mean and
- * variance, or minimum and maximum, of all channels find less of the attention, and lose single keys (docs/retrieval.md). */
+ * - Others are much alike within a group, but for the fastest, which turn many times in it: of the first 3/4 it holds the mean, in 8 bits
+ *   with a scale for each third of them.
+ * A key's score is estimated from both. A group promises exp(s q.k) of its greatest key and 15 times that of its mean, s being attention's
+ * scale: nearly the sum over its keys, at a third of the cost. Mean and variance, or minimum and maximum, of all channels find less of
+ * the attention, and lose single keys; but they lose few of those that are looked for among many times as many (docs/retrieval.md).
+ * So an entry begins with a sketch, its means and how far keys spread about them, in one cache line for heads of 64 channels. */
 uint64_t kernel_index_bytes(uint32_t head_dim); /* of an entry: a multiple of 16 */
 /* An entry from the 16 keys at keys + i * stride, [head_dim] each, slowest channels first. The same bytes in all tables. */
 void kernel_index_write(const float *keys, uint64_t stride, uint32_t head_dim, void *entry);
@@ -242,8 +245,9 @@ struct kernel_index {
     /* Entries of key groups 0, 1, ...: per_block of them, one after the other, at each of these. */
     const void *const *blocks;
     uint32_t per_block;
+    const uint32_t *order; /* the groups that are looked at, [count]; NULL: 0, 1, ... */
 };
-/* Floats that index_shares needs for `count` groups. */
+/* Floats that index_shares and index_sketch need for `count` groups. */
 uint64_t kernel_index_scratch_floats(const struct kernel_index *index, uint32_t count);
 
 /* ---- the table ------------------------------------------------------------------------------------------------------------ */
@@ -285,10 +289,12 @@ struct kernel {
     /* Divides by the sum and writes attend->out; no numbers for a query that saw no key. */
     void (*attend_finish)(const struct kernel_attend *attend, const float *state);
 
-    /* What the key groups [0, count) promise: shares[g] = the sum over the query heads of the group's share of the softmax of all
+    /* What `count` key groups promise: shares[g] = the sum over the query heads of the group's share of the softmax of all
      * of them, as it is estimated. `shares` has room for `count` rounded up to 16. `scratch`: kernel_index_scratch_floats(),
      * 64-byte aligned. */
     void (*index_shares)(const struct kernel_index *index, uint32_t count, float *shares, float *scratch);
+    /* The same from the entries' sketches alone: a fifth of the bytes, to find the groups that are worth a closer look. */
+    void (*index_sketch)(const struct kernel_index *index, uint32_t count, float *shares, float *scratch);
 
     /* One row each, `count` elements. */
     void (*rms_norm)(const float *x, const float *weight, float eps, uint32_t count, float *out); /* in place allowed */

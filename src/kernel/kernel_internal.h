@@ -28,8 +28,9 @@
     void kernel_add_##isa(float *x, const float *y, uint32_t count);                                              \
     void kernel_input_prepare_##isa(const struct kernel_input *input, uint32_t begin, uint32_t end)
 
-#define KERNEL_DECLARE_INDEX(isa) \
-    void kernel_index_shares_##isa(const struct kernel_index *index, uint32_t count, float *shares, float *scratch)
+#define KERNEL_DECLARE_INDEX(isa)                                                                                    \
+    void kernel_index_shares_##isa(const struct kernel_index *index, uint32_t count, float *shares, float *scratch); \
+    void kernel_index_sketch_##isa(const struct kernel_index *index, uint32_t count, float *shares, float *scratch)
 
 #define KERNEL_DECLARE_MATMUL(isa)                                                                           \
     void kernel_matmul_##isa(const struct kernel_matrix *weights, const struct kernel_input *input,          \

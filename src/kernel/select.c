@@ -7,7 +7,8 @@
 #define ATTENTION_FUNCTIONS(isa)                                                                       \
     .kv_write = kernel_kv_write_##isa, .k_close = kernel_k_close_##isa, .attend = kernel_attend_##isa, \
     .attend_unit = kernel_attend_unit_##isa, .attend_fold = kernel_attend_fold_##isa,                  \
-    .attend_finish = kernel_attend_finish_##isa, .index_shares = kernel_index_shares_##isa
+    .attend_finish = kernel_attend_finish_##isa, .index_shares = kernel_index_shares_##isa,            \
+    .index_sketch = kernel_index_sketch_##isa
 #define VECTOR_FUNCTIONS(isa)                                                                                  \
     .input_prepare = kernel_input_prepare_##isa, .rms_norm = kernel_rms_norm_##isa, .rope = kernel_rope_##isa, \
     .hadamard = kernel_hadamard_##isa, .silu_mul = kernel_silu_mul_##isa, .gelu_mul = kernel_gelu_mul_##isa,   \

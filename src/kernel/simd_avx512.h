@@ -321,7 +321,7 @@ SIMD_INLINE simd_int simd_int_dot(simd_int acc, simd_int a, const void *b)
 #endif
 }
 
-/* acc + the products of each lane's four unsigned bytes, at most 15, with the four signed ones at `b`. */
+/* acc + the products of each lane's four unsigned bytes, at most 127, with the four signed ones at `b`. */
 SIMD_INLINE simd_int simd_int_dot_codes(simd_int acc, simd_int a, const void *b)
 {
 #ifdef __AVX512VNNI__

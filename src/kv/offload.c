@@ -451,7 +451,7 @@ void offload_stats(const struct kv_cache *cache, struct kv_stats *out)
             const struct kv_offloaded *o = seq->offloaded;
             out->recalled_slices += o->recalled[i].found;
             out->read_slices += o->recalled[i].read;
-            out->bytes_metadata += (o->capacity * (uint64_t)(tier->block_units) + 3ull * o->slots) * sizeof(uint32_t);
+            out->bytes_metadata += (o->capacity * (uint64_t)tier->block_units + 3ull * o->slots) * sizeof(uint32_t);
         }
 }
 

@@ -208,7 +208,7 @@ enum status kv_seq_fork(struct kv_seq *seq, struct kv_seq **out)
     struct kv_cache *cache = seq->cache;
     *out = NULL;
     ASSERT(seq->residence == KV_RESIDENT);
-    if (cache->one_layer_at_a_time || (offload_away(seq))) return ST_UNSUPPORTED;
+    if (cache->one_layer_at_a_time || offload_away(seq)) return ST_UNSUPPORTED;
     struct kv_seq *fork;
     enum status status = seq_new(cache, &fork);
     uint32_t blocks = blocks_for(cache, seq->count);

@@ -3,7 +3,8 @@
  *
  * The index estimates each query head's softmax over all whole groups, and the shares of the heads that read one KV head are
  * added: a head that looks at the window anyway has little to say about the rest. Groups are taken by their sum, the
- * earlier one where two are equal. All of it follows from the token's query and the keys before it, so the choice depends on
+ * earlier one where two are equal. Where only a small part of the groups can be taken, sketches of the entries tell first which many times
+ * as many are looked at closely. All of it follows from the token's query and the keys before it, so the choice depends on
  * nothing else (docs/retrieval.md has what was measured).
  *
  * The groups that are chosen are then read as if they were consecutive: softmax does not know positions. What a key's position gives
@@ -11,6 +12,10 @@
 #include "attend_internal.h"
 #include <math.h>
 #include <string.h>
+
+/* Of the groups that sketches promise most of, for each one that can be taken at least so many are looked at closely, and one of so many. */
+#define CANDIDATES_LEAST 8u
+#define CANDIDATES_SHARE 8u
 
 /* Groups go in pairs where K closes. */
 static uint32_t unit_groups(const struct model_run *run)
@@ -92,57 +97,61 @@ static uint32_t bits_of(float share) /* orders as the shares do, which are not n
     return bits;
 }
 
-/* The least share of the `take` largest of `count`, and how many of those that are equal to it are among them. */
-static uint32_t threshold(const float *shares, uint32_t count, uint32_t take, uint32_t *equal)
+/* The least share of the `take` largest of `count`, as bits, and how many of those that are equal to it are among them. `left` has room
+ * for `count`: those that are still equal to the wanted one. */
+static uint32_t threshold(const float *shares, uint32_t count, uint32_t take, uint32_t *left, uint32_t *equal)
 {
-    uint32_t prefix = 0, mask = 0;
+    uint32_t least = 0;
+    for (uint32_t i = 0; i < count; i++) left[i] = bits_of(shares[i]);
     for (uint32_t shift = 24; shift <= 24; shift -= 8) { /* a byte at a time, the highest first */
-        uint32_t counts[256] = {0}, byte = 255;
-        for (uint32_t i = 0; i < count; i++) {
-            const uint32_t bits = bits_of(shares[i]);
-            if ((bits & mask) == prefix) counts[bits >> shift & 255]++;
-        }
+        uint32_t counts[256] = {0}, byte = 255, kept = 0;
+        for (uint32_t i = 0; i < count; i++) counts[left[i] >> shift & 255]++;
         while (counts[byte] < take) take -= counts[byte--];
-        prefix |= byte << shift;
-        mask |= 255u << shift;
+        for (uint32_t i = 0; i < count; i++) {
+            left[kept] = left[i];
+            kept += (left[kept] >> shift & 255) == byte;
+        }
+        count = kept;
+        least |= byte << shift;
     }
     *equal = take;
-    return prefix;
+    return least;
 }
 
-/* Of the groups between the first and the local ones those that promise most, into `out`, ascending. Shares of a pair are added. */
-static uint32_t take_best(const struct reading *reading, float *shares, uint32_t *out)
+/* Of `count` groups those that promise most, `take` of them, into `out`, in their order; both go in units. `groups` may be `out`.
+ * `left` has room for `count`. */
+static uint32_t take_best(const struct reading *reading, float *shares, const uint32_t *groups, uint32_t count,
+                          uint32_t take, uint32_t *left, uint32_t *out)
 {
-    const uint32_t units = (reading->local - reading->initial) / reading->unit;
-    uint32_t take = reading->recalled / reading->unit, equal = 0, count = 0;
-    float *between = shares + reading->initial;
-    for (uint32_t i = 0; i < units && reading->unit > 1; i++) between[i] = between[2 * i] + between[2 * i + 1];
-    const uint32_t least = take ? threshold(between, units, take, &equal) : 0;
+    const uint32_t unit = reading->unit, units = count / unit;
+    uint32_t taken = 0, equal = 0;
+    take /= unit;
+    for (uint32_t i = 0; i < units && unit > 1; i++) shares[i] = shares[2 * i] + shares[2 * i + 1];
+    const uint32_t least = take ? threshold(shares, units, take, left, &equal) : 0;
     for (uint32_t i = 0; i < units && take; i++) {
-        const uint32_t bits = bits_of(between[i]);
+        const uint32_t bits = bits_of(shares[i]);
         if (bits < least || (bits == least && !equal)) continue;
         if (bits == least) equal--;
-        for (uint32_t g = 0; g < reading->unit; g++) out[count++] = reading->initial + i * reading->unit + g;
+        for (uint32_t g = 0; g < unit; g++) out[taken++] = groups[i * unit + g];
         take--;
     }
-    return count;
+    return taken;
 }
 
-/* What the first `groups` groups promise, in the worker's own memory. */
-static float *promised(const struct model_run *run, const struct tile *tile, uint32_t head, uint32_t groups,
-                       struct worker *worker)
+/* The queries that read one KV head, and the entries of its first `groups` groups. */
+static struct kernel_index index_of(const struct model_run *run, const struct tile *tile, uint32_t head,
+                                    uint32_t groups, struct worker *worker)
 {
     const struct model_config *c = &run->model->config;
-    const struct kernel *kernel = run->model->kernel;
     const uint32_t heads = c->heads / c->kv_heads;
     const float *q = run->q + ((uint64_t)tile->row * c->heads + (uint64_t)head * heads) * c->head_dim;
     float *row = worker->queries, *sorted = worker->queries + c->head_dim;
     for (uint32_t h = 0; h < heads; h++, q += c->head_dim) {
         memcpy(row, q, c->head_dim * sizeof *row);
-        if (run->treatment.turn_k) kernel->hadamard(row, c->head_dim); /* it is its own inverse */
+        if (run->treatment.turn_k) run->model->kernel->hadamard(row, c->head_dim); /* it is its own inverse */
         slowest_first(c, row, sorted + (uint64_t)h * c->head_dim);
     }
-    const struct kernel_index index = {
+    return (struct kernel_index){
         .q = sorted,
         .group = heads,
         .head_dim = c->head_dim,
@@ -150,8 +159,38 @@ static float *promised(const struct model_run *run, const struct tile *tile, uin
         .softcap = c->attention_softcap,
         .blocks = worker->entries,
         .per_block = kv_seq_index(run->entries[tile->entry].seq, run->layer, head, groups, worker->entries)};
-    kernel->index_shares(&index, groups, worker->promises, worker->promises + retrieve_stride(run));
-    return worker->promises;
+}
+
+/* Of the groups between the first and the local ones those that are looked at closely. */
+static uint32_t candidates(const struct reading *reading)
+{
+    const uint32_t between = reading->local - reading->initial;
+    uint32_t count = CANDIDATES_LEAST * reading->recalled;
+    if (count < between / CANDIDATES_SHARE) count = between / CANDIDATES_SHARE / reading->unit * reading->unit;
+    return count <= between / 2 ? count : between;
+}
+
+/* The first groups, and those between them and the local ones that promise most, ascending. `out` has room for all groups. */
+static uint32_t choose(const struct model_run *run, const struct tile *tile, uint32_t head,
+                       const struct reading *reading, uint32_t *out, struct worker *worker)
+{
+    const struct kernel *kernel = run->model->kernel;
+    struct kernel_index index = index_of(run, tile, head, reading->whole, worker);
+    float *shares = worker->promises, *scratch = worker->promises + retrieve_stride(run);
+    const uint32_t between = reading->local - reading->initial, close = candidates(reading);
+    uint32_t *const looked = out + reading->initial;
+    uint32_t *const left = (uint32_t *)(void *)scratch; /* between the kernel's calls */
+    uint32_t count = reading->whole;
+    for (uint32_t g = 0; g < count; g++) out[g] = g;
+    if (close < between) {
+        kernel->index_sketch(&index, count, shares, scratch);
+        count = reading->initial + take_best(reading, shares + reading->initial, looked, between, close, left, looked);
+        for (uint32_t g = reading->local; g < reading->whole; g++) out[count++] = g;
+        index.order = out;
+    }
+    kernel->index_shares(&index, count, shares, scratch);
+    return reading->initial +
+           take_best(reading, shares + reading->initial, looked, close, reading->recalled, left, looked);
 }
 
 static void count_rows(struct model_run *run, uint64_t read, uint64_t dense)
@@ -205,11 +244,10 @@ void retrieve_choose(struct model_run *run, const struct tile *tile, uint32_t he
     const struct reading reading = reading_of(run, tile);
     struct chosen *chosen = chosen_of(run, tile, head);
     uint32_t count = 0, *groups = run->chosen_groups + (chosen - run->chosen) * retrieve_stride(run);
-    for (uint32_t g = 0; g < reading.initial; g++) groups[count++] = g;
-    if (reading.recalled == reading.local - reading.initial)
-        for (uint32_t g = reading.initial; g < reading.local; g++) groups[count++] = g;
-    else if (reading.recalled)
-        count += take_best(&reading, promised(run, tile, head, reading.whole, worker), groups + count);
+    if (reading.recalled && reading.recalled < reading.local - reading.initial)
+        count = choose(run, tile, head, &reading, groups, worker);
+    else
+        for (uint32_t g = 0; g < reading.initial + reading.recalled; g++) groups[count++] = g;
     for (uint32_t g = reading.local; g < reading.end; g++) groups[count++] = g;
     *chosen = (struct chosen){.groups = groups, .count = count};
     kv_seq_recall(entry->seq, run->layer, head, groups, count);

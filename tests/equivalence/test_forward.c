@@ -218,58 +218,64 @@ static void compare_model(const char *name, const char *path, const char *isa, u
 
 /* ---- retrieval --------------------------------------------------------------------------------------------------- */
 
+enum { RETRIEVING = 20, TEXT_MAX = 640 }; /* the last tokens of a text, and its tokens */
+
 /* What retrieval reads is no part of how it is computed, and where it reads everything it is dense attention. */
-static void compare_retrieval(const char *name, const char *isa, const enum number_format *format)
+static void compare_retrieval(const char *name, const char *isa, const enum number_format *format, uint32_t count,
+                              const struct model_retrieval *retrieval, bool is_dense)
 {
-    enum { COUNT = 200, DENSE = 180 };
-    static const struct model_retrieval all = {.initial_tokens = 5, .local_tokens = 40, .recall_tokens = COUNT},
-                                        some = {.initial_tokens = 16, .local_tokens = 33, .recall_tokens = 48},
-                                        late = {.initial_tokens = 1,
-                                                .local_tokens = 1,
-                                                .recall_tokens = 64,
-                                                .dense_layers = 1};
-    static const struct model_retrieval *const kinds[] = {&all, &some, &late};
     struct bench bench;
     if (!bench_open_tiny(&bench, name, isa)) return;
     const uint32_t vocabulary = model_config(bench.model)->vocabulary;
-    uint32_t ids[COUNT];
+    uint32_t ids[TEXT_MAX];
     float *dense = calloc(vocabulary, sizeof *dense), *expected = calloc(vocabulary, sizeof *expected),
           *got = calloc(vocabulary, sizeof *got);
-    make_tokens(ids, COUNT, 7);
+    make_tokens(ids, count, 7);
     const enum number_format k = format[0], v = format[1];
     const uint32_t small = kernel_k_closes(k) ? 32 : 16;
-    const struct setting plain = {.threads = 1, .chunk = COUNT, .block_tokens = 32, .k = k, .v = v};
-    logits_of(&bench, &plain, ids, COUNT, dense);
-    for (size_t i = 0; i < ARRAY_COUNT(kinds); i++) {
-        struct setting base = plain;
-        base.retrieval = kinds[i];
-        base.dense = DENSE;
-        logits_of(&bench, &base, ids, COUNT, expected);
-        const bool same = memcmp(dense, expected, vocabulary * sizeof *dense) == 0;
-        if (same != (kinds[i] == &all))
-            fail_msg("%s, %s: retrieval %zu is %s dense", name, isa, i, same ? "as" : "unlike");
-        const struct setting others[] = {
-            {.threads = 3, .chunk = 1, .block_tokens = 128},
-            {.threads = 2, .chunk = 19, .block_tokens = small, .batched = true},
-            {.threads = 2, .chunk = 13, .block_tokens = 32, .forked = true},
-            {.threads = 1, .chunk = 50, .block_tokens = 64, .warm = true},
-        };
-        for (size_t o = 0; o < ARRAY_COUNT(others); o++) {
-            struct setting setting = others[o];
-            setting.k = k;
-            setting.v = v;
-            setting.retrieval = kinds[i];
-            setting.dense = DENSE;
-            logits_of(&bench, &setting, ids, COUNT, got);
-            if (memcmp(expected, got, vocabulary * sizeof *got) != 0)
-                fail_msg("%s, %s, k=%s: retrieval %zu, setting %zu gives other logits", name, isa,
-                         number_format_info(k)->name, i, o);
-        }
+    struct setting base = {.threads = 1, .chunk = count, .block_tokens = 32, .k = k, .v = v};
+    logits_of(&bench, &base, ids, count, dense);
+    base.retrieval = retrieval;
+    base.dense = count - RETRIEVING;
+    logits_of(&bench, &base, ids, count, expected);
+    const bool same = memcmp(dense, expected, vocabulary * sizeof *dense) == 0;
+    if (same != is_dense)
+        fail_msg("%s, %s: %u tokens recalled are %s dense", name, isa, retrieval->recall_tokens,
+                 same ? "as" : "unlike");
+    const struct setting others[] = {
+        {.threads = 3, .chunk = 1, .block_tokens = 128},
+        {.threads = 2, .chunk = 19, .block_tokens = small, .batched = true},
+        {.threads = 2, .chunk = 13, .block_tokens = 32, .forked = true},
+        {.threads = 1, .chunk = 50, .block_tokens = 64, .warm = true},
+    };
+    for (size_t o = 0; o < ARRAY_COUNT(others); o++) {
+        struct setting setting = others[o];
+        setting.k = k;
+        setting.v = v;
+        setting.retrieval = retrieval;
+        setting.dense = base.dense;
+        logits_of(&bench, &setting, ids, count, got);
+        if (memcmp(expected, got, vocabulary * sizeof *got) != 0)
+            fail_msg("%s, %s, k=%s: %u tokens recalled, setting %zu gives other logits", name, isa,
+                     number_format_info(k)->name, retrieval->recall_tokens, o);
     }
     free(dense);
     free(expected);
     free(got);
     bench_close(&bench);
+}
+
+static void compare_retrievals(const char *name, const char *isa, const enum number_format *format)
+{
+    static const struct model_retrieval all = {.initial_tokens = 5, .local_tokens = 40, .recall_tokens = 200},
+                                        some = {.initial_tokens = 16, .local_tokens = 33, .recall_tokens = 48},
+                                        late = {.initial_tokens = 1,
+                                                .local_tokens = 1,
+                                                .recall_tokens = 64,
+                                                .dense_layers = 1};
+    compare_retrieval(name, isa, format, 200, &all, true);
+    compare_retrieval(name, isa, format, 200, &some, false);
+    compare_retrieval(name, isa, format, 200, &late, false);
 }
 
 static void test_retrieval(void **state)
@@ -280,10 +286,20 @@ static void test_retrieval(void **state)
         for (size_t f = 0; f < ARRAY_COUNT(formats); f++) {
             if (f % 3 != n && f != 2) continue; /* each with one model, int8 with all */
             if (TEST_THREAD_SANITIZED && (f != 2 || n)) continue;
-            compare_retrieval(some[n], "auto", formats[f]);
+            compare_retrievals(some[n], "auto", formats[f]);
             for (const char *const *isa = kernel_names(); *isa && test_count(f == 2 && n == 0, 1); isa++)
-                compare_retrieval(some[n], *isa, formats[f]);
+                compare_retrievals(some[n], *isa, formats[f]);
         }
+}
+
+/* So little of so much that sketches tell what is looked at closely. */
+static void test_sketches(void **state)
+{
+    (void)state;
+    static const struct model_retrieval few = {.initial_tokens = 8, .local_tokens = 8, .recall_tokens = 16};
+    for (size_t f = 0; f < ARRAY_COUNT(formats); f++)
+        if (f == 2 || (kernel_k_closes(formats[f][0]) && !TEST_THREAD_SANITIZED))
+            compare_retrieval("qwen2", "auto", formats[f], TEXT_MAX, &few, false);
 }
 
 /* ---- many sequences that share a prefix -------------------------------------------------------------------------- */
@@ -475,8 +491,8 @@ static void test_quantised_model(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_short_texts), cmocka_unit_test(test_long_texts),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_short_texts),     cmocka_unit_test(test_long_texts),
                                        cmocka_unit_test(test_shared_prefixes), cmocka_unit_test(test_retrieval),
-                                       cmocka_unit_test(test_quantised_model)};
+                                       cmocka_unit_test(test_sketches),        cmocka_unit_test(test_quantised_model)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

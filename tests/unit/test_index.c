@@ -44,14 +44,14 @@ static void release_entries(void)
     for (size_t i = 0; i < ARRAY_COUNT(blocks); i++) free(blocks[i]);
 }
 
-/* The groups' shares as `kernel` estimates them. Nothing is written behind them. */
-static void estimate(const struct kernel *kernel, struct kernel_index index, uint32_t count, float *shares)
+/* The groups' shares as `kernel` estimates them, closely or by sketches. Nothing is written behind them. */
+static void estimate(const struct kernel *kernel, bool sketch, struct kernel_index index, uint32_t count, float *shares)
 {
     const uint64_t floats = kernel_index_scratch_floats(&index, count), bytes = (floats + 16) * sizeof(float);
     float *scratch = aligned_alloc(64, (bytes + 63) / 64 * 64);
     assert_non_null(scratch);
     scratch[floats] = shares[(count + 15) / 16 * 16] = 12345;
-    kernel->index_shares(&index, count, shares, scratch);
+    (sketch ? kernel->index_sketch : kernel->index_shares)(&index, count, shares, scratch);
     assert_true(scratch[floats] == 12345 && shares[(count + 15) / 16 * 16] == 12345);
     free(scratch);
 }
@@ -73,7 +73,29 @@ static void exact(const struct kernel_index *index, uint32_t count, double *shar
     }
 }
 
-static void compare(uint32_t dim, uint32_t heads, float softcap, uint32_t count)
+/* Every instruction set's shares against those of plain C. */
+static void compare_sets(const struct kernel_index *index, bool sketch, uint32_t count, const float *reference)
+{
+    float shares[GROUPS + 32];
+    for (const char *const *isa = kernel_names(); *isa; isa++) {
+        const struct kernel *kernel;
+        if (kernel_select(*isa, &kernel, NULL) != ST_OK) continue; /* this machine cannot run it */
+        estimate(kernel, sketch, *index, count, shares);
+        for (uint32_t g = 0; g < count; g++)
+            if (!(fabsf(shares[g] - reference[g]) <= 0.06f * reference[g] + 1e-5f))
+                fail_msg("%s, dimension %u, %u heads%s: group %u of %u has a share of %.6g, not %.6g", *isa,
+                         index->head_dim, index->group, sketch ? ", a sketch" : "", g, count, shares[g], reference[g]);
+    }
+}
+
+static double misplaced(const float *shares, const double *true_shares, uint32_t count)
+{
+    double missed = 0;
+    for (uint32_t g = 0; g < count; g++) missed += fabs(shares[g] - true_shares[g]) / 2;
+    return missed;
+}
+
+static void compare(struct random *random, uint32_t dim, uint32_t heads, float softcap, uint32_t count)
 {
     struct kernel_index index = {.q = queries,
                                  .group = heads,
@@ -82,22 +104,32 @@ static void compare(uint32_t dim, uint32_t heads, float softcap, uint32_t count)
                                  .softcap = softcap,
                                  .blocks = (const void *const *)blocks,
                                  .per_block = PER_BLOCK};
-    float reference[GROUPS + 32], shares[GROUPS + 32];
-    double true_shares[GROUPS], missed = 0;
+    float reference[GROUPS + 32], ordered[GROUPS + 32];
+    double true_shares[GROUPS];
+    uint32_t order[GROUPS];
     const struct kernel *kernel;
     exact(&index, count, true_shares);
     assert_int_equal(kernel_select("ref", &kernel, NULL), ST_OK);
-    estimate(kernel, index, count, reference);
-    for (uint32_t g = 0; g < count; g++) missed += fabs(reference[g] - true_shares[g]) / 2;
-    if (missed > 0.35 * heads) fail_msg("dimension %u: %.3f of %u heads' attention is misplaced", dim, missed, heads);
-    for (const char *const *isa = kernel_names(); *isa; isa++) {
-        if (kernel_select(*isa, &kernel, NULL) != ST_OK) continue; /* this machine cannot run it */
-        estimate(kernel, index, count, shares);
-        for (uint32_t g = 0; g < count; g++)
-            if (!(fabsf(shares[g] - reference[g]) <= 0.06f * reference[g] + 1e-5f))
-                fail_msg("%s, dimension %u, %u heads: group %u of %u has a share of %.6g, not %.6g", *isa, dim, heads,
-                         g, count, shares[g], reference[g]);
+    estimate(kernel, true, index, count, reference);
+    if (misplaced(reference, true_shares, count) > 0.6 * heads) fail_msg("dimension %u: a sketch misleads", dim);
+    compare_sets(&index, true, count, reference);
+    estimate(kernel, false, index, count, reference);
+    if (misplaced(reference, true_shares, count) > 0.35 * heads)
+        fail_msg("dimension %u: %.3f of %u heads' attention is misplaced", dim,
+                 misplaced(reference, true_shares, count), heads);
+    compare_sets(&index, false, count, reference);
+
+    for (uint32_t g = 0; g < count; g++) { /* the groups in another order have the same shares */
+        const uint32_t other = (uint32_t)random_below(random, g + 1);
+        order[g] = order[other];
+        order[other] = g;
     }
+    index.order = order;
+    estimate(kernel, false, index, count, ordered);
+    for (uint32_t g = 0; g < count; g++) assert_true(fabsf(ordered[g] - reference[order[g]]) <= 1e-4f * ordered[g]);
+    compare_sets(&index, false, count, ordered);
+    estimate(kernel, true, index, count, ordered);
+    compare_sets(&index, true, count, ordered);
 }
 
 static void test_estimates(void **state)
@@ -112,8 +144,8 @@ static void test_estimates(void **state)
         make_entries(dims[d]);
         for (size_t h = 0; h < ARRAY_COUNT(heads); h++) {
             make_queries(&random, dims[d], heads[h]);
-            compare(dims[d], heads[h], 0, counts[(d + h) % ARRAY_COUNT(counts)]);
-            if (h % 3 == 0) compare(dims[d], heads[h], 20, GROUPS);
+            compare(&random, dims[d], heads[h], 0, counts[(d + h) % ARRAY_COUNT(counts)]);
+            if (h % 3 == 0) compare(&random, dims[d], heads[h], 20, GROUPS);
         }
         release_entries();
     }
@@ -141,10 +173,15 @@ static void test_single_key(void **state)
     for (const char *const *isa = kernel_names(); *isa; isa++) {
         const struct kernel *kernel;
         if (kernel_select(*isa, &kernel, NULL) != ST_OK) continue;
-        estimate(kernel, index, GROUPS, shares);
-        for (uint32_t g = 0; g < GROUPS; g++)
-            if (g != wanted / 16) assert_true(shares[g] < shares[wanted / 16] || shares[wanted / 16] > 0.9f);
+        estimate(kernel, false, index, GROUPS, shares);
         assert_true(shares[wanted / 16] > 0.9f);
+        struct kernel_index own = index;
+        own.q = queries + 3 * 64;
+        own.group = 1;
+        estimate(kernel, true, own, GROUPS, shares);
+        uint32_t before = 0;
+        for (uint32_t g = 0; g < GROUPS; g++) before += shares[g] > shares[wanted / 16];
+        assert_true(before < GROUPS / 4);
     }
     release_entries();
 }
@@ -156,23 +193,23 @@ static void test_flat(void **state)
     struct random random;
     float shares[GROUPS + 32];
     random_seed(&random, 11);
-    for (uint32_t zeros = 0; zeros < 2; zeros++) {
+    for (uint32_t run = 0; run < 4; run++) {
+        const bool zeros = run % 2, sketch = run / 2;
         for (uint32_t i = 0; i < GROUPS * 16; i++)
             for (uint32_t d = 0; d < 64; d++) keys[i][d] = zeros ? 0 : 0.25f;
         make_queries(&random, 64, 2);
         if (zeros) memset(queries, 0, sizeof queries);
         make_entries(64);
-        for (const char *const *isa = kernel_names(); *isa; isa++) {
-            const struct kernel *kernel;
-            if (kernel_select(*isa, &kernel, NULL) != ST_OK) continue;
-            estimate(kernel,
-                     (struct kernel_index){.q = queries,
+        const struct kernel_index index = {.q = queries,
                                            .group = 2,
                                            .head_dim = 64,
                                            .scale = 0.125f,
                                            .blocks = (const void *const *)blocks,
-                                           .per_block = PER_BLOCK},
-                     GROUPS, shares);
+                                           .per_block = PER_BLOCK};
+        for (const char *const *isa = kernel_names(); *isa; isa++) {
+            const struct kernel *kernel;
+            if (kernel_select(*isa, &kernel, NULL) != ST_OK) continue;
+            estimate(kernel, sketch, index, GROUPS, shares);
             for (uint32_t g = 0; g < GROUPS; g++) assert_true(fabsf(shares[g] - 2.0f / GROUPS) < 1e-4f);
         }
         release_entries();
