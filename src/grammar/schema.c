@@ -3,10 +3,12 @@
  * What is generated always satisfies the schema; not everything that satisfies it is generated. Where a schema leaves a choice of form
  * one is taken: properties come in the order of the schema, those that it does not name only where it says so
  * (additionalProperties), strings without needless escapes where a pattern or name tells them apart, numbers of bounded
- * length, and between brackets a space, or a line's end and an indent. A keyword that is not supported is refused by name. */
+ * length, and between brackets a space, or a line's end and an indent. A keyword of JSON Schema that is not supported is refused by
+ * name; others are comments, as it says itself (draft 2020-12, core, section 4.3.1). */
 #include "grammar/schema.h"
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #define MEMO_SIZE (2 * RULES_MAX)
 #define NOT_MADE RULES_MAX
@@ -90,13 +92,43 @@ static const struct {
 } TYPES[] = {{"object", OBJECT},   {"array", ARRAY},     {"string", STRING}, {"number", NUMBER},
              {"integer", INTEGER}, {"boolean", BOOLEAN}, {"null", NIL}};
 
-static unsigned keyword_types(const char *name, bool *known)
+/* What JSON Schema's drafts have beside those, and an automaton cannot hold. */
+static const char *const UNSUPPORTED[] = {"not",
+                                          "if",
+                                          "then",
+                                          "else",
+                                          "contains",
+                                          "minContains",
+                                          "maxContains",
+                                          "dependentRequired",
+                                          "dependentSchemas",
+                                          "dependencies",
+                                          "$dynamicRef",
+                                          "$recursiveRef",
+                                          "disallow",
+                                          "extends",
+                                          "divisibleBy"};
+
+static const unsigned *keyword_types(const char *name)
 {
-    *known = true;
     for (size_t i = 0; i < ARRAY_COUNT(KEYWORDS); i++)
-        if (strcmp(KEYWORDS[i].name, name) == 0) return KEYWORDS[i].types;
-    *known = schema_is_annotation(name);
-    return 0;
+        if (strcmp(KEYWORDS[i].name, name) == 0) return &KEYWORDS[i].types;
+    return NULL;
+}
+
+/* One of them, or another with its letters' case mistaken. */
+static bool is_unsupported(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_COUNT(KEYWORDS); i++)
+        if (strcasecmp(KEYWORDS[i].name, name) == 0 && strcmp(KEYWORDS[i].name, name) != 0) return true;
+    for (size_t i = 0; i < ARRAY_COUNT(UNSUPPORTED); i++)
+        if (strcmp(UNSUPPORTED[i], name) == 0) return true;
+    return false;
+}
+
+bool schema_is_annotation(const char *keyword)
+{
+    return !keyword_types(keyword) && !is_unsupported(keyword);
 }
 
 /* Refuses keywords that are not supported. The types that the others are about. */
@@ -107,9 +139,9 @@ static unsigned check_keywords(struct schema *s, const json_t *json, const struc
     unsigned types = 0;
     json_object_foreach((json_t *)(uintptr_t)json, name, value)
     {
-        bool known;
-        types |= keyword_types(name, &known);
-        if (!known) schema_fail(s, path, ST_UNSUPPORTED, "the keyword '%.60s' is not supported", name);
+        const unsigned *about = keyword_types(name);
+        if (about) types |= *about;
+        if (is_unsupported(name)) schema_fail(s, path, ST_UNSUPPORTED, "the keyword '%.60s' is not supported", name);
     }
     return types;
 }
@@ -328,17 +360,31 @@ static struct fragment constants(struct schema *s, const json_t *json, const str
     return build_either(s->builder, out, build_then(s->builder, quoted, schema_text(s, "\"")));
 }
 
-/* One branch must match and no other: said of branches that exclude each other. */
-static void check_exclusive(struct schema *s, const json_t *branches, const struct path *path)
+/* Whether some value may match two of them, and which. */
+static bool may_overlap(struct schema *s, const json_t *branches, const struct path *path, size_t *one, size_t *other)
 {
     size_t count = json_array_size(branches);
-    for (size_t i = 0; i < count && s->builder->status == ST_OK; i++)
-        for (size_t j = 0; j < count && s->builder->status == ST_OK; j++)
-            if (i != j && schema_may_overlap(s, json_array_get(branches, i), json_array_get(branches, j), path))
-                schema_fail(s, path, ST_UNSUPPORTED,
-                            "oneOf: its branches %zu and %zu may both match, which an automaton cannot exclude: use "
-                            "anyOf, or a required constant property that tells them apart",
-                            i, j);
+    for (*one = 0; *one < count && s->builder->status == ST_OK; ++*one)
+        for (*other = 0; *other < count && s->builder->status == ST_OK; ++*other)
+            if (*one != *other &&
+                schema_may_overlap(s, json_array_get(branches, *one), json_array_get(branches, *other), path))
+                return true;
+    return false;
+}
+
+/* One branch must match and no other: branches that exclude each other. A constant property that tells them apart is made a required one
+ * where it is not, as Pydantic's tags that have a default. */
+static const json_t *exclusive(struct schema *s, const json_t *list, const struct path *path)
+{
+    size_t one, other, i, j;
+    if (!may_overlap(s, list, path, &one, &other)) return list;
+    const json_t *tagged = schema_require_tag(s, list, path);
+    if (tagged && !may_overlap(s, tagged, path, &i, &j)) return tagged;
+    schema_fail(s, path, ST_UNSUPPORTED,
+                "oneOf: its branches %zu and %zu may both match, which an automaton cannot exclude: use "
+                "anyOf, or a required constant property that tells them apart",
+                one, other);
+    return list;
 }
 
 static struct fragment branches(struct schema *s, const json_t *json, const char *keyword, const struct path *path)
@@ -349,7 +395,7 @@ static struct fragment branches(struct schema *s, const json_t *json, const char
     struct fragment out = build_nothing(s->builder);
     if (!json_is_array(list) || !json_array_size(list))
         return schema_fail(s, path, ST_INVALID, "%s must be an array of schemas", keyword);
-    if (keyword[0] == 'o') check_exclusive(s, list, &at);
+    if (keyword[0] == 'o') list = exclusive(s, list, &at);
     for (size_t i = 0; i < json_array_size(list) && s->builder->status == ST_OK; i++) {
         const struct path inner = {&at, NULL, i};
         const json_t *both = schema_merge(s, rest, json_array_get(list, i), &inner);
@@ -379,11 +425,18 @@ static struct fragment referred(struct schema *s, const json_t *json, const stru
     return target ? schema_value(s, schema_merge(s, rest, target, path), &at) : build_nothing(s->builder);
 }
 
+/* As Zod writes z.never(). */
+static bool excludes_all(const json_t * not )
+{
+    return json_is_true(not ) || (json_is_object(not ) && !json_object_size(not ));
+}
+
 static struct fragment compile(struct schema *s, const json_t *json, const struct path *path)
 {
     if (json_is_true(json)) return schema_any(s);
     if (json_is_false(json)) return build_nothing(s->builder);
     if (!json_is_object(json)) return schema_fail(s, path, ST_INVALID, "a schema must be an object, true or false");
+    if (excludes_all(json_object_get(json, "not"))) return build_nothing(s->builder);
     if (json_object_get(json, "$ref")) return referred(s, json, path);
     if (json_object_get(json, "allOf")) return all_of(s, json, path);
     if (json_object_get(json, "anyOf")) return branches(s, json, "anyOf", path);

@@ -34,6 +34,7 @@ struct schema {
 /* Fails the building with an error that begins with where it is. */
 struct fragment schema_fail(struct schema *schema, const struct path *path, enum status status, const char *format, ...)
     PRINTF_LIKE(4, 5);
+bool schema_is_annotation(const char *keyword); /* changes nothing */
 /* A value that satisfies `json`. */
 struct fragment schema_value(struct schema *schema, const json_t *json, const struct path *path);
 struct fragment schema_any(struct schema *schema); /* any JSON value */
@@ -50,8 +51,9 @@ uint32_t schema_count(struct schema *schema, const json_t *json, const char *key
 const json_t *schema_merge(struct schema *schema, const json_t *outer, const json_t *inner, const struct path *path);
 /* Without the keywords (a list that NULL ends). */
 const json_t *schema_without(struct schema *schema, const json_t *json, const char *const *keywords);
-bool schema_is_annotation(const char *keyword);
 const json_t *schema_resolve(struct schema *schema, const char *reference, const struct path *path);
+/* The schemas, each with the constant property required that tells all of them apart; NULL: there is none. */
+const json_t *schema_require_tag(struct schema *schema, const json_t *list, const struct path *path);
 /* Whether a value could satisfy both; said to be so where that is not sure. */
 bool schema_may_overlap(struct schema *schema, const json_t *one, const json_t *other, const struct path *path);
 

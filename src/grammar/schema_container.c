@@ -68,6 +68,7 @@ struct object {
     const json_t *additional; /* schema, or NULL: none */
     const json_t *names;      /* schema of their names, or NULL */
     const char *pattern;      /* of their names, or NULL */
+    bool closed;              /* all additional ones are among the properties, by their names */
 };
 
 static int compare_texts(const void *left, const void *right)
@@ -170,6 +171,29 @@ static bool is_required(const json_t *required, const char *name)
     return false;
 }
 
+/* The names that propertyNames lists where some are required and nothing else names properties, as of Zod's records: then they are
+ * properties like others. NULL: there is no such list. */
+static const json_t *listed_names(const struct object *o)
+{
+    static const char *const others[] = {"properties", "patternProperties", "minProperties", "maxProperties"};
+    const json_t *names = json_object_get(o->json, "propertyNames"), *list = json_object_get(names, "enum");
+    const json_t *required = json_object_get(o->json, "required");
+    const char *keyword;
+    json_t *value;
+    if (!json_array_size(required)) return NULL;
+    for (size_t i = 0; i < ARRAY_COUNT(others); i++)
+        if (json_object_get(o->json, others[i])) return NULL;
+    json_object_foreach((json_t *)(uintptr_t)names, keyword, value)
+    {
+        if (value != list && strcmp(keyword, "type") != 0 && !schema_is_annotation(keyword)) return NULL;
+    }
+    for (size_t i = 0; i < json_array_size(required); i++) {
+        const char *name = json_string_value(json_array_get(required, i));
+        if (!name || !is_required(list, name)) return NULL;
+    }
+    return list;
+}
+
 static void read_properties(struct schema *s, struct object *o)
 {
     json_t *properties = json_object_get(o->json, "properties"), *required = json_object_get(o->json, "required");
@@ -179,9 +203,10 @@ static void read_properties(struct schema *s, struct object *o)
         schema_fail(s, o->path, ST_INVALID, "properties must be an object, required an array of names");
         return;
     }
-    size_t most = json_object_size(properties) + json_array_size(required);
+    const json_t *names = listed_names(o);
+    size_t most = json_object_size(properties) + json_array_size(required) + json_array_size(names);
     s->work += (uint32_t)most;
-    if (json_object_size(properties) * json_array_size(required) > (1u << 24)) {
+    if (most * json_array_size(required) > (1u << 24)) {
         schema_fail(s, o->path, ST_LIMIT, "the object has too many properties");
         return;
     }
@@ -202,6 +227,11 @@ static void read_properties(struct schema *s, struct object *o)
         bool twice = false;
         for (size_t j = json_object_size(properties); j < o->count; j++) twice |= !strcmp(o->properties[j].name, name);
         if (!twice) o->properties[o->count++] = (struct property){name, NULL, true};
+    }
+    o->closed = json_array_size(names) > 0;
+    for (size_t i = 0; i < json_array_size(names); i++) {
+        name = json_string_value(json_array_get(names, i));
+        if (name && !is_required(required, name)) o->properties[o->count++] = (struct property){name, NULL, false};
     }
 }
 
@@ -227,7 +257,7 @@ static void read_additional(struct schema *s, struct object *o)
 {
     const json_t *additional = json_object_get(o->json, "additionalProperties");
     if (!additional) additional = json_object_get(o->json, "unevaluatedProperties");
-    o->names = json_object_get(o->json, "propertyNames");
+    o->names = o->closed ? NULL : json_object_get(o->json, "propertyNames");
     o->additional = additional;
     if (!additional && !o->count) o->additional = json_object_get(o->json, "patternProperties") ? NULL : json_true();
     if (o->names && o->count)
@@ -250,7 +280,7 @@ struct fragment schema_object(struct schema *s, const json_t *json, const struct
     read_additional(s, &o);
     read_patterns(s, &o);
     if (s->builder->status != ST_OK) return build_nothing(s->builder);
-    bool more = o.additional && !json_is_false(o.additional);
+    bool more = o.additional && !json_is_false(o.additional) && !o.closed;
     for (size_t i = 0; i < o.count; i++) required += o.properties[i].required;
     if (o.count) {
         if (least > required || most < o.count || (more && most != REPEAT_ENDLESS))

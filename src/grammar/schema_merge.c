@@ -6,17 +6,6 @@
 #define REFERENCES_MAX 32u /* one leading to the next */
 #define ALTERNATIVES_MAX 256u
 
-bool schema_is_annotation(const char *keyword)
-{
-    static const char *const names[] = {
-        "title",     "description", "default",      "examples",        "example",          "$comment",     "$schema",
-        "$id",       "$anchor",     "$defs",        "definitions",     "$vocabulary",      "deprecated",   "readOnly",
-        "writeOnly", "xml",         "externalDocs", "contentEncoding", "contentMediaType", "discriminator"};
-    for (size_t i = 0; i < ARRAY_COUNT(names); i++)
-        if (strcmp(names[i], keyword) == 0) return true;
-    return strncmp(keyword, "x-", 2) == 0;
-}
-
 /* Takes over a schema that was made, until the end. NULL: there was no memory for it. */
 static json_t *keep(struct schema *s, json_t *made, const struct path *path)
 {
@@ -193,6 +182,7 @@ static json_t *merge_keyword(struct schema *s, const char *key, const json_t *on
     static const char *const schemas[] = {"items",         "additionalProperties", "unevaluatedProperties",
                                           "propertyNames", "unevaluatedItems",     NULL};
     if (json_equal(one, other)) return share(one);
+    if (strncmp(key, "exclusive", 9) == 0 && json_is_boolean(one) && json_is_boolean(other)) return json_true();
     for (size_t i = 0; greatest[i]; i++)
         if (strcmp(key, greatest[i]) == 0) return further(one, other, true);
     for (size_t i = 0; least[i]; i++)
@@ -395,4 +385,32 @@ static bool may_overlap(struct schema *s, const json_t *one, const json_t *other
 bool schema_may_overlap(struct schema *s, const json_t *one, const json_t *other, const struct path *path)
 {
     return may_overlap(s, one, other, 0, path);
+}
+
+static bool tells_apart(struct schema *s, const json_t *list, const char *name, const struct path *path)
+{
+    for (size_t i = 0; i < json_array_size(list) && s->builder->status == ST_OK; i++) {
+        const json_t *one = follow(s, json_array_get(list, i), path);
+        const json_t *property = json_object_get(json_object_get(one, "properties"), name);
+        if (!is_object(one) || !property || !names_values(property)) return false;
+    }
+    return s->builder->status == ST_OK;
+}
+
+const json_t *schema_require_tag(struct schema *s, const json_t *list, const struct path *path)
+{
+    const json_t *first = follow(s, json_array_get(list, 0), path);
+    const char *name, *tag = NULL;
+    json_t *value;
+    json_object_foreach(json_object_get(first, "properties"), name, value)
+    {
+        if (!tag && names_values(value) && tells_apart(s, list, name, path)) tag = name;
+    }
+    json_t *out = tag ? keep(s, json_array(), path) : NULL;
+    for (size_t i = 0; out && i < json_array_size(list); i++) {
+        const json_t *required = keep(s, json_pack("{s:[s]}", "required", tag), path);
+        if (!required) return NULL;
+        json_array_append_new(out, share(schema_merge(s, json_array_get(list, i), required, path)));
+    }
+    return out;
 }

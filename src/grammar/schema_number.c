@@ -249,13 +249,14 @@ static bool read_divisor(struct digits *d, const json_t *json, bool integer, con
     return true;
 }
 
-/* draft 4 had flags beside minimum and maximum. */
-static void check_flags(struct schema *s, const json_t *json, const struct path *path)
+/* draft 4 and OpenAPI 3.0 have flags beside minimum and maximum. */
+static void check_bounds(struct schema *s, const json_t *json, const struct path *path)
 {
     static const char *const keywords[] = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"};
     for (size_t i = 0; i < ARRAY_COUNT(keywords); i++) {
         const json_t *value = json_object_get(json, keywords[i]);
-        if (value && !json_is_number(value)) schema_fail(s, path, ST_INVALID, "%s must be a number", keywords[i]);
+        if (value && !json_is_number(value) && !(i > 1 && json_is_boolean(value)))
+            schema_fail(s, path, ST_INVALID, "%s must be a number", keywords[i]);
     }
 }
 
@@ -277,16 +278,17 @@ struct fragment schema_number(struct schema *s, const json_t *json, bool integer
     bool bounded = false;
     for (size_t i = 0; i < ARRAY_COUNT(bounds); i++) bounded |= json_object_get(json, bounds[i]) != NULL;
     if (!bounded) return free_number(s, integer);
-    check_flags(s, json, path);
+    check_bounds(s, json, path);
     d.before = integer ? WHOLE_DIGITS_MAX : NUMBER_DIGITS_MAX;
     d.after = integer ? 0 : NUMBER_DIGITS_MAX;
     if (!read_divisor(&d, json_object_get(json, "multipleOf"), integer, path)) return build_nothing(s->builder);
     d.high = power_of_ten(d.before + d.after) - 1;
     d.low = -d.high;
-    read_low(&d, json_object_get(json, "minimum"), false);
-    read_low(&d, json_object_get(json, "exclusiveMinimum"), true);
-    read_high(&d, json_object_get(json, "maximum"), false);
-    read_high(&d, json_object_get(json, "exclusiveMaximum"), true);
+    const json_t *above = json_object_get(json, "exclusiveMinimum"), *below = json_object_get(json, "exclusiveMaximum");
+    read_low(&d, json_object_get(json, "minimum"), json_is_true(above));
+    if (json_is_number(above)) read_low(&d, above, true);
+    read_high(&d, json_object_get(json, "maximum"), json_is_true(below));
+    if (json_is_number(below)) read_high(&d, below, true);
     size_t places = (size_t)(d.before + d.after + 1) * d.divisor;
     d.free_nodes = mem_alloc(places * sizeof *d.free_nodes);
     if (!d.free_nodes) return schema_fail(s, path, ST_NOMEM, "not enough memory for a grammar");

@@ -71,7 +71,15 @@ static struct fragment in_quotes(struct schema *s, struct fragment inside)
 #define ATOM "[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]{1,31}"
 #define URI_CHARACTER "(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})"
 
-/* None is longer than what is usually asked for beside it: 255 characters of an email, 2083 of a URI. */
+#define EMAIL ATOM "(?:\\." ATOM ")?@" LABEL "(?:\\." LABEL "){1,2}"
+#define URI                                                                          \
+    "[A-Za-z][A-Za-z0-9+.-]{0,31}://" HOST "(?::[1-9][0-9]{0,3})?(?:/" URI_CHARACTER \
+    "{0,40}){0,8}(?:\\?(?:" URI_CHARACTER "|[/?]){0,200})?(?:#(?:" URI_CHARACTER "|[/?]){0,60})?"
+#define POINTER "(?:/(?:[^~/]|~[01])*)*"
+#define BASE64(symbol) "(?:" symbol "{4})*(?:" symbol "{2}==|" symbol "{3}=)?"
+
+/* None is longer than what is usually asked for beside it: 255 characters of an email, 2083 of a URI. What has a wider form (iri, …)
+ * gets the narrower one. */
 static const struct {
     const char *name, *pattern;
 } FORMATS[] = {
@@ -80,18 +88,33 @@ static const struct {
     {"date-time", DATE "T" TIME},
     {"duration", "P(?:[0-9]{1,6}W|" DAYS "(?:" CLOCK ")?|" CLOCK ")"},
     {"uuid", "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"},
-    {"email", ATOM "(?:\\." ATOM ")?@" LABEL "(?:\\." LABEL "){1,2}"},
+    {"email", EMAIL},
+    {"idn-email", EMAIL},
     {"hostname", HOST},
+    {"idn-hostname", HOST},
     {"ipv4", IPV4},
     {"ipv6", IPV6},
-    {"uri", "[A-Za-z][A-Za-z0-9+.-]{0,31}://" HOST "(?::[1-9][0-9]{0,3})?(?:/" URI_CHARACTER
-            "{0,40}){0,8}(?:\\?(?:" URI_CHARACTER "|[/?]){0,200})?(?:#(?:" URI_CHARACTER "|[/?]){0,60})?"},
-    {"json-pointer", "(?:/(?:[^~/]|~[01])*)*"},
+    {"uri", URI},
+    {"uri-reference", URI},
+    {"uri-template", URI},
+    {"iri", URI},
+    {"iri-reference", URI},
+    {"json-pointer", POINTER},
+    {"relative-json-pointer", "(?:0|[1-9][0-9]{0,5})(?:#|" POINTER ")"},
+    {"byte", BASE64("[A-Za-z0-9+/]")},
+    {"base64", BASE64("[A-Za-z0-9+/]")},
 };
 
-/* They say what a string is for, not what it is like. */
-static const char *const ANNOTATIONS[] = {"password", "path",  "file-path", "directory-path", "binary",
-                                          "int32",    "int64", "float",     "double",         "markdown"};
+/* Patterns that libraries write for those who ask for something else, in what is supported here: the same texts match. */
+static const struct {
+    const char *pattern, *same;
+} REWRITTEN[] = {
+    /* Pydantic's Decimal */
+    {"^(?!^[-+.]*$)[+-]?0*\\d*\\.?\\d*$", "^[+-]?(?:\\d+\\.?\\d*|\\.\\d+)$"},
+    /* Zod's email() */
+    {"^(?!\\.)(?!.*\\.\\.)([A-Za-z0-9_'+\\-\\.]*)[A-Za-z0-9_+-]@([A-Za-z0-9][A-Za-z0-9\\-]*\\.)+[A-Za-z]{2,}$",
+     "^(?:[A-Za-z0-9_'+-]+\\.)*[A-Za-z0-9_'+-]*[A-Za-z0-9_+-]@(?:[A-Za-z0-9][A-Za-z0-9-]*\\.)+[A-Za-z]{2,}$"},
+};
 
 struct length {
     uint32_t least, most;
@@ -112,26 +135,43 @@ static struct fragment expression(struct schema *s, const char *text, size_t byt
     return schema_fail(s, path, status, "%s: %s", keyword, reason.text);
 }
 
-static bool is_annotation(const char *format)
+/* NULL: the format says what a string is for, not what it is like; `regex` alone is refused. */
+static const char *pattern_of_format(const char *format)
 {
-    for (size_t i = 0; i < ARRAY_COUNT(ANNOTATIONS); i++)
-        if (strcmp(ANNOTATIONS[i], format) == 0) return true;
-    return false;
+    for (size_t i = 0; format && i < ARRAY_COUNT(FORMATS); i++)
+        if (strcmp(FORMATS[i].name, format) == 0) return FORMATS[i].pattern;
+    return NULL;
 }
 
-static struct fragment formatted(struct schema *s, const char *format, struct length length, const struct path *path)
+static struct fragment formatted(struct schema *s, const char *pattern, struct length length, const struct path *path)
 {
-    for (size_t i = 0; i < ARRAY_COUNT(FORMATS); i++)
-        if (strcmp(FORMATS[i].name, format) == 0) {
-            struct buffer text;
-            buffer_init(&text, 0);
-            buffer_printf(&text, "^(?:%s)$", FORMATS[i].pattern);
-            if (text.failed) return schema_fail(s, path, ST_NOMEM, "not enough memory for a grammar");
-            struct fragment out = expression(s, text.data, text.length, length, "format", path);
-            buffer_release(&text);
-            return in_quotes(s, out);
-        }
-    return schema_fail(s, path, ST_UNSUPPORTED, "the format '%.60s' is not supported", format);
+    struct buffer text;
+    buffer_init(&text, 0);
+    buffer_printf(&text, "^(?:%s)$", pattern);
+    if (text.failed) return schema_fail(s, path, ST_NOMEM, "not enough memory for a grammar");
+    struct fragment out = expression(s, text.data, text.length, length, "format", path);
+    buffer_release(&text);
+    return in_quotes(s, out);
+}
+
+/* Libraries that give a format and a pattern of all of the text (Zod) mean the same by both: then the pattern holds. */
+static bool is_whole(const json_t *pattern)
+{
+    const char *text = json_string_value(pattern);
+    size_t bytes = json_string_length(pattern);
+    return bytes > 1 && text[0] == '^' && text[bytes - 1] == '$';
+}
+
+static struct fragment patterned(struct schema *s, const json_t *pattern, struct length length, const struct path *path)
+{
+    const char *text = json_string_value(pattern);
+    size_t bytes = json_string_length(pattern);
+    for (size_t i = 0; i < ARRAY_COUNT(REWRITTEN); i++) {
+        if (strcmp(REWRITTEN[i].pattern, text) != 0) continue;
+        text = REWRITTEN[i].same;
+        bytes = strlen(text);
+    }
+    return in_quotes(s, expression(s, text, bytes, length, "pattern", path));
 }
 
 /* ---- strings -------------------------------------------------------------------------------------------------------------------------- */
@@ -139,18 +179,18 @@ static struct fragment formatted(struct schema *s, const char *format, struct le
 struct fragment schema_string(struct schema *s, const json_t *json, const struct path *path)
 {
     const json_t *pattern = json_object_get(json, "pattern"), *format = json_object_get(json, "format");
-    const char *format_name = json_string_value(format);
+    const char *format_pattern = pattern_of_format(json_string_value(format));
     const struct length length = {schema_count(s, json, "minLength", 0, path),
                                   schema_count(s, json, "maxLength", REPEAT_ENDLESS, path)};
-    if (format && !format_name) return schema_fail(s, path, ST_INVALID, "format must be a string");
+    if (format && !json_is_string(format)) return schema_fail(s, path, ST_INVALID, "format must be a string");
     if (pattern && !json_is_string(pattern)) return schema_fail(s, path, ST_INVALID, "pattern must be a string");
-    if (format_name && is_annotation(format_name)) format = NULL;
-    if (pattern && format) return schema_fail(s, path, ST_UNSUPPORTED, "pattern beside format is not supported");
     if (length.most < length.least) return build_nothing(s->builder);
-    if (pattern)
-        return in_quotes(
-            s, expression(s, json_string_value(pattern), json_string_length(pattern), length, "pattern", path));
-    if (format) return formatted(s, format_name, length, path);
+    if (pattern && format_pattern && !is_whole(pattern))
+        return schema_fail(s, path, ST_UNSUPPORTED, "pattern beside format is supported between ^ and $");
+    if (pattern) return patterned(s, pattern, length, path);
+    if (format_pattern) return formatted(s, format_pattern, length, path);
+    if (format && strcmp(json_string_value(format), "regex") == 0)
+        return schema_fail(s, path, ST_UNSUPPORTED, "the format 'regex' is not supported");
     if (!length.least && length.most == REPEAT_ENDLESS && json) return schema_free_string(s);
     return in_quotes(s, build_repeat(s->builder, character(s), length.least, length.most));
 }

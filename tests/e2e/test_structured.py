@@ -107,7 +107,7 @@ class Structured(Case):
             deep = {"items": deep}
         for fields, told in (
                 ({"response_format": {"type": "structural_tag", "structures": []}}, "structural_tag"),
-                ({"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"not": {}}}}}, "not"),
+                ({"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"not": {"type": "null"}}}}}, "not"),
                 ({"structured_outputs": {"json": {"type": "stsring"}}}, "stsring"),
                 ({"structured_outputs": {"json": {"type": "string", "pattern": "["}}}, "pattern"),
                 ({"structured_outputs": {"json": deep}}, "inside each other"),
