@@ -62,6 +62,8 @@ struct kvasir_model_options {
     const char *rope_frequencies;
     void (*progress)(void *data, double fraction); /* while loading, 0…1; may be NULL */
     void *progress_data;
+    const char *
+        chat_template; /* Jinja source in place of the model's own, copied; one that cannot be used is an error. NULL: its own */
 };
 /* `path`: a .gguf file or a Hugging Face folder (config.json, *.safetensors). `options` may be NULL. */
 int kvasir_model_open(const char *path, const struct kvasir_model_options *options, struct kvasir_model **out,
@@ -75,8 +77,9 @@ struct kvasir_model_info {
     uint32_t vocabulary_size, threads;
     uint32_t embedding_length; /* of hidden rows, and of embeddings; 0 when vocabulary_only */
     bool has_tokenizer, adds_bos;
-    const char *chat_template; /* its source, borrowed from the model; NULL = none, or one that cannot be used */
-    uint32_t bos, eos;         /* UINT32_MAX = none */
+    const char *
+        chat_template; /* the source of the one in use, borrowed from the model; NULL = none, or one that cannot be used */
+    uint32_t bos, eos; /* UINT32_MAX = none */
     double load_s;
 };
 void kvasir_model_info(const struct kvasir_model *model, struct kvasir_model_info *out);
@@ -294,6 +297,11 @@ struct kvasir_request {
     /* Whom the request is served for: among requests of one priority, tenants get equal shares of computed tokens (Sheng et
      * al. 2024, Fairness in Serving Large Language Models), whatever they submit. 0 = common. */
     uint64_t tenant;
+    /* Of kvasir_queue_submit, 0 = no limit: an answer of which more bytes than this wait to be taken is paused, until half of them or
+     * less are left. A paused answer takes no time of others, and gives its place and its blocks to whoever wants them; its tokens are
+     * the same. What waits is then at most so much, what one step gives, and log-probabilities of the prompt. Answers that are chosen
+     * among (best_of, beam_width) come whole. */
+    size_t unread_bytes_max;
     bool show_control; /* control tokens appear in the text by their spelling */
     /* Other than off and default: KVASIR_UNSUPPORTED where the engine was opened without it. retrieval_topk: a share of its own in place
      * of the engine's, 0 = none. */
@@ -405,6 +413,7 @@ struct kvasir_engine_stats {
      * it and were in memory still, and that had to be read. */
     uint64_t kv_bytes_offloaded, kv_recalled_slices, kv_read_slices;
     uint32_t running, waiting;
+    uint32_t paused; /* in neither of them: what they have given waits to be taken (unread_bytes_max) */
     /* Since the engine was opened: requests that gave up their blocks to others and went on later, of which some kept their
      * rows in the swap tier; requests that waited for another one to compute a prefix they share. */
     uint64_t preemptions, preemptions_swapped, prefix_waits;
@@ -528,7 +537,7 @@ void kvasir_engine_kv_events(struct kvasir_engine *engine, void (*event)(void *d
  *       while (kvasir_queue_take(queue, &update)) …print update.event.text; done = update.event.finish != KVASIR_RUNNING…
  *
  * The engine never waits for a reader. What a request gets while nobody takes it is gathered, so that a slow reader finds
- * more at once, never too late, and costs no more memory than the rest of its answer. */
+ * more at once, never too late; unread_bytes_max says how much. */
 struct kvasir_async;
 int kvasir_async_open(struct kvasir_model *model, const struct kvasir_engine_options *options,
                       struct kvasir_async **out, struct kvasir_error *error);
@@ -560,7 +569,7 @@ int kvasir_queue_hold(struct kvasir_queue *queue, uint64_t id, bool held);
 
 struct kvasir_update {
     void *data; /* of kvasir_queue_submit */
-    /* All since the last one of this answer (event.index), or of a long backlog the next 128 tokens and alternatives, or 4 KiB of text:
+    /* All since the last one of this answer (event.index), or of a long backlog the next 64 tokens and alternatives, or 2 KiB of text:
      * what is left is given by later calls. */
     struct kvasir_event event;
     struct kvasir_timings timings; /* once event.finish is not KVASIR_RUNNING */

@@ -127,8 +127,7 @@ static enum status prompt_make(struct chat *chat, uint32_t **ids, size_t *count,
 {
     char *messages = json_dumps(chat->messages, JSON_COMPACT);
     if (!messages) return error_set(error, ST_NOMEM, "not enough memory for the messages");
-    struct kvasir_chat whole = {
-        .messages = messages, .values = chat->session->values, .template_source = chat->session->template_source};
+    struct kvasir_chat whole = {.messages = messages, .values = chat->session->values};
     struct kvasir_error reason;
     int got = kvasir_chat_tokenize(chat->session->model, &whole, ids, count, &reason);
     free(messages);
@@ -370,7 +369,7 @@ int chat_main(const struct options *options)
     struct chat chat = {.session = &session, .colour = terminal_has_colour(options, STDERR_FILENO)};
     enum status status = session_open(&session, options, &error);
     if (status != ST_OK) return fail(&error);
-    if (!session_has_template(&session)) status = template_missing(&session, &error);
+    if (!session.info.chat_template) status = template_missing(&session, &error);
     if (status == ST_OK && !(chat.messages = json_array())) status = error_set(&error, ST_NOMEM, "not enough memory");
     if (status == ST_OK) status = messages_clear(&chat, &error);
     if (status == ST_OK) status = line_editor_open(options, &chat.editor, &error);

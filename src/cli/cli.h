@@ -119,7 +119,9 @@ void cache_options_release(struct cache_options *options); /* also one that is a
 
 /* ---- a session: one model, one engine, one request at a time (session.c) --------------------------------------------------------- */
 
-/* The model that the options name, its weights and a progress bar. */
+/* A file with a chat template: text, zero-terminated. The caller releases `out`; `path` NULL leaves it empty. */
+MUST_CHECK enum status template_read(const char *path, struct buffer *out, struct error *error);
+/* The model that the options name, its weights and a progress bar; the template is that of --template where it is given. */
 MUST_CHECK enum status model_load(const struct options *options, struct kvasir_model **out, struct error *error);
 
 /* structure.c: what an answer has to be; the text is the caller's to release, also after an error. */
@@ -138,7 +140,6 @@ struct session {
     struct file_writer events;         /* of --kv-events; path NULL: none */
     struct error events_error;         /* status ST_OK: they could be written */
     struct kvasir_seq *loaded;         /* of --kv-load, or NULL */
-    char *template_source;             /* owned; NULL = the model's */
     char *values;                      /* owned; template variables as JSON, or NULL */
     struct kvasir_bad_word *bad_words; /* [bad_word_count] of --bad-words; owned */
     size_t bad_word_count;
@@ -146,7 +147,6 @@ struct session {
 };
 MUST_CHECK enum status session_open(struct session *session, const struct options *options, struct error *error);
 void session_close(struct session *session);
-bool session_has_template(const struct session *session);
 
 struct told_tokens {
     struct kvasir_token *items;  /* [count]; `top` points nowhere: see `tops` */

@@ -97,9 +97,9 @@ static void write_stats(const json_t *json, struct buffer *out)
                   (long long)number(json, "blocks_cached"), (long long)number(json, "evicted_blocks"));
     buffer_printf(out, "hits     %lld of %lld prompt tokens (%.1f %%)\n", (long long)hits, (long long)queried,
                   queried ? 100.0 * (double)hits / (double)queried : 0.0);
-    buffer_printf(out, "requests %lld running, %lld waiting, %lld preempted so far\n",
+    buffer_printf(out, "requests %lld running, %lld waiting, %lld not read by their clients, %lld preempted so far\n",
                   (long long)number(json, "running"), (long long)number(json, "waiting"),
-                  (long long)number(json, "preemptions"));
+                  (long long)number(json, "paused"), (long long)number(json, "preemptions"));
     size_t i;
     json_t *tier;
     json_array_foreach(json_object_get(json, "tiers"), i, tier)

@@ -49,8 +49,7 @@ static enum status chat_ids(const struct session *session, const struct prompt *
     struct buffer messages;
     buffer_init(&messages, 0);
     messages_write(session->options->system, prompt->text.data, bytes, &messages);
-    struct kvasir_chat chat = {
-        .messages = messages.data, .values = session->values, .template_source = session->template_source};
+    struct kvasir_chat chat = {.messages = messages.data, .values = session->values};
     struct kvasir_error reason;
     enum status status = ST_OK;
     if (messages.failed)
@@ -68,7 +67,7 @@ static enum status prompt_tokenize(const struct session *session, struct prompt 
     if (!options->raw) {
         /* A template that is there but cannot be used is an error; only where there is none the prompt is raw. */
         enum status status = chat_ids(session, prompt, &prompt->library_ids, &prompt->ids.count, error);
-        if (status != ST_NOT_FOUND || session_has_template(session)) return status;
+        if (status != ST_NOT_FOUND || session->info.chat_template) return status;
         if (options->system)
             return error_set(error, ST_INVALID, "%s has no chat template: --system has no place", options->model);
     }

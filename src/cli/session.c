@@ -16,22 +16,40 @@ static const struct {
     uint32_t top_k;
 } CHAT_SAMPLING = {.temperature = 0.7f, .top_k = 40, .top_p = 0.95f, .min_p = 0.05f};
 
+enum status template_read(const char *path, struct buffer *out, struct error *error)
+{
+    buffer_init(out, 0);
+    if (!path) return ST_OK;
+    enum status status = file_read(path, TEMPLATE_BYTES_MAX, out, error);
+    if (status != ST_OK || (out->length && !memchr(out->data, 0, out->length))) return status;
+    const char *what = out->length ? "holds a zero byte" : "is empty";
+    buffer_release(out);
+    return error_set(error, ST_INVALID, "%s: %s, so it is no chat template", path, what);
+}
+
 enum status model_load(const struct options *options, struct kvasir_model **out, struct error *error)
 {
-    struct buffer path;
-    enum status status = model_locate(options, &path, error);
+    struct buffer path, template;
+    enum status status = template_read(options->template_file, &template, error);
     if (status != ST_OK) return status;
+    status = model_locate(options, &path, error);
+    if (status != ST_OK) {
+        buffer_release(&template);
+        return status;
+    }
     struct progress progress;
     progress_begin(&progress, options, "loading");
     struct kvasir_model_options model_options = {.threads = (uint32_t)options->threads,
                                                  .isa = options->isa,
                                                  .rope_frequencies = options->rope_frequencies,
                                                  .progress = progress_update,
-                                                 .progress_data = &progress};
+                                                 .progress_data = &progress,
+                                                 .chat_template = template.data};
     struct kvasir_error reason;
     if (kvasir_model_open(path.data, &model_options, out, &reason) != KVASIR_OK) status = library_error(&reason, error);
     progress_end(&progress);
     buffer_release(&path);
+    buffer_release(&template);
     return status;
 }
 
@@ -67,15 +85,6 @@ static enum status cache_prepare(struct session *session, struct error *error)
     return ST_OK;
 }
 
-static enum status template_read(struct session *session, struct error *error)
-{
-    struct buffer source;
-    if (!session->options->template_file) return ST_OK;
-    enum status status = file_read(session->options->template_file, TEMPLATE_BYTES_MAX, &source, error);
-    if (status == ST_OK) session->template_source = buffer_take(&source);
-    return status;
-}
-
 static enum status bad_words_read(struct session *session, struct error *error)
 {
     const struct text_list *texts = &session->options->bad_words;
@@ -91,7 +100,6 @@ enum status session_open(struct session *session, const struct options *options,
     *session = (struct session){.options = options};
     enum status status = cache_options_read(options, &session->cache, error);
     if (status == ST_OK) status = source_values(options, &session->values, error);
-    if (status == ST_OK) status = template_read(session, error);
     if (status == ST_OK) status = structure_read(options, &session->structure, error);
     if (status == ST_OK) status = model_load(options, &session->model, error);
     if (status == ST_OK) kvasir_model_info(session->model, &session->info);
@@ -110,16 +118,10 @@ void session_close(struct session *session)
     if (session->events.path && file_writer_close(&session->events, true, &ignored) != ST_OK) session->events.fd = -1;
     if (session->model) kvasir_model_close(session->model);
     free(session->values); /* jansson's */
-    mem_free(session->template_source);
     kvasir_free(session->bad_words);
     buffer_release(&session->structure.text);
     cache_options_release(&session->cache);
     *session = (struct session){0};
-}
-
-bool session_has_template(const struct session *session)
-{
-    return session->template_source || session->info.chat_template;
 }
 
 static uint64_t seed_random(void)

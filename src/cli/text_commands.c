@@ -9,7 +9,6 @@
 
 #define JSON_BYTES_MAX (256u << 20)
 #define IDS_BYTES_MAX (1ull << 30)
-#define TEMPLATE_BYTES_MAX (16u << 20)
 
 static enum status vocabulary_open(const struct options *options, struct kvasir_model **out, struct error *error)
 {
@@ -255,11 +254,7 @@ int render_main(const struct options *options)
     enum status status = messages_read(options->messages_file, &files, &error);
     if (status == ST_OK && options->tools_file) status = tools_read(options->tools_file, &files, &error);
     if (status == ST_OK) status = source_values(options, &files.values, &error);
-    if (status == ST_OK && options->template_file)
-        status = file_read(options->template_file, TEMPLATE_BYTES_MAX, &files.template_source, &error);
-    if (status == ST_OK &&
-        memchr(files.template_source.data ? files.template_source.data : "", 0, files.template_source.length))
-        status = error_set(&error, ST_INVALID, "%s: holds a zero byte", options->template_file);
+    if (status == ST_OK) status = template_read(options->template_file, &files.template_source, &error);
     /* A template needs no model, unless one is asked for its BOS and EOS. */
     if (status == ST_OK && (!options->template_file || options->model_chosen))
         status = vocabulary_open(options, &model, &error);

@@ -7,6 +7,9 @@
  * takes the inbox, the cancellations and the calls between two steps. One lock guards all that several threads see; it is
  * never held while the model runs. What a step gave is copied once, into its tickets (async_queue.c).
  *
+ * An answer whose reader leaves more than its bytes_max untaken is paused in the engine (deliver), until the reader has taken half
+ * (take_resumptions): so what waits is bounded, and no thread waits for another.
+ *
  * A ticket is in its queue's list from submit until its last event was taken. A queue that closes leaves its unfinished
  * tickets behind, cancelled and without a queue: the engine's thread frees those when they end. */
 #include "engine/async_internal.h"
@@ -59,6 +62,19 @@ static void take_cancellations(struct kvasir_async *async)
     async->cancelling = false;
 }
 
+/* Paused answers whose readers have caught up go on. */
+static void take_resumptions(struct kvasir_async *async)
+{
+    if (!async->resuming) return;
+    for (uint32_t i = 0; i < async->active_count; i++) {
+        struct ticket *ticket = async->active[i];
+        if (!ticket->paused || ticket->bytes > ticket->bytes_max / 2) continue;
+        engine_pause(async->engine, ticket->engine_id, ticket->index, false);
+        ticket->paused = false;
+    }
+    async->resuming = false;
+}
+
 /* Without the lock while they run: a call may take long. */
 static void take_calls(struct kvasir_async *async)
 {
@@ -99,6 +115,8 @@ static void deliver(struct kvasir_async *async, const struct kvasir_event *event
     if (!ticket->queue) return;
     if (!ticket_append(ticket, event)) ticket->broken = ticket->cancelled = async->cancelling = true;
     ticket_ready(ticket);
+    if (!ticket->bytes_max || ticket->bytes <= ticket->bytes_max || ticket->paused) return;
+    ticket->paused = engine_pause(async->engine, event->id, event->index, true);
 }
 
 /* Those whose last event this was leave the active ones. */
@@ -151,10 +169,11 @@ static void *async_main(void *argument)
     while (!async->closing) {
         take_inbox(async);
         take_cancellations(async);
+        take_resumptions(async);
         take_calls(async);
         if (kvasir_engine_busy(async->engine))
             step(async);
-        else if (!async->inbox && !async->calls && !async->closing)
+        else if (!async->inbox && !async->calls && !async->cancelling && !async->resuming && !async->closing)
             pthread_cond_wait(&async->work, &async->lock);
     }
     pthread_mutex_unlock(&async->lock);

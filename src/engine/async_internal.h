@@ -5,8 +5,8 @@
 #include <pthread.h>
 
 #define TICKETS_MAX 4096u           /* unfinished, of all queues */
-#define SEGMENT_ENTRIES_MAX 128u    /* tokens and their alternatives in one update */
-#define SEGMENT_TEXT_MAX (4u << 10) /* bytes of text in one update */
+#define SEGMENT_ENTRIES_MAX 64u     /* tokens and their alternatives in one update */
+#define SEGMENT_TEXT_MAX (2u << 10) /* bytes of text in one update */
 
 struct gathered_tokens {
     struct kvasir_token *tokens; /* [count]; `top` is set when it is taken: `tops` moves as it grows */
@@ -21,6 +21,7 @@ struct segment {
     float *embedding;                      /* [embedding_count] */
     size_t embedding_count;
 };
+size_t segment_bytes(const struct segment *segment);
 void segment_free(struct segment *segment);
 
 /* The place of one answer to a request in its queue. `request`, `next_inbox` and `last` are the engine's thread's once it has left the
@@ -42,7 +43,9 @@ struct ticket {
     bool cancelled; /* by its owner, or because it is broken */
     bool broken;    /* a part of its answer could not be kept */
     bool news;      /* something to give: a segment, progress or the end */
-    struct segment *first, *last_segment;
+    bool paused;    /* the answer is, because `bytes` were more than `bytes_max` (0: no limit) */
+    size_t bytes, bytes_max;
+    struct segment *first, *last_segment; /* of so many bytes */
     uint32_t prompt_done, prompt_count, output_tokens;
     enum kvasir_finish finish; /* not KVASIR_RUNNING: the engine's thread knows it no more */
     struct kvasir_timings timings;
@@ -74,7 +77,8 @@ struct kvasir_async {
     pthread_mutex_t lock;
     pthread_cond_t work, called; /* there is something to do; calls are done */
     bool started, closing;
-    bool cancelling; /* some active ticket was cancelled */
+    bool cancelling; /* some active ticket was cancelled, */
+    bool resuming;   /* or is paused, and was read */
     struct ticket *inbox, **inbox_end;
     struct call *calls;
     uint64_t next_id;

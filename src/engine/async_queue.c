@@ -24,11 +24,18 @@ void segment_free(struct segment *segment)
     mem_free(segment);
 }
 
+size_t segment_bytes(const struct segment *s)
+{
+    return sizeof *s + s->text.capacity + s->embedding_count * sizeof *s->embedding +
+           (s->answer.capacity + s->prompt.capacity) * sizeof *s->answer.tokens +
+           (s->answer.top_capacity + s->prompt.top_capacity) * sizeof *s->answer.tops;
+}
+
 /* `items` with room for `more` of `size` bytes behind `count`; NULL when there is none, and `items` stays. */
 static void *grow(void *items, size_t count, size_t more, size_t *capacity, size_t size)
 {
-    if (*capacity && count + more <= *capacity) return items;
-    size_t wanted = (count + more) * 2 + 8;
+    if (count + more <= *capacity) return items;
+    size_t wanted = (count + more) * 3 / 2 + 4;
     void *grown = mem_resize(items, wanted * size);
     if (grown) *capacity = wanted;
     return grown;
@@ -44,11 +51,12 @@ static size_t top_count(const struct kvasir_token *tokens, size_t count)
 static bool list_append(struct gathered_tokens *list, const struct kvasir_token *added, size_t count)
 {
     size_t more = top_count(added, count);
+    if (!count) return true;
     struct kvasir_token *tokens = grow(list->tokens, list->count, count, &list->capacity, sizeof *tokens);
     if (tokens) list->tokens = tokens;
     struct kvasir_logprob *tops = grow(list->tops, list->top_count, more, &list->top_capacity, sizeof *tops);
     if (tops) list->tops = tops;
-    if (!tokens || !tops) return false;
+    if (!tokens || (more && !tops)) return false;
     for (size_t i = 0; i < count; i++) {
         if (added[i].top_count) memcpy(tops + list->top_count, added[i].top, added[i].top_count * sizeof *tops);
         tokens[list->count++] = added[i];
@@ -86,16 +94,9 @@ static struct segment *last_segment(struct ticket *ticket, size_t entries, size_
     return ticket->last_segment = added;
 }
 
-bool ticket_append(struct ticket *ticket, const struct kvasir_event *event)
+/* False: there was no memory for all of it. */
+static bool segment_append(struct segment *s, const struct kvasir_event *event)
 {
-    ticket->prompt_done = event->prompt_done;
-    ticket->prompt_count = event->prompt_count;
-    size_t entries = event->token_count + event->prompt_logprob_count;
-    if (!entries && !event->text_bytes && !event->embedding_count) return true;
-    entries += top_count(event->tokens, event->token_count);
-    entries += top_count(event->prompt_logprobs, event->prompt_logprob_count);
-    struct segment *s = last_segment(ticket, entries, event->text_bytes);
-    if (!s) return false;
     if (event->embedding_count) {
         s->embedding = mem_alloc(event->embedding_count * sizeof *s->embedding);
         if (!s->embedding) return false;
@@ -105,6 +106,22 @@ bool ticket_append(struct ticket *ticket, const struct kvasir_event *event)
     buffer_append(&s->text, event->text, event->text_bytes);
     return list_append(&s->answer, event->tokens, event->token_count) &&
            list_append(&s->prompt, event->prompt_logprobs, event->prompt_logprob_count) && !s->text.failed;
+}
+
+bool ticket_append(struct ticket *ticket, const struct kvasir_event *event)
+{
+    ticket->prompt_done = event->prompt_done;
+    ticket->prompt_count = event->prompt_count;
+    size_t entries = event->token_count + event->prompt_logprob_count;
+    if (!entries && !event->text_bytes && !event->embedding_count) return true;
+    entries += top_count(event->tokens, event->token_count);
+    entries += top_count(event->prompt_logprobs, event->prompt_logprob_count);
+    struct segment *before = ticket->last_segment, *s = last_segment(ticket, entries, event->text_bytes);
+    if (!s) return false;
+    if (s == before) ticket->bytes -= segment_bytes(s);
+    bool kept = segment_append(s, event);
+    ticket->bytes += segment_bytes(s);
+    return kept;
 }
 
 /* ---- tickets, with the lock -------------------------------------------------------------------------------------- */
@@ -252,6 +269,7 @@ static enum status make_tickets(struct kvasir_queue *queue, const struct kvasir_
                                 .data = data,
                                 .index = i,
                                 .request = i ? NULL : request,
+                                .bytes_max = wanted->unread_bytes_max,
                                 .prompt_count = (uint32_t)wanted->prompt_count};
     }
     if (status != ST_OK && !*first) request_close_all(request);
@@ -320,11 +338,23 @@ int kvasir_queue_hold(struct kvasir_queue *queue, uint64_t id, bool held)
     return first ? KVASIR_OK : KVASIR_NOT_FOUND;
 }
 
+/* The ticket's first segment leaves it; a paused answer goes on when half of what there may be is left. */
+static void shift(struct ticket *ticket)
+{
+    struct segment *s = ticket->first;
+    if (!s) return;
+    ticket->first = s->next;
+    ticket->bytes -= segment_bytes(s);
+    if (!ticket->paused || ticket->bytes > ticket->bytes_max / 2) return;
+    ticket->async->resuming = true;
+    pthread_cond_signal(&ticket->async->work);
+}
+
 /* The first segment of the ticket as an event; the queue keeps it while it is borrowed. */
 static void give(struct kvasir_queue *queue, struct ticket *ticket, struct kvasir_update *out)
 {
     struct segment *s = queue->given = ticket->first;
-    if (s) ticket->first = s->next;
+    shift(ticket);
     if (!ticket->first) ticket->last_segment = NULL;
     bool last = !ticket->first;
     *out = (struct kvasir_update){.data = ticket->data,

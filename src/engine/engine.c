@@ -195,18 +195,33 @@ static struct request *find(const struct kvasir_engine *engine, uint64_t id)
 
 int kvasir_engine_cancel(struct kvasir_engine *engine, uint64_t id)
 {
-    const struct scheduler *s = &engine->scheduler;
+    struct scheduler *s = &engine->scheduler;
     bool found = false;
     for (uint32_t i = 0; i < scheduler_count(s); i++) {
         struct request *r = scheduler_at(s, i);
-        if (r->id == id) r->cancelled = found = true;
+        if (r->id != id) continue;
+        r->cancelled = found = true;
+        scheduler_pause(s, r, false);
     }
     return found ? KVASIR_OK : KVASIR_NOT_FOUND;
 }
 
+bool engine_pause(struct kvasir_engine *engine, uint64_t id, uint32_t index, bool paused)
+{
+    struct scheduler *s = &engine->scheduler;
+    for (uint32_t i = 0; i < scheduler_count(s); i++) {
+        struct request *r = scheduler_at(s, i);
+        if (r->id != id || r->index != index) continue;
+        bool may = r->first_token_s > 0 && !r->group && !r->cancelled;
+        if (may) scheduler_pause(s, r, paused);
+        return may;
+    }
+    return false;
+}
+
 bool kvasir_engine_busy(const struct kvasir_engine *engine)
 {
-    return scheduler_count(&engine->scheduler) > 0;
+    return scheduler_count(&engine->scheduler) > engine->scheduler.paused;
 }
 
 /* ---- asking ------------------------------------------------------------------------------------------------------ */
@@ -270,8 +285,8 @@ void kvasir_engine_stats(const struct kvasir_engine *engine, struct kvasir_engin
                                         .kv_swaps_out = kv.swaps_out,
                                         .kv_swaps_in = kv.swaps_in,
                                         .kv_swap_copied_bytes = kv.swap_copied_bytes,
-                                        .running = engine->scheduler.running_count,
-                                        .waiting = engine->scheduler.waiting_count,
+                                        .running = scheduler_active_count(&engine->scheduler),
+                                        .paused = engine->scheduler.paused,
                                         .preemptions = engine->scheduler.preemptions,
                                         .preemptions_swapped = engine->scheduler.swapped,
                                         .prefix_waits = engine->scheduler.deferrals,
@@ -283,6 +298,7 @@ void kvasir_engine_stats(const struct kvasir_engine *engine, struct kvasir_engin
                                         .steps = engine->steps,
                                         .prompt_tokens = engine->prompt_tokens,
                                         .output_tokens = engine->output_tokens};
+    out->waiting = scheduler_count(&engine->scheduler) - out->running - out->paused;
     memcpy(out->stage_s, engine->stage_s, sizeof out->stage_s);
     out->fetches_late = engine->scheduler.fetches_late;
     tiers_stats(engine, out);

@@ -41,6 +41,7 @@ struct kvasir_model {
     struct tokenizer *tokenizer;    /* NULL: tokenizer_error says why */
     struct grammar_store *grammars; /* NULL without a tokenizer */
     struct template *chat_template; /* NULL: template_error says why */
+    char *template_given;           /* its source, owned; NULL: it is the file's */
     struct model *model;            /* NULL: vocabulary only */
     const struct kernel *kernel;
     struct error tokenizer_error, template_error;
@@ -142,6 +143,7 @@ struct request {
 
     /* scheduler.c */
     bool running;
+    bool paused;        /* its reader has to take what there is first: not planned, and the first to give way */
     int32_t priority;   /* lower first */
     uint32_t tenant;    /* place in scheduler.tenants */
     uint64_t tenant_id; /* as submitted */
@@ -380,6 +382,7 @@ struct scheduler {
     struct tenant *tenants;
     uint32_t tenant_count, tenant_capacity;
     double served_floor; /* of the active tenants, or of those that were last */
+    uint32_t paused;     /* requests, running or waiting */
     uint64_t admissions, plans;
     uint64_t blocked; /* id of the request that had no room when last tried, and the bytes free then */
     uint64_t blocked_free;
@@ -413,6 +416,10 @@ MUST_CHECK enum status scheduler_plan(struct scheduler *scheduler, double now);
 void scheduler_ran(struct scheduler *scheduler, double seconds);
 /* Puts a waiting request beside the running one whose prompt it shares, on a fork of its sequence. False: no room now. */
 bool scheduler_fork(struct scheduler *scheduler, const struct request *from, struct request *waiting);
+/* A paused request gets no tokens, but keeps its place and its blocks for as long as nobody wants them. Only of one whose prompt was
+ * computed: others may wait for it. */
+void scheduler_pause(struct scheduler *scheduler, struct request *request, bool paused);
+uint32_t scheduler_active_count(const struct scheduler *scheduler); /* of running requests that are not paused */
 /* Closes its sequence: it waits. */
 void scheduler_park(struct scheduler *scheduler, struct request *request);
 
@@ -478,6 +485,8 @@ void tiers_close(struct kvasir_engine *engine); /* the cache already closed */
 void tiers_stats(const struct kvasir_engine *engine, struct kvasir_engine_stats *out);
 /* Takes the request, which waits from now on. ST_NOMEM: it is still the caller's. */
 MUST_CHECK enum status engine_enqueue(struct kvasir_engine *engine, struct request *leader, struct error *error);
+/* Answer `index` of a request stops, or goes on. False: it has ended, or has not begun, or is one that is chosen among. */
+bool engine_pause(struct kvasir_engine *engine, uint64_t id, uint32_t index, bool paused);
 void engine_forget_ended(struct kvasir_engine *engine); /* closes the requests whose last event was borrowed */
 
 #endif

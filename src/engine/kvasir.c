@@ -37,8 +37,19 @@ static enum status open_tokenizer(struct kvasir_model *model, struct error *erro
     return error_set(error, status, "%s", model->tokenizer_error.text);
 }
 
-static enum status open_template(struct kvasir_model *model, struct error *error)
+static enum status take_template(struct kvasir_model *model, const char *source, struct error *error)
 {
+    size_t bytes = strlen(source);
+    model->template_given = mem_strndup(source, bytes);
+    if (!model->template_given) return error_set(error, ST_NOMEM, "not enough memory for the chat template");
+    enum status status = template_compile(source, bytes, &model->chat_template, error);
+    if (status != ST_OK) error_prefix(error, "the chat template that was given");
+    return status;
+}
+
+static enum status open_template(struct kvasir_model *model, const char *given, struct error *error)
+{
+    if (given) return take_template(model, given, error);
     const char *source;
     size_t bytes;
     enum status status =
@@ -96,7 +107,7 @@ int kvasir_model_open(const char *path, const struct kvasir_model_options *optio
     model->threads = options->threads ? options->threads : cpu_count();
     enum status status = format_open(path, options->vocabulary_only, &model->format, error);
     if (status == ST_OK) status = open_tokenizer(model, error);
-    if (status == ST_OK) status = open_template(model, error);
+    if (status == ST_OK) status = open_template(model, options->chat_template, error);
     if (status == ST_OK && !options->vocabulary_only) status = open_weights(model, options, error);
     if (status != ST_OK) {
         kvasir_model_close(model);
@@ -116,6 +127,7 @@ void kvasir_model_close(struct kvasir_model *model)
     if (!model) return;
     model_close(model->model);
     template_release(model->chat_template);
+    mem_free(model->template_given);
     grammar_store_close(model->grammars);
     tokenizer_close(model->tokenizer);
     format_close(model->format);
@@ -131,6 +143,12 @@ static const char *text_or_null(const struct format *format, const char *key)
     return format_get_text(format, key, &text, &bytes, NULL) == ST_OK ? text : NULL;
 }
 
+static const char *template_source(const struct kvasir_model *model)
+{
+    if (!model->chat_template || model->template_given) return model->template_given;
+    return text_or_null(model->format, "tokenizer.chat_template");
+}
+
 void kvasir_model_info(const struct kvasir_model *model, struct kvasir_model_info *out)
 {
     uint64_t context = 0;
@@ -142,7 +160,7 @@ void kvasir_model_info(const struct kvasir_model *model, struct kvasir_model_inf
         .context_length = context <= UINT32_MAX ? (uint32_t)context : UINT32_MAX,
         .threads = model->threads,
         .has_tokenizer = model->tokenizer != NULL,
-        .chat_template = model->chat_template ? text_or_null(model->format, "tokenizer.chat_template") : NULL,
+        .chat_template = template_source(model),
         .adds_bos = model->tokenizer && tokenizer_adds_bos(model->tokenizer),
         .bos = model->bos,
         .eos = model->eos,

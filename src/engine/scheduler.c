@@ -22,6 +22,9 @@
  * Retrieval attention. Tokens from request.sparse_from on run one a step, as answers do, also when they are computed again: their rows
  * depend on how they were run. Such a request is swapped out whenever there is room for it.
  *
+ * Pauses. A request whose reader is slow (scheduler_pause) is not planned. It keeps its place and its blocks, so that to go on costs
+ * nothing, until another request wants them: it gives way before all others, whatever its priority.
+ *
  * Prefixes. A request whose prompt begins like one that is being computed waits for those blocks rather than compute them too; and
  * while it is sooner done so, for what the tiers below RAM have of it (prefetch.c).
  *
@@ -95,26 +98,49 @@ static bool precedes(const struct scheduler *s, const struct request *a, const s
     return a->id != b->id ? a->id < b->id : a->index < b->index;
 }
 
+/* Whether running request `a` gives way sooner than `b`. */
+static bool is_worse(const struct scheduler *s, const struct request *a, const struct request *b)
+{
+    if (a->paused != b->paused) return a->paused;
+    double level_a = level_of(s, a), level_b = level_of(s, b);
+    return level_a != level_b ? level_a > level_b : a->admission >= b->admission;
+}
+
 /* The running request that gives way first. */
 static struct request *worst_running(const struct scheduler *s)
 {
     struct request *worst = NULL;
-    double worst_level = 0;
-    for (uint32_t i = 0; i < s->running_count; i++) {
-        struct request *r = s->running[i];
-        double level = level_of(s, r);
-        if (worst && (level < worst_level || (level == worst_level && r->admission < worst->admission))) continue;
-        worst = r;
-        worst_level = level;
-    }
+    for (uint32_t i = 0; i < s->running_count; i++)
+        if (!worst || is_worse(s, s->running[i], worst)) worst = s->running[i];
     return worst;
 }
 
-/* Whether `worst` gives up its place or its blocks to `r`, which waits: `r` has the lower number, as submitted, so that requests that
- * wait long do not push each other out, and still has, so that each is let finish at last. */
+/* Whether `worst` gives up its place or its blocks to `r`, which waits: it is paused, or `r` has the lower number, as submitted, so
+ * that requests that wait long do not push each other out, and still has, so that each is let finish at last. */
 static bool gives_way(const struct scheduler *s, const struct request *worst, const struct request *r)
 {
-    return worst && worst->priority > r->priority && level_of(s, worst) > level_of(s, r);
+    if (!worst || worst->paused) return worst != NULL;
+    return worst->priority > r->priority && level_of(s, worst) > level_of(s, r);
+}
+
+uint32_t scheduler_active_count(const struct scheduler *s)
+{
+    uint32_t count = s->running_count;
+    for (uint32_t i = 0; i < s->running_count && s->paused; i++) count -= s->running[i]->paused;
+    return count;
+}
+
+static bool may_start(const struct request *r)
+{
+    return !r->paused && !r->settled;
+}
+
+/* Waiting requests that would run if there were room. */
+static uint32_t startable_count(const struct scheduler *s)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < s->waiting_count; i++) count += may_start(s->waiting[i]);
+    return count;
 }
 
 /* ---- life -------------------------------------------------------------------------------------------------------- */
@@ -179,6 +205,7 @@ static void close_seq(struct request *r)
 void scheduler_remove(struct scheduler *s, struct request *r)
 {
     prefetch_end(r);
+    scheduler_pause(s, r, false);
     if (!take_out(s->running, &s->running_count, r)) take_out(s->waiting, &s->waiting_count, r);
     close_seq(r);
     s->tenants[r->tenant].requests--;
@@ -200,6 +227,13 @@ static void leave_running(struct scheduler *s, struct request *r)
     r->running = false;
     r->prefetch = (struct prefetch){0};
     r->planned = r->drafts = 0;
+}
+
+void scheduler_pause(struct scheduler *s, struct request *r, bool paused)
+{
+    s->paused += paused;
+    s->paused -= r->paused;
+    r->paused = paused;
 }
 
 void scheduler_park(struct scheduler *s, struct request *r)
@@ -330,7 +364,7 @@ static enum status plan_decodes(struct scheduler *s)
     enum status status = ST_OK;
     for (uint32_t i = 0; i < count && status == ST_OK; i++) {
         struct request *r = s->order[i];
-        if (r->running && is_ready(r) && decodes(r)) status = plan_running(s, r, 1);
+        if (r->running && !r->paused && is_ready(r) && decodes(r)) status = plan_running(s, r, 1);
     }
     return status;
 }
@@ -381,7 +415,7 @@ static void plan_drafts(struct scheduler *s)
 
 static bool prefills(const struct request *r)
 {
-    return r->running && is_ready(r) && runnable(r) - r->planned > 0;
+    return r->running && !r->paused && is_ready(r) && runnable(r) - r->planned > 0;
 }
 
 /* Keys that a token after the first `done` reads. */
@@ -407,13 +441,13 @@ static void count_units(struct scheduler *s)
 /* Work on prompts that fits into this step beside its answers. */
 static double prefill_units(const struct scheduler *s)
 {
-    const uint32_t answers = planned_count(s), places = s->limits.sequences - s->running_count;
+    const uint32_t answers = planned_count(s), places = s->limits.sequences - scheduler_active_count(s);
     uint32_t wanting = 0;
     for (uint32_t i = 0; i < s->running_count; i++) wanting += prefills(s->running[i]);
     const struct request *worst = places ? NULL : worst_running(s);
-    wanting += least(places, s->waiting_count);
+    wanting += least(places, startable_count(s));
     for (uint32_t i = 0; worst && i < s->waiting_count; i++) {
-        if (s->waiting[i]->settled || !gives_way(s, worst, s->waiting[i])) continue;
+        if (!may_start(s->waiting[i]) || !gives_way(s, worst, s->waiting[i])) continue;
         wanting++; /* it will have a place all the same */
         break;
     }
@@ -484,7 +518,7 @@ static struct request *shortest(const struct scheduler *s, const struct request 
 /* `*first` gets the rest, when all others had theirs. */
 static enum status plan_prefills(struct scheduler *s, struct allowance *left, struct request **first)
 {
-    uint32_t count = list_running(s), wanting = s->waiting_count && s->running_count < s->limits.sequences;
+    uint32_t count = list_running(s), wanting = startable_count(s) && scheduler_active_count(s) < s->limits.sequences;
     *first = NULL;
     for (uint32_t i = 0; i < count; i++) {
         wanting += prefills(s->order[i]);
@@ -520,7 +554,7 @@ static uint64_t missing(const struct scheduler *s, const struct request *r)
 bool scheduler_has_room(const struct scheduler *s, uint64_t bytes)
 {
     for (uint32_t i = 0; i < s->running_count; i++)
-        if (is_ready(s->running[i])) bytes += missing(s, s->running[i]);
+        if (is_ready(s->running[i]) && !s->running[i]->paused) bytes += missing(s, s->running[i]);
     return bytes <= kv_bytes_free(s->kv);
 }
 
@@ -544,14 +578,15 @@ static bool awaits(struct scheduler *s, struct request *r)
     if (r->leader) return true;
     if (r->awaited) {
         const struct request *other = find_running(s, r->awaited);
-        if (other && kv_seq_count(other->seq) < r->awaited_count) return true;
+        if (other && !other->paused && kv_seq_count(other->seq) < r->awaited_count) return true;
         r->awaited = 0;
     }
     if (s->limits.one_layer_at_a_time) return false;
     r->awaited_count = 0;
     for (uint32_t i = 0; i < s->running_count; i++) {
         const struct request *other = s->running[i];
-        if (other->cache_salt != r->cache_salt || other->index || !is_ready(other) || pending(other) <= 1) continue;
+        if (other->cache_salt != r->cache_salt || other->index || other->paused) continue;
+        if (!is_ready(other) || pending(other) <= 1) continue;
         uint32_t published = least(other->count, other->sparse_from ? other->sparse_from : UINT32_MAX);
         uint32_t common = common_prefix(r, other, least(request_match_count(r) - 1, published));
         common -= common % s->limits.block_tokens;
@@ -570,7 +605,7 @@ static struct request *best_waiting(struct scheduler *s)
         best = NULL;
         for (uint32_t i = 0; i < s->waiting_count; i++) {
             struct request *r = s->waiting[i];
-            if (r->passed_over == s->plans || r->settled) continue;
+            if (r->passed_over == s->plans || !may_start(r)) continue;
             if (!best || precedes(s, r, best)) best = r;
         }
         if (!best || best->seq || (!awaits(s, best) && !prefetch_holds_up(s, best))) return best;
@@ -604,7 +639,7 @@ static enum status start(struct scheduler *s, struct request *r, struct allowanc
     if (status != ST_OK) return status;
     if (s->running_count && !scheduler_has_room(s, missing(s, r))) status = ST_FULL;
     uint32_t tokens = within(s, r, left, 1);
-    if (!tokens && !s->running_count) tokens = 1;
+    if (!tokens && !scheduler_active_count(s)) tokens = 1;
     bool no_time = status == ST_OK && !tokens;
     if (no_time) status = ST_FULL;
     if (status == ST_OK && tokens == pending(r)) status = request_make_room(r, 1);
@@ -627,7 +662,7 @@ static enum status start(struct scheduler *s, struct request *r, struct allowanc
 static bool displace(struct scheduler *s, const struct request *r)
 {
     struct request *worst = worst_running(s);
-    if (!gives_way(s, worst, r) || any_at(s, KV_SWAPPING_OUT)) return false;
+    if (!gives_way(s, worst, r)) return false;
     preempt(s, worst);
     s->blocked = 0;
     return true;
@@ -635,7 +670,7 @@ static bool displace(struct scheduler *s, const struct request *r)
 
 static enum status admit(struct scheduler *s, struct allowance *left)
 {
-    while (left->tokens && (left->units > 0 || !s->running_count) && s->waiting_count) {
+    while (left->tokens && (left->units > 0 || !scheduler_active_count(s)) && s->waiting_count) {
         struct request *r = best_waiting(s);
         if (!r) return ST_OK;
         if (s->running_count == s->limits.sequences) {
@@ -643,8 +678,9 @@ static enum status admit(struct scheduler *s, struct allowance *left)
             continue;
         }
         enum status status = r->seq ? resume(s, r) : start(s, r, left);
+        if (status == ST_FULL && any_at(s, KV_SWAPPING_OUT)) return ST_OK; /* blocks are about to be free */
         if (status == ST_FULL && displace(s, r)) continue;
-        if (status == ST_FULL && (s->running_count || any_at(s, KV_SWAPPING_OUT))) return ST_OK;
+        if (status == ST_FULL && s->running_count) return ST_OK;
         if (status != ST_OK) return status;
     }
     return ST_OK;

@@ -70,29 +70,8 @@ void admin_drain(struct server *server, struct evhttp_request *http, const struc
 
 static void write_stats(const struct kvasir_engine_stats *s, struct buffer *out)
 {
-    const struct json_count members[] = {{"context", s->context},
-                                         {"block_size", s->block_size},
-                                         {"bytes_per_token", s->kv_bytes_per_token},
-                                         {"bytes_budget", s->kv_bytes_budget},
-                                         {"bytes_held", s->kv_bytes_used},
-                                         {"blocks_held", s->kv_blocks_used},
-                                         {"bytes_wasted", s->kv_bytes_wasted},
-                                         {"bytes_cached", s->kv_bytes_cached},
-                                         {"blocks_cached", s->kv_blocks_cached},
-                                         {"bytes_pinned", s->kv_bytes_pinned},
-                                         {"bytes_mapped", s->kv_bytes_mapped},
-                                         {"bytes_swapped", s->kv_bytes_swapped},
-                                         {"bytes_offloaded", s->kv_bytes_offloaded},
-                                         {"queried_tokens", s->kv_queried_tokens},
-                                         {"hit_tokens", s->kv_hit_tokens},
-                                         {"evicted_blocks", s->kv_evicted_blocks},
-                                         {"running", s->running},
-                                         {"waiting", s->waiting},
-                                         {"preemptions", s->preemptions},
-                                         {"prompt_tokens", s->prompt_tokens},
-                                         {"output_tokens", s->output_tokens}};
     buffer_text(out, "{");
-    json_counts(members, ARRAY_COUNT(members), out);
+    json_stats(s, out);
     buffer_text(out, ",\"tiers\":[");
     for (uint32_t t = 0; t < s->tier_count; t++) {
         const struct kvasir_tier_stats *tier = &s->tiers[t];

@@ -9,7 +9,21 @@ static bool prompts(const struct server *server, struct body *body, struct promp
 
 /* ---- answers ------------------------------------------------------------------------------------------------------- */
 
+static void write_top(const struct kvasir_model *model, uint32_t id, float logprob, bool more, struct buffer *out)
+{
+    struct buffer spelling;
+    buffer_init(&spelling, 0);
+    json_token_bytes(model, id, &spelling);
+    buffer_text(out, more ? "," : "");
+    json_out_text(out, spelling.data, spelling.length);
+    buffer_text(out, ":");
+    json_out_real(out, logprob);
+    out->failed |= spelling.failed;
+    buffer_release(&spelling);
+}
+
 /* {"tokens": […], "token_logprobs": […], "top_logprobs": [{token: logprob}, …], "text_offset": […]}, side by side. The
+ * token itself is among its alternatives, as one more where it has to be. The
  * first token of an echoed prompt has no log-probability (NAN): null. */
 static void logprob(const struct kvasir_model *model, uint32_t alternatives, const struct kvasir_token *token,
                     struct choice *choice)
@@ -26,14 +40,13 @@ static void logprob(const struct kvasir_model *model, uint32_t alternatives, con
     buffer_printf(&out->offsets, "%s%zu", comma, choice->offset);
     choice->offset += spelling.length;
     buffer_printf(&out->tops, isnan(token->logprob) ? "%snull" : "%s{", comma);
-    for (uint32_t i = 0; i < token->top_count && i < alternatives; i++) {
-        spelling.length = 0;
-        json_token_bytes(model, token->top[i].id, &spelling);
-        buffer_text(&out->tops, i ? "," : "");
-        json_out_text(&out->tops, spelling.data, spelling.length);
-        buffer_text(&out->tops, ":");
-        json_out_real(&out->tops, token->top[i].logprob);
+    uint32_t shown = token->top_count < alternatives ? token->top_count : alternatives;
+    bool own = isnan(token->logprob);
+    for (uint32_t i = 0; i < shown; i++) {
+        own |= token->top[i].id == token->id;
+        write_top(model, token->top[i].id, token->top[i].logprob, i > 0, &out->tops);
     }
+    if (!own) write_top(model, token->id, token->logprob, shown > 0, &out->tops);
     buffer_text(&out->tops, isnan(token->logprob) ? "" : "}");
     out->tokens.failed |= spelling.failed;
     buffer_release(&spelling);

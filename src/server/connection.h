@@ -29,6 +29,7 @@ struct exchange {
     int status;                  /* of HTTP; 499: the client went away */
     uint64_t prompt_tokens, cached_tokens, output_tokens;
     double ttft_s; /* 0: there was no token */
+    bool cut;      /* these tokens are not all: the answer was cancelled, and how many were cached is not known */
 };
 
 struct connection;

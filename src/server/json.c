@@ -107,3 +107,30 @@ void json_finish(enum kvasir_finish finish, struct buffer *out)
     else
         buffer_printf(out, "\"%s\"", kvasir_finish_name(finish));
 }
+
+void json_stats(const struct kvasir_engine_stats *s, struct buffer *out)
+{
+    const struct json_count members[] = {{"context", s->context},
+                                         {"block_size", s->block_size},
+                                         {"bytes_per_token", s->kv_bytes_per_token},
+                                         {"bytes_budget", s->kv_bytes_budget},
+                                         {"bytes_held", s->kv_bytes_used},
+                                         {"blocks_held", s->kv_blocks_used},
+                                         {"bytes_wasted", s->kv_bytes_wasted},
+                                         {"bytes_cached", s->kv_bytes_cached},
+                                         {"blocks_cached", s->kv_blocks_cached},
+                                         {"bytes_pinned", s->kv_bytes_pinned},
+                                         {"bytes_mapped", s->kv_bytes_mapped},
+                                         {"bytes_swapped", s->kv_bytes_swapped},
+                                         {"bytes_offloaded", s->kv_bytes_offloaded},
+                                         {"queried_tokens", s->kv_queried_tokens},
+                                         {"hit_tokens", s->kv_hit_tokens},
+                                         {"evicted_blocks", s->kv_evicted_blocks},
+                                         {"running", s->running},
+                                         {"waiting", s->waiting},
+                                         {"paused", s->paused},
+                                         {"preemptions", s->preemptions},
+                                         {"prompt_tokens", s->prompt_tokens},
+                                         {"output_tokens", s->output_tokens}};
+    json_counts(members, ARRAY_COUNT(members), out);
+}

@@ -10,7 +10,7 @@
  *
  * In kvasir.h: the form of blocks, groups and requests. Before those come
  *   {"model", "time_s",                                       seconds since the server began
- *    "stats": {"running", "waiting", "context", …},           as struct kvasir_engine_stats
+ *    "stats": {"running", "waiting", "context", …},           as GET /kv/stats
  *    "finished": [{"number", "prompt_tokens", "cached_tokens", "output_tokens", "ttft_s", "decode_tokens_per_s"}, …],
  * the last FINISHED_MAX answers that have ended, the newest last; number: how many had ended then. */
 #include "server/reply.h"
@@ -87,26 +87,6 @@ static void take(struct background_task *task)
     if (write(view->fd, &one, sizeof one) != sizeof one) log_line(LOG_ERROR, "an eventfd cannot be written");
 }
 
-static void write_stats(const struct kvasir_engine_stats *stats, struct buffer *out)
-{
-    const struct json_count rows[] = {{"running", stats->running},
-                                      {"waiting", stats->waiting},
-                                      {"context", stats->context},
-                                      {"kv_bytes_budget", stats->kv_bytes_budget},
-                                      {"kv_bytes_used", stats->kv_bytes_used},
-                                      {"kv_bytes_cached", stats->kv_bytes_cached},
-                                      {"kv_bytes_pinned", stats->kv_bytes_pinned},
-                                      {"kv_bytes_swapped", stats->kv_bytes_swapped},
-                                      {"kv_bytes_offloaded", stats->kv_bytes_offloaded},
-                                      {"kv_queried_tokens", stats->kv_queried_tokens},
-                                      {"kv_hit_tokens", stats->kv_hit_tokens},
-                                      {"kv_evicted_blocks", stats->kv_evicted_blocks},
-                                      {"preemptions", stats->preemptions},
-                                      {"prompt_tokens", stats->prompt_tokens},
-                                      {"output_tokens", stats->output_tokens}};
-    json_counts(rows, ARRAY_COUNT(rows), out);
-}
-
 static void write_finished(const struct kv_view *view, struct buffer *out)
 {
     uint64_t first = view->finished_count > FINISHED_MAX ? view->finished_count - FINISHED_MAX : 0;
@@ -130,7 +110,7 @@ static void write_head(const struct kv_view *view, struct snapshot *snapshot)
     buffer_text(out, "{\"model\":");
     json_out_text(out, name, strlen(name));
     buffer_printf(out, ",\"time_s\":%.3f,\"stats\":{", snapshot->taken_at - view->began_at);
-    write_stats(&snapshot->stats, out);
+    json_stats(&snapshot->stats, out);
     buffer_text(out, "},\"finished\":[");
     write_finished(view, out);
     buffer_text(out, "],");

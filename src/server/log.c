@@ -12,9 +12,9 @@ static void write_members(const struct exchange *exchange, struct log_members *o
     log_number(out, "duration_s", exchange->began_s > 0 ? clock_seconds() - exchange->began_s : 0);
     if (exchange->prompt_tokens) {
         log_number(out, "prompt_tokens", (double)exchange->prompt_tokens);
-        log_number(out, "cached_tokens", (double)exchange->cached_tokens);
+        if (!exchange->cut) log_number(out, "cached_tokens", (double)exchange->cached_tokens);
         log_number(out, "output_tokens", (double)exchange->output_tokens);
-        log_number(out, "ttft_s", exchange->ttft_s);
+        if (!exchange->cut) log_number(out, "ttft_s", exchange->ttft_s);
     }
     if (exchange->key) log_text(out, "key", exchange->key->name);
     log_text(out, "id", exchange->id);

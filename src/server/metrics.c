@@ -16,8 +16,11 @@ static const double LATENCY[] = {0.3, 0.5, 0.8, 1,  1.5, 2,   2.5, 5,   10,   15
 static const double TOKENS[] = {1,    2,    5,    10,    20,    50,    100,    200,    500,
                                 1000, 2000, 5000, 10000, 20000, 50000, 100000, 200000, 500000};
 
+static const double ANSWERS[] = {1, 2, 5, 10, 20};
+
 struct metrics {
-    struct histogram ttft, between, per_token, e2e, queue, prefill, decode, prompt, output;
+    struct histogram ttft, between, per_token, e2e, queue, prefill, decode, inference, prompt, computed, output;
+    struct histogram longest, limit, answers; /* of a request's answers */
     uint64_t finished[KVASIR_ERROR + 1];
     struct {
         const char *route, *method;
@@ -38,8 +41,13 @@ struct metrics *metrics_open(void)
     histogram_init(&m->queue, LATENCY, ARRAY_COUNT(LATENCY));
     histogram_init(&m->prefill, LATENCY, ARRAY_COUNT(LATENCY));
     histogram_init(&m->decode, LATENCY, ARRAY_COUNT(LATENCY));
+    histogram_init(&m->inference, LATENCY, ARRAY_COUNT(LATENCY));
     histogram_init(&m->prompt, TOKENS, ARRAY_COUNT(TOKENS));
+    histogram_init(&m->computed, TOKENS, ARRAY_COUNT(TOKENS));
     histogram_init(&m->output, TOKENS, ARRAY_COUNT(TOKENS));
+    histogram_init(&m->longest, TOKENS, ARRAY_COUNT(TOKENS));
+    histogram_init(&m->limit, TOKENS, ARRAY_COUNT(TOKENS));
+    histogram_init(&m->answers, ANSWERS, ARRAY_COUNT(ANSWERS));
     return m;
 }
 
@@ -79,9 +87,18 @@ void metrics_answer(struct metrics *m, enum kvasir_finish finish, const struct k
     histogram_add(&m->queue, timings->ttft_s - timings->prefill_s, 1);
     histogram_add(&m->prefill, timings->prefill_s, 1);
     histogram_add(&m->decode, timings->decode_s, 1);
+    histogram_add(&m->inference, timings->prefill_s + timings->decode_s, 1);
     histogram_add(&m->prompt, timings->prompt_tokens, 1);
+    histogram_add(&m->computed, timings->prompt_tokens - timings->cached_tokens, 1);
     histogram_add(&m->output, timings->output_tokens, 1);
     if (timings->output_tokens > 1) histogram_add(&m->per_token, timings->tpot_s, 1);
+}
+
+void metrics_request(struct metrics *m, uint32_t answers, uint32_t max_tokens, uint64_t longest)
+{
+    histogram_add(&m->answers, answers, 1);
+    histogram_add(&m->longest, (double)longest, 1);
+    if (max_tokens) histogram_add(&m->limit, max_tokens, 1);
 }
 
 /* ---- the text --------------------------------------------------------------------------------------------------------- */
@@ -111,6 +128,7 @@ static void write_labelled(const struct writer *w, const char *name, const char 
 
 static void write_gauges(const struct writer *w, const struct kvasir_engine_stats *s)
 {
+    const double held = s->kv_bytes_budget ? (double)s->kv_bytes_used / (double)s->kv_bytes_budget : 0;
     const struct {
         const char *state;
         uint64_t bytes;
@@ -121,9 +139,12 @@ static void write_gauges(const struct writer *w, const struct kvasir_engine_stat
                  {"offloaded", s->kv_bytes_offloaded}, {"budget", s->kv_bytes_budget}};
     write_one(w, "num_requests_running", "gauge", "Answers that are being computed.", s->running);
     write_one(w, "num_requests_waiting", "gauge", "Answers that wait for their first step.", s->waiting);
+    write_one(w, "num_requests_paused", "gauge", "Answers that stand still because their clients do not read them.",
+              s->paused);
     write_one(w, "kv_cache_usage_perc", "gauge",
               "Part of the KV cache's budget that is held by requests, 0 to 1; what only stays cached is not in it.",
-              s->kv_bytes_budget ? (double)s->kv_bytes_used / (double)s->kv_bytes_budget : 0);
+              held);
+    write_one(w, "gpu_cache_usage_perc", "gauge", "The same, under its older name.", held);
     metric_head(
         w->out, w->prefix, "kv_cache_bytes", "gauge",
         "Bytes of the KV cache by state. held: by requests and pins (wasted, pinned: of it); cached: found by the next "
@@ -137,6 +158,10 @@ static void write_counters(const struct writer *w, const struct kvasir_engine_st
     write_one(w, "prefix_cache_queries_total", "counter", "Prompt tokens that were looked up in the prefix cache.",
               (double)s->kv_queried_tokens);
     write_one(w, "prefix_cache_hits_total", "counter", "Prompt tokens that were found there.",
+              (double)s->kv_hit_tokens);
+    write_one(w, "gpu_prefix_cache_queries_total", "counter", "The same two, under their older names.",
+              (double)s->kv_queried_tokens);
+    write_one(w, "gpu_prefix_cache_hits_total", "counter", "Prompt tokens that were found there.",
               (double)s->kv_hit_tokens);
     write_one(w, "prefix_waits_total", "counter", "Requests that waited for another to compute a prefix they share.",
               (double)s->prefix_waits);
@@ -228,8 +253,13 @@ static void write_histograms(const struct writer *w, const struct metrics *m)
         {"request_queue_time_seconds", "From submission to the first step.", &m->queue},
         {"request_prefill_time_seconds", "From the first step to the first token.", &m->prefill},
         {"request_decode_time_seconds", "From the first token to the last.", &m->decode},
+        {"request_inference_time_seconds", "From the first step to the last token.", &m->inference},
         {"request_prompt_tokens", "Tokens of prompts.", &m->prompt},
+        {"request_prefill_kv_computed_tokens", "Those that were not found in the cache.", &m->computed},
         {"request_generation_tokens", "Tokens of answers.", &m->output},
+        {"request_max_num_generation_tokens", "Tokens of a request's longest answer.", &m->longest},
+        {"request_params_max_tokens", "max_tokens, where a request says it.", &m->limit},
+        {"request_params_n", "Answers to a request.", &m->answers},
     };
     for (size_t i = 0; i < ARRAY_COUNT(rows); i++) {
         metric_head(w->out, w->prefix, rows[i].name, "histogram", rows[i].help);

@@ -17,6 +17,8 @@ void metrics_tokens(struct metrics *metrics, double seconds, size_t count);
 /* An answer has ended, `seconds` after its request came. */
 void metrics_answer(struct metrics *metrics, enum kvasir_finish finish, const struct kvasir_timings *timings,
                     double seconds);
+/* All answers to a request have ended. max_tokens: 0 where it did not say; longest: of the answers, in tokens. */
+void metrics_request(struct metrics *metrics, uint32_t answers, uint32_t max_tokens, uint64_t longest);
 /* GET /metrics. */
 void metrics_reply(struct server *server, struct evhttp_request *http, const struct api *api);
 /* May a metric's name begin so? */

@@ -9,8 +9,9 @@
  * The engine's queue points to choices, so a reply without a client lives until their last updates have come. evhttp frees a
  * request that was answered, or is on a connection that it frees; only one whose connection broke meanwhile is ours to free.
  *
- * When more than HOLD_BYTES are unsent the reply's choices are held in the queue until all was sent. So at most that, and one
- * update, lies here: see SEGMENT_… in engine/async_internal.h for how large that is. */
+ * When more than HOLD_BYTES of a stream are unsent its choices are held in the queue until all was sent, and when more than
+ * UNREAD_BYTES_MAX wait there they are paused. So a client that does not read costs what is unsent, one update (SEGMENT_… in
+ * engine/async_internal.h), and that: less than 64 KiB in all, however long the answer is. */
 #include "server/reply.h"
 #include "server/metrics.h"
 #include "server/structure.h"
@@ -22,9 +23,11 @@
 #include <sys/time.h>
 #include <time.h>
 
-#define HOLD_BYTES (16u << 10)
-#define TOLD_BYTES_MAX (16u << 20) /* of prompts, in one reply */
-#define TOLD_BYTES_PER_TOKEN 8     /* an id and its comma; the text of one that was given by its id */
+#define HOLD_BYTES (2u << 10)        /* small events take a KiB each of libevent's memory */
+#define UNREAD_BYTES_MAX (12u << 10) /* of a stream, in the engine's queue */
+#define HELD_S 0.1                   /* longer than an event loop's turn: the reader's time, not ours */
+#define TOLD_BYTES_MAX (16u << 20)   /* of prompts, in one reply */
+#define TOLD_BYTES_PER_TOKEN 8       /* an id and its comma; the text of one that was given by its id */
 #define TOLD_LOGPROBS_MAX (1u << 18)
 #define PROMPT_TOKENS_MAX (64u << 20) /* of all answers that run or wait: 256 MiB */
 
@@ -127,7 +130,8 @@ static void cancel_all(struct reply *reply)
 static void hold_all(struct reply *reply, bool held)
 {
     reply->held = held;
-    for (uint32_t i = 0; i < reply->count; i++) reply->choices[i].told_s = 0; /* the reader's time, not ours */
+    bool long_held = !held && clock_seconds() - reply->sent_s > HELD_S;
+    for (uint32_t i = 0; i < reply->count && long_held; i++) reply->choices[i].told_s = 0;
     for (uint32_t i = 0; i < reply->count; i++)
         if (reply->choices[i].finish == KVASIR_RUNNING)
             kvasir_queue_hold(reply->server->queue, reply->choices[i].id, held);
@@ -149,9 +153,23 @@ static void on_all_written(void *data)
     detach(data);
 }
 
+/* For the log: what there is of an answer that will not be complete. */
+static void tell_cut(struct reply *reply)
+{
+    struct exchange *exchange = connection_exchange(reply->client);
+    exchange->cut = true;
+    exchange->prompt_tokens = exchange->output_tokens = 0;
+    for (uint32_t i = 0; i < reply->count; i++) {
+        const struct choice *choice = &reply->choices[i];
+        if (choice->prompt_is_counted) exchange->prompt_tokens += choice->prompt_tokens;
+        exchange->output_tokens += choice->output_tokens;
+    }
+}
+
 static void on_gone(void *data)
 {
     struct reply *reply = data;
+    if (!reply->ended) tell_cut(reply);
     if (!reply->ended && !evhttp_request_get_connection(reply->http)) evhttp_request_free(reply->http);
     detach(reply);
 }
@@ -168,14 +186,15 @@ static void on_written(struct evhttp_connection *connection, void *data)
 /* Events of the stream, if there are any; releases `text`. */
 static void send_text(struct reply *reply, struct buffer *text)
 {
+    struct evbuffer *unsent = bufferevent_get_output(evhttp_connection_get_bufferevent(reply->connection));
+    bool slow = evbuffer_get_length(unsent) > HOLD_BYTES;
     struct evbuffer *chunk = text->length ? evbuffer_new() : NULL;
     bool fits = chunk && !text->failed && evbuffer_add(chunk, text->data, text->length) == 0;
     if (fits) evhttp_send_reply_chunk_with_cb(reply->http, chunk, on_written, reply);
     if (fits) reply->sent_s = clock_seconds();
     if (chunk) evbuffer_free(chunk);
     buffer_release(text);
-    struct evbuffer *unsent = bufferevent_get_output(evhttp_connection_get_bufferevent(reply->connection));
-    if (!reply->held && evbuffer_get_length(unsent) > HOLD_BYTES) hold_all(reply, true);
+    if (slow && !reply->held) hold_all(reply, true);
 }
 
 static void send_last(struct reply *reply)
@@ -201,6 +220,7 @@ void reply_fail(struct reply *reply, const struct refusal *refusal)
 {
     cancel_all(reply);
     if (!reply->http || reply->ended) return;
+    tell_cut(reply);
     reply->ended = true;
     if (!reply->body.stream) {
         reply_refuse(reply->http, refusal);
@@ -231,6 +251,14 @@ static void take_end(struct choice *choice, const struct kvasir_timings *timings
     kv_view_note(reply->server->kv_view, timings);
 }
 
+static void count_request(const struct reply *reply)
+{
+    uint64_t longest = 0;
+    for (uint32_t i = 0; i < reply->count; i++)
+        if (reply->choices[i].output_tokens > longest) longest = reply->choices[i].output_tokens;
+    metrics_request(reply->server->metrics, reply->count, reply->body.request.max_tokens, longest);
+}
+
 static void write_update(struct choice *choice)
 {
     struct reply *reply = choice->reply;
@@ -242,6 +270,7 @@ static void write_update(struct choice *choice)
         send_text(reply, &out);
     }
     if (reply->unfinished) return;
+    if (reply->api->bit != API_EMBEDDINGS) count_request(reply);
     if (reply->body.stream)
         send_last(reply);
     else
@@ -329,6 +358,7 @@ static bool submit_all(struct reply *reply, const struct prompts *prompts, struc
     struct kvasir_request *request = &reply->body.request;
     struct kvasir_error error;
     if (!admit(reply, prompts, refusal)) return false;
+    if (reply->body.stream) request->unread_bytes_max = UNREAD_BYTES_MAX / reply->count;
     for (uint32_t i = 0; i < prompts->count; i++) {
         struct choice *choice = &reply->choices[i * request->n];
         request->prompt = prompts->items[i].ids;

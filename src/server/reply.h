@@ -154,6 +154,8 @@ void detokenize_answer(struct server *server, struct evhttp_request *http, const
 
 /* ---- openapi.c: /openapi.json ----------------------------------------------------------------------------------------------- */
 
+/* Appends the document: an object. */
+void openapi_write(const struct server *server, struct buffer *out);
 void openapi_answer(struct server *server, struct evhttp_request *http, const struct api *api);
 
 #endif

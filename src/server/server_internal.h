@@ -111,6 +111,8 @@ struct usage {
 void json_usage(const struct usage *usage, struct buffer *out);
 /* The bytes of one token, control tokens by their spelling. Fails into out->failed. */
 void json_token_bytes(const struct kvasir_model *model, uint32_t id, struct buffer *out);
+/* Members: what the engine and its KV cache tell, "bytes_…" of the cache. */
+void json_stats(const struct kvasir_engine_stats *stats, struct buffer *out);
 void json_finish(enum kvasir_finish finish, struct buffer *out); /* "stop", "length", null while running */
 
 /* ---- kv_view.c: GET /kv ---------------------------------------------------------------------------------------------------------- */

@@ -128,7 +128,7 @@ class Tools(Scripted):
         flat = [{"type": "function", **tool["function"]} for tool in tools]
         answer = self.server.ask("/v1/responses", {"input": "4", "tools": flat, "tool_choice": {"type": "function", "name": "now"}})[2]
         self.assertEqual([(item["type"], item["name"]) for item in answer["output"]], [("function_call", "now")])
-        tools[0]["function"]["parameters"] = {"type": "object", "properties": {"x": {"not": {}}}}
+        tools[0]["function"]["parameters"] = {"type": "object", "properties": {"x": {"not": {"type": "null"}}}}
         status, _, answer = self.chat("4", tools=tools, tool_choice="required")
         self.assertEqual((status, answer["error"]["param"]), (400, "tools"), answer)
 
@@ -207,7 +207,8 @@ class Fields(Case):
             self.assertEqual((told["token_logprobs"][0], told["top_logprobs"][0]), (None, None))
             for value in told["token_logprobs"][1:]:
                 self.assertAlmostEqual(value, -math.log(256), 4)
-            self.assertEqual([len(top) for top in told["top_logprobs"][1:]], [2] * 8)
+            for token, value, top in list(zip(told["tokens"], told["token_logprobs"], told["top_logprobs"]))[1:]:
+                self.assertEqual((len(top), top[token]), (3, value))
             stream = self.stream(prompt=prompt, echo=True, logit_bias=A, logprobs=2, temperature=0, max_tokens=4)
             self.assertEqual([x for event in stream for x in (event["choices"][0]["logprobs"] or {"tokens": []})["tokens"]], told["tokens"])
             self.assertEqual("".join(event["choices"][0]["text"] for event in stream), "helloaaaa")
@@ -326,11 +327,34 @@ class Fields(Case):
             status, _, answer = server.ask("/v1/chat/completions", {"messages": messages, **fields})
             self.assertEqual((status, answer["error"]["param"]), (400, param), answer)
 
+    def test_own_template(self):
+        """--chat-template in place of the model's; a request's own still wins where it is trusted."""
+        path = os.path.join(self.folder, "own.jinja")
+
+        def write(text):
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(text)
+        write("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{# <tool_call> #}!")
+        server = self.own("--chat-template", path, "--trust-request-chat-template")
+        self.assertEqual(self.rendered(server), "<user>hi!")
+        self.assertEqual(self.rendered(server, chat_template="mine"), "mine")
+        ask = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
+        self.assertEqual(server.ask("/v1/chat/completions", ask)[2]["usage"]["prompt_tokens"], len("<user>hi!"))
+        self.assertEqual(server.ask("/v1/chat/completions", {**ask, "tools": TOOLS})[0], 200)  # written as this template says
+        for text, said in (("one\n{% oops", "line 2"), ("zero \0", "zero byte"), ("", "empty"), (None, "own.jinja")):
+            os.remove(path) if text is None else write(text)
+            run = subprocess.run([KVASIR, "serve", self.model, "--port", "0", "--chat-template-file", path],
+                                 capture_output=True, text=True, timeout=WAIT_S, check=False)
+            self.assertNotEqual(run.returncode, 0)
+            self.assertIn(said, run.stderr)
+            self.assertEqual(run.stderr.count("\n"), 1, run.stderr)
+
     def test_keep_alive(self):
         """A stream that has nothing to say says so."""
         server = self.own("--stream-keep-alive", "0.5", "--max-num-seqs", "1")
-        busy = server.send({"prompt": "x", "max_tokens": 60000, "stream": True, "logit_bias": A})
-        self.assertIn(b"200 OK", busy.recv(1000))
+        busy = server.send({"prompt": "x", "max_tokens": 60000, "logit_bias": A})  # no stream: one that nobody reads would give its place away
+        while not server.ask("/requests")[2]["requests"]:
+            pass
         waiting = server.send({"prompt": "y", "max_tokens": 2, "stream": True, "logit_bias": A})
         time.sleep(1.5)
         busy.close()
@@ -552,7 +576,8 @@ class OpenApi(Case):
         status, _, document = self.server.ask("/openapi.json")
         self.assertEqual((status, document["openapi"]), (200, "3.1.0"))
         for path, method in (("/v1/chat/completions", "post"), ("/v1/models/{model}", "get"), ("/tokenize", "post"), ("/v1/responses", "post"),
-                             ("/metrics", "get"), ("/requests", "get"), ("/kv/stats", "get")):
+                             ("/metrics", "get"), ("/requests", "get"), ("/kv/stats", "get"), ("/kv/pins", "get"), ("/kv/pins", "post"),
+                             ("/drain", "post")):
             self.assertIn("summary", document["paths"][path][method])
         body = document["paths"]["/v1/completions"]["post"]["requestBody"]["content"]["application/json"]["schema"]
         self.assertEqual(body["properties"]["temperature"]["anyOf"], [{"type": "number", "minimum": 0, "maximum": 100}, {"type": "null"}])
@@ -563,7 +588,8 @@ class OpenApi(Case):
     def test_schemathesis(self):
         count = "300" if os.environ.get("KVASIR_TEST_COUNT") == "full" else "10"
         run = subprocess.run([sys.executable, "-m", "schemathesis.cli", "run", f"http://127.0.0.1:{self.server.port}/openapi.json", "--checks",
-                              self.CHECKS, "--max-examples", count, "--phases", "examples,coverage,fuzzing", "--no-color", "--seed", "1",
+                              self.CHECKS, "--exclude-path", "/drain",  # which ends the server
+                              "--max-examples", count, "--phases", "examples,coverage,fuzzing", "--no-color", "--seed", "1",
                               "--generation-database", "none", "--request-timeout", str(WAIT_S), "--warnings", "off"],
                              cwd=self.folder, env={**os.environ, "PYTHONPATH": PYTHON_PATH}, capture_output=True, text=True, timeout=1500, check=False)
         self.assertEqual(run.returncode, 0, run.stdout[-5000:] + run.stderr[-1000:])

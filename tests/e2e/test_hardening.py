@@ -504,12 +504,18 @@ class Log(Case):
     def test_who_leaves_is_logged(self):
         server = self.own("--log-format", "json")
         connection = server.send({"prompt": "x", "max_tokens": LONG, "stream": True, "logit_bias": A})
-        connection.recv(100)
+        data = b""
+        while b'"text":"a' not in data:
+            data += connection.recv(1000)
         connection.close()
         self.assertEqual(server.ask("/v1/completions", {"prompt": [7] * CONTEXT})[0], 400)
         server.signal()
         self.assertEqual(server.end(), 0)
-        self.assertEqual(sorted(json.loads(line)["status"] for line in server.stderr.splitlines()), [400, 499])
+        left, refused = sorted(map(json.loads, server.stderr.splitlines()), key=lambda line: -line["status"])
+        self.assertEqual((left["status"], refused["status"]), (499, 400))
+        self.assertEqual(left["prompt_tokens"], 1)
+        self.assertGreater(left["output_tokens"], 0)
+        self.assertNotIn("cached_tokens", left)  # told at the end only
 
 
 if __name__ == "__main__":

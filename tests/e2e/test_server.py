@@ -212,7 +212,7 @@ class Http(Case):
                     ("logit_bias", []), ("logit_bias", {"x": 1}), ("logit_bias", {"1": 101}), ("logit_bias", {"": 1}),
                     ("ignore_eos", 1), ("stream", "yes"), ("stream_options", {}), ("stream_options", 3), ("cache_salt", ""),
                     ("cache_salt", 3), ("cache_salt", "x" * 1025), ("n", 129), ("n", 0), ("n", "1"), ("priority", "x"), ("min_tokens", -1), ("best_of", 129), ("best_of", 0), ("echo", 1), ("suffix", "x"),
-                    ("guided_json", {"a": 1}), ("bad_words", [""]), ("bad_words", 1), ("allowed_token_ids", []), ("allowed_token_ids", 5),
+                    ("guided_json", {"not": {"type": "null"}}), ("bad_words", [""]), ("bad_words", 1), ("allowed_token_ids", []), ("allowed_token_ids", 5),
                     ("prompt_logprobs", -1), ("truncate_prompt_tokens", "x"), ("length_penalty", 101), ("early_stopping", 1),
                     ("skip_special_tokens", 0), ("include_stop_str_in_output", "x"), ("return_token_ids", 1)]]]:
             status, _, answer = self.server.ask(f"/v1/{path}", body)
@@ -297,7 +297,7 @@ class Http(Case):
         self.assertEqual((answers["usage"]["prompt_tokens"], answers["usage"]["completion_tokens"]), (3, 96))
         logprobs = told["choices"][0]["logprobs"]
         self.assertEqual((logprobs["tokens"], logprobs["text_offset"]), (["a"] * 3, [0, 1, 2]))
-        self.assertEqual([len(top) for top in logprobs["top_logprobs"]], [2] * 3)
+        self.assertEqual([(len(top), "a" in top) for top in logprobs["top_logprobs"]], [(3, True)] * 3)  # two, and its own
         self.assertAlmostEqual(logprobs["token_logprobs"][0], -5.545177, 5)  # 1/256
 
     def test_cached_tokens(self):
@@ -488,10 +488,8 @@ class Slow(Case):
         read_all(self.server.send(body))
         self.server.wait_until_idle()
         grown = self.server.memory() - before
-        # What the engine keeps of an answer is a few dozen bytes a token; as chunks it would be hundreds.
         if "asan" not in KVASIR and "tsan" not in KVASIR:
-            self.assertLess(grown, self.READERS * (64 << 10) + self.READERS * self.TOKENS * 30 + (4 << 20))
-            self.assertLess(grown, self.READERS * self.TOKENS * 50)
+            self.assertLess(grown, self.READERS * (64 << 10))  # their whole answers would be 10 times that
         for connection in slow:
             stream = events(read_all(connection))
             self.assertEqual(text_of(stream), "a" * self.TOKENS)

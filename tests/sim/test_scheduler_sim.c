@@ -4,7 +4,7 @@
  * or a token that is lost, repeated or taken out of turn, shows by value. The rows of answers with retrieval attention have other
  * values from their first sparse token on, which must run alone: so one that another request finds, or an exact one in their place,
  * shows too. Scenarios are random: budgets, windows, limits, swap space, tiers below RAM that are slow, full or forgetful, arrivals,
- * priorities, tenants, common prefixes, several answers, chats, cancellations; some are run twice, as after a restart. Every request must end, each step
+ * priorities, tenants, common prefixes, several answers, chats, cancellations, readers that pause their answers; some are run twice, as after a restart. Every request must end, each step
  * must keep its limits, and when all have ended nothing may be held. */
 #include "engine/engine_internal.h"
 #include "kv_requests.h"
@@ -30,12 +30,14 @@ struct sim {
     struct job jobs[REQUESTS_MAX];
     uint32_t job_count;
     double now, fixed_s, unit_s, noise; /* of the fake machine */
+    bool pauses;                        /* some answers stand still for a while */
     bool chats;                         /* some requests are followed by one that goes on with prompt and answer */
     uint64_t steps, computed;
     struct fake_store store;
     struct kv_lower_tier lower;
     struct totals {
         uint64_t scenarios, steps, preemptions, swapped, deferrals, forks, cancelled, sparse, replayed, turns;
+        uint64_t pauses, displaced; /* displaced: paused ones that lost their place or blocks */
         uint64_t lower_tokens, late;
     } * totals;
 };
@@ -70,6 +72,7 @@ static void run_batch(struct sim *sim)
         struct request *r = &job->r;
         seqs[i] = job->fake.seq = r->seq;
         job->fake.count = kv_seq_count(r->seq);
+        assert_true(!r->paused);
         assert_true(r->planned > 0 && job->fake.count + r->planned <= r->count);
         assert_true(!r->sparse_from || r->planned == 1 || job->fake.count + r->planned <= r->sparse_from);
         bool sparse = request_is_sparse(r, job->fake.count);
@@ -172,9 +175,11 @@ static void step(struct sim *sim)
     struct scheduler *s = &sim->scheduler;
     kv_swap_poll(sim->cache, false);
     kv_lower_poll(sim->cache, 0);
+    uint32_t kept = s->running_count - scheduler_active_count(s);
     assert_int_equal(scheduler_plan(s, sim->now), ST_OK);
+    sim->totals->displaced += kept - (s->running_count - scheduler_active_count(s));
     check_limits(sim);
-    if (s->running_count + s->waiting_count) assert_true(s->batch_count > 0); /* every step gets on */
+    if (scheduler_count(s) > s->paused) assert_true(s->batch_count > 0); /* every step gets on */
     if (!s->batch_count) return;
     run_batch(sim);
     double seconds = (sim->fixed_s + sim->unit_s * s->units) * (1 + sim->noise * random_unit(&sim->random));
@@ -242,6 +247,17 @@ static void cancel_due(struct sim *sim)
     }
 }
 
+/* Answers stand still and go on, as their readers please. */
+static void pause_some(struct sim *sim)
+{
+    for (uint32_t i = 0; i < sim->job_count && sim->pauses; i++) {
+        struct job *job = &sim->jobs[i];
+        if (!job->submitted || job->ended || job->first_s == 0 || below(sim, 20)) continue;
+        sim->totals->pauses += !job->r.paused;
+        scheduler_pause(&sim->scheduler, &job->r, !job->r.paused);
+    }
+}
+
 static bool all_ended(const struct sim *sim)
 {
     for (uint32_t i = 0; i < sim->job_count; i++)
@@ -257,8 +273,9 @@ static void run_all(struct sim *sim)
         if (!limit) fail_msg("requests do not end");
         cancel_due(sim);
         submit_due(sim);
+        pause_some(sim);
         struct scheduler *s = &sim->scheduler;
-        if (s->running_count + s->waiting_count == 0) {
+        if (scheduler_count(s) == s->paused) {
             sim->now += 0.01;
             continue;
         }
@@ -284,7 +301,7 @@ static void close_sim(struct sim *sim)
 {
     struct kv_stats stats;
     struct error error;
-    assert_true(sim->scheduler.running_count == 0 && sim->scheduler.waiting_count == 0);
+    assert_true(scheduler_count(&sim->scheduler) == 0 && sim->scheduler.paused == 0);
     kv_swap_poll(sim->cache, true);
     kv_stats(sim->cache, &stats);
     assert_true(stats.sequences == 0 && stats.blocks_used == 0 && stats.bytes_swapped == 0);
@@ -362,6 +379,7 @@ static void test_random_scenarios(void **state)
     for (uint32_t seed = 1; seed <= test_count(1500, 100000); seed++) {
         random_seed(&sim.random, seed);
         choose_config(&sim);
+        sim.pauses = below(&sim, 2);
         const struct scheduler_limits limits = {.sequences = 1 + below(&sim, 8),
                                                 .prompt_tokens = 1u << (2 + below(&sim, 7)),
                                                 .step_s = below(&sim, 3) ? 0 : 0.001 * (1 + below(&sim, 50)),
@@ -390,10 +408,13 @@ static void test_random_scenarios(void **state)
                   (unsigned long long)totals.deferrals, (unsigned long long)totals.forks,
                   (unsigned long long)totals.cancelled, (unsigned long long)totals.turns,
                   (unsigned long long)totals.sparse, (unsigned long long)totals.replayed);
+    print_message("%llu pauses, of which %llu lost their place or blocks\n", (unsigned long long)totals.pauses,
+                  (unsigned long long)totals.displaced);
     print_message("below RAM: %llu tokens found, %llu fetches late\n", (unsigned long long)totals.lower_tokens,
                   (unsigned long long)totals.late);
     assert_true(totals.preemptions > 100 && totals.swapped > 20 && totals.deferrals > 50);
     assert_true(totals.forks > 100 && totals.cancelled > 100);
+    assert_true(totals.pauses > 1000 && totals.displaced > 100);
     assert_true(totals.turns > 100 && totals.sparse > 1000 && totals.replayed > 100);
     assert_true(totals.lower_tokens > 10000 && totals.late > 0);
 }
@@ -505,12 +526,46 @@ static void test_long_prompt(void **state)
     close_sim(&wide);
 }
 
+/* Two answers that nobody reads have all places: others, urgent or not, do not wait for them, and take no longer than alone. Then
+ * they go on. */
+static void test_paused_give_way(void **state)
+{
+    (void)state;
+    open_wide(&wide, 2, 1e6);
+    struct job *alone = add_job(&wide, wide.now, 40, 20);
+    run_all(&wide);
+    double alone_s = alone->ended_s - alone->arrival_s;
+    struct job *unread[2];
+    for (uint32_t i = 0; i < 2; i++) unread[i] = add_job(&wide, wide.now, 20, 30);
+    while (unread[0]->first_s == 0 || unread[1]->first_s == 0) {
+        submit_due(&wide);
+        step(&wide);
+    }
+    for (uint32_t i = 0; i < 2; i++) scheduler_pause(&wide.scheduler, &unread[i]->r, true);
+    const uint32_t had = unread[0]->r.count;
+    for (uint32_t i = 0; i < 6; i++) {
+        struct job *job = add_job(&wide, wide.now, 40, 20);
+        job->r.priority = (int32_t)i - 3;
+        while (!job->ended) {
+            submit_due(&wide);
+            step(&wide);
+        }
+        assert_true(job->ended_s - job->arrival_s < 1.01 * alone_s);
+    }
+    assert_int_equal(wide.scheduler.preemptions, 1); /* one place was enough */
+    assert_true(unread[0]->r.count == had && !unread[0]->ended && !unread[1]->ended);
+    for (uint32_t i = 0; i < 2; i++) scheduler_pause(&wide.scheduler, &unread[i]->r, false);
+    run_all(&wide);
+    close_sim(&wide);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_random_scenarios),  cmocka_unit_test(test_priorities),
         cmocka_unit_test(test_nobody_starves),    cmocka_unit_test(test_tenants_share),
         cmocka_unit_test(test_prefix_is_awaited), cmocka_unit_test(test_long_prompt),
+        cmocka_unit_test(test_paused_give_way),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -113,6 +113,7 @@ static void client_act(struct client *client, struct kvasir_queue *queue, struct
         uint32_t prompt[128];
         struct kvasir_request request;
         make_request(slot->index, prompt, &request);
+        request.unread_bytes_max = random_below(random, 2) * random_below(random, 4000);
         if (kvasir_queue_submit(queue, &request, slot, &slot->id, NULL) != KVASIR_OK) client->failure = "submit";
         client->requests--;
     } else if (slot->busy && slot->doomed && what < 2) {
@@ -241,6 +242,69 @@ static void test_slow_reader(void **state)
     assert_int_equal(counts[1], 200);
     assert_false(ready(queue, 0));
     kvasir_queue_close(queue);
+    kvasir_async_close(async);
+}
+
+/* An answer that is not read stands still when so much of it waits: it costs no more memory, no time, and no place that another one
+ * wants. When it is read it goes on, with the tokens it would have had; cancelled, or with its queue closed, it ends at once. */
+static void test_unread_answers_stand_still(void **state)
+{
+    (void)state;
+    enum { UNREAD = 3, LENGTH = 200, BYTES = 3000 };
+    const size_t one_step = sizeof(struct segment) + 3000; /* a new segment may begin with it */
+    struct kvasir_async *async =
+        open_async((struct kvasir_engine_options){.kv_cache_bytes = 8u << 20, .max_sequences = UNREAD});
+    struct kvasir_queue *queue = open_queue(async), *other = open_queue(async), *third = open_queue(async);
+    uint32_t prompt[128], tokens[LENGTH], count = 0;
+    uint64_t ids[UNREAD], waits;
+    struct kvasir_request request;
+    struct kvasir_engine_stats stats;
+    make_request(0, prompt, &request);
+    request.max_tokens = LENGTH;
+    request.unread_bytes_max = BYTES;
+    struct kvasir_queue *queues[UNREAD] = {queue, queue, third};
+    for (uint32_t i = 0; i < UNREAD; i++)
+        assert_int_equal(kvasir_queue_submit(queues[i], &request, NULL, &ids[i], NULL), KVASIR_OK);
+    do {
+        nap();
+        kvasir_async_stats(async, &stats);
+    } while (stats.paused < UNREAD);
+    assert_true(stats.running == 0 && stats.waiting == 0);
+    for (const struct ticket *ticket = queue->tickets; ticket; ticket = ticket->after)
+        assert_true(ticket->bytes > BYTES && ticket->bytes < BYTES + one_step);
+    uint64_t steps = stats.steps;
+    for (int i = 0; i < 20; i++) nap();
+    kvasir_async_stats(async, &stats);
+    assert_int_equal(stats.steps, steps);
+
+    submit(other, 1, 0, NULL); /* has a place, though there is none */
+    assert_int_equal(take_all(other, tokens, &count), KVASIR_LENGTH);
+    assert_memory_equal(tokens, alone[1].tokens, ANSWER * sizeof *tokens);
+
+    assert_int_equal(kvasir_queue_hold(queue, ids[1], true), KVASIR_OK);
+    count = 0;
+    assert_int_equal(take_all(queue, tokens, &count), KVASIR_LENGTH);
+    assert_int_equal(count, LENGTH);
+    assert_memory_equal(tokens, alone[0].tokens, ANSWER * sizeof *tokens);
+    assert_int_equal(kvasir_queue_cancel(queue, ids[1]), KVASIR_OK);
+    assert_int_equal(kvasir_queue_hold(queue, ids[1], false), KVASIR_OK);
+    count = 0;
+    assert_int_equal(take_all(queue, tokens, &count), KVASIR_CANCELLED_BY_CALLER);
+    assert_true(count < LENGTH);
+    kvasir_queue_close(third);
+    do {
+        nap();
+        kvasir_async_stats(async, &stats);
+    } while (stats.paused);
+    assert_int_equal(stats.kv_bytes_used, 0);
+
+    assert_int_equal(kvasir_queue_submit(queue, &request, NULL, &waits, NULL), KVASIR_OK);
+    do {
+        nap();
+        kvasir_async_stats(async, &stats);
+    } while (!stats.paused);
+    kvasir_queue_close(queue);
+    kvasir_queue_close(other);
     kvasir_async_close(async);
 }
 
@@ -499,6 +563,7 @@ int main(void)
         cmocka_unit_test(test_many_threads),
         cmocka_unit_test(test_slow_reader),
         cmocka_unit_test(test_hold),
+        cmocka_unit_test(test_unread_answers_stand_still),
         cmocka_unit_test(test_several_answers),
         cmocka_unit_test(test_refused_at_once),
         cmocka_unit_test(test_cancel),

@@ -33,7 +33,7 @@ const count = (number) => number.toLocaleString("en");
 const many = (number, what) => `${count(number)} ${what}${number === 1 ? "" : "s"}`;
 
 function showBudget({ stats, block_size, blocks_in_use, blocks }) {
-  const { kv_bytes_used: used, kv_bytes_cached: cached, kv_bytes_budget: budget, kv_bytes_swapped: swapped, kv_bytes_offloaded: offloaded } = stats;
+  const { bytes_held: used, bytes_cached: cached, bytes_budget: budget, bytes_swapped: swapped, bytes_offloaded: offloaded } = stats;
   const drawn = blocks.length < blocks_in_use ? `, ${count(blocks.length)} drawn` : "";
   at("cache-summary").textContent = `${many(blocks_in_use, "block")} of ${block_size} tokens${drawn}`;
   [used, cached].forEach((bytes, i) => {
@@ -51,8 +51,8 @@ function showTiles({ stats, time_s, finished }) {
     if (rates.length > SAMPLES) rates.shift();
   }
   if (!last || time_s > last.time_s) last = { time_s, output: stats.output_tokens };
-  const asked = stats.kv_queried_tokens, latest = finished.slice(-20);
-  at("hit-value").textContent = asked ? `${Math.round((100 * stats.kv_hit_tokens) / asked)} %` : "–";
+  const asked = stats.queried_tokens, latest = finished.slice(-20);
+  at("hit-value").textContent = asked ? `${Math.round((100 * stats.hit_tokens) / asked)} %` : "–";
   bars(at("hit-chart"), latest.map((one) => one.cached_tokens / Math.max(1, one.prompt_tokens)), 1);
   at("rate-value").textContent = rates.length ? speed(rates[rates.length - 1]) : "–";
   curve(at("rate-chart"), rates, SAMPLES);
