@@ -37,7 +37,7 @@ def cache_folder():
     return home or (os.path.join(cache, "kvasir") if cache else os.path.expanduser("~/.cache/kvasir"))
 
 
-sys.path.append(os.path.join(cache_folder(), "python"))
+sys.path.insert(1, os.path.join(cache_folder(), "python"))  # before what the machine has of the same packages
 try:
     import openai
 except ImportError:
