@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define TEXT_LENGTH_BYTES 8u /* of a text's length field in a GGUF file: between the texts of an array */
+
 /* Makes room for one more item in a growing array; `limit` is the stated maximum. */
 static enum status grow(void **items, size_t item_bytes, uint32_t count, uint32_t *capacity)
 {
@@ -111,16 +113,63 @@ enum status format_set_text(struct format *format, const char *key, const void *
     return added->data ? ST_OK : error_set(error, ST_NOMEM, "not enough memory for the metadata");
 }
 
-enum status format_set_bools(struct format *format, const char *key, const unsigned char *items, uint64_t count,
-                             struct error *error)
+/* An array of `count` items in file layout, copied. */
+static enum status set_items(struct format *format, const char *key, enum value_type item_type, const void *items,
+                             uint64_t count, struct error *error)
 {
     struct format_value *added;
     enum status status = value_new(format, key, VALUE_ARRAY, &added, error);
     if (status != ST_OK) return status;
-    added->item_type = VALUE_BOOL;
+    added->item_type = item_type;
     added->count = count;
-    added->data = (const unsigned char *)arena_strndup(&format->arena, (const char *)items, count);
+    added->data = (const unsigned char *)arena_strndup(&format->arena, items, count * value_type_bytes(item_type));
     return added->data ? ST_OK : error_set(error, ST_NOMEM, "not enough memory for the metadata");
+}
+
+enum status format_set_bools(struct format *format, const char *key, const unsigned char *items, uint64_t count,
+                             struct error *error)
+{
+    return set_items(format, key, VALUE_BOOL, items, count, error);
+}
+
+enum status format_set_u8s(struct format *format, const char *key, const uint8_t *items, uint64_t count,
+                           struct error *error)
+{
+    return set_items(format, key, VALUE_U8, items, count, error);
+}
+
+enum status format_set_u32s(struct format *format, const char *key, const uint32_t *items, uint64_t count,
+                            struct error *error)
+{
+    return set_items(format, key, VALUE_U32, items, count, error);
+}
+
+enum status format_set_texts(struct format *format, const char *key, const struct format_text *texts, uint64_t count,
+                             struct error *error)
+{
+    struct format_value *added;
+    uint64_t bytes = 0;
+    for (uint64_t i = 0; i < count; i++) bytes += texts[i].bytes + TEXT_LENGTH_BYTES;
+    if (count >= FORMAT_TEXT_ITEMS_MAX - format->text_items || bytes >= UINT32_MAX)
+        return error_set(error, ST_LIMIT, "'%s' has too many texts", key);
+    enum status status = value_new(format, key, VALUE_ARRAY, &added, error);
+    if (status != ST_OK) return status;
+    char *data = arena_alloc(&format->arena, bytes + 1);
+    uint32_t *offsets = arena_alloc(&format->arena, (count + 1) * sizeof *offsets), at = 0;
+    if (!data || !offsets) return error_set(error, ST_NOMEM, "not enough memory for the metadata");
+    for (uint64_t i = 0; i < count; i++) {
+        offsets[i] = at;
+        memcpy(data + at, texts[i].text, texts[i].bytes);
+        memset(data + at + texts[i].bytes, 0, TEXT_LENGTH_BYTES);
+        at += (uint32_t)(texts[i].bytes + TEXT_LENGTH_BYTES);
+    }
+    offsets[count] = at;
+    format->text_items += count;
+    added->item_type = VALUE_TEXT;
+    added->count = count;
+    added->data = (const unsigned char *)data;
+    added->offsets = offsets;
+    return ST_OK;
 }
 
 /* ---- tensors ---- */

@@ -81,6 +81,24 @@ enum status format_open_bytes(enum format_kind kind, const void *bytes, size_t c
     return status;
 }
 
+enum status format_open_tokenizer(const void *bytes, size_t count, struct format **out, struct error *error)
+{
+    json_t *root = NULL;
+    *out = NULL;
+    struct format *format = format_new("memory", FORMAT_HUGGING_FACE, true);
+    if (!format) return error_set(error, ST_NOMEM, "not enough memory");
+    enum status status = format_set_text(format, "general.architecture", "llama", 5, error);
+    if (status == ST_OK) status = json_read(bytes, count, FORMAT_TOKENIZER_VALUES_MAX, &root, error);
+    if (status == ST_OK) status = hugging_face_tokenizer(format, root, NULL, NULL, error);
+    if (status == ST_OK) status = format_finish(format, error);
+    json_decref(root);
+    if (status == ST_OK)
+        *out = format;
+    else
+        format_close(format);
+    return status;
+}
+
 void format_close(struct format *format)
 {
     if (!format) return;

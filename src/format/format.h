@@ -85,6 +85,13 @@ const char *format_key_at(const struct format *format, uint32_t index, struct bu
  *   .attention.sliding_window, .attention.sliding_window_pattern (bool array, one a layer, true = sliding; from layer_types)
  *   .attention.scale (gemma3: query_pre_attn_scalar^-0.5), .attn_logit_softcapping .final_logit_softcapping
  *   .attention.causal (false for bidirectional), tokenizer.ggml.{bos,eos}_token_id, tokenizer.chat_template when the folder has one
+ * What its tokenizer.json becomes (format/hugging_face_tokenizer.c), with tokenizer_config.json and generation_config.json:
+ *   tokenizer.ggml.model "gpt2" (over bytes) or "sentencepiece-bpe" (merges by rank over characters), .tokens .token_type .merges
+ *   .add_bos_token .add_eos_token, and for what GGUF has no key tokenizer.kvasir.*:
+ *   .patterns (PCRE2's syntax, one cut inside the other), .pattern_drops (bool array: what a pattern does not match is left out)
+ *   .word_is_token (ignore_merges), .token_strip (u8 array: 1 = the token takes white space before it, 2 = after it)
+ *   .space: a space is put before a text, "prepend" (always), or where there is none "always" or "first" (not after special tokens)
+ *   .normalization "NFC" or "NFKC"; .bos_token_id .eos_token_id (before tokenizer.ggml's), .end_token_ids
  * Tensor names: model.embed_tokens.weight -> token_embd.weight, lm_head.weight -> output.weight, model.norm.weight ->
  * output_norm.weight, model.layers.N.{self_attn.{q,k,v,o}_proj,self_attn.{q,k}_norm,mlp.{gate,up,down}_proj,input_layernorm,
  * post_attention_layernorm,pre_feedforward_layernorm,post_feedforward_layernorm} -> blk.N.{attn_q…attn_output,attn_q_norm,

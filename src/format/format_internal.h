@@ -20,12 +20,14 @@
 #define FORMAT_TENSORS_MAX (1u << 20)
 #define FORMAT_KEYS_MAX (1u << 16)
 #define FORMAT_PARTS_MAX 4096u
-#define FORMAT_TEXT_ITEMS_MAX (1u << 24)              /* items of all arrays of texts together */
-#define FORMAT_TEXT_BYTES_MAX ((uint64_t)16 << 20)    /* one text */
-#define FORMAT_KEY_BYTES_MAX 65535u                   /* the GGUF specification's limit */
-#define FORMAT_NAME_BYTES_MAX 255u                    /* a tensor's name */
-#define FORMAT_LAYERS_MAX 65536u                      /* of a config.json */
-#define FORMAT_CONFIG_BYTES_MAX ((uint64_t)16 << 20)  /* config.json, tokenizer_config.json, chat_template.jinja */
+#define FORMAT_TEXT_ITEMS_MAX (1u << 24)                 /* items of all arrays of texts together */
+#define FORMAT_TEXT_BYTES_MAX ((uint64_t)16 << 20)       /* one text */
+#define FORMAT_KEY_BYTES_MAX 65535u                      /* the GGUF specification's limit */
+#define FORMAT_NAME_BYTES_MAX 255u                       /* a tensor's name */
+#define FORMAT_LAYERS_MAX 65536u                         /* of a config.json */
+#define FORMAT_CONFIG_BYTES_MAX ((uint64_t)16 << 20)     /* config.json, tokenizer_config.json, chat_template.jinja */
+#define FORMAT_TOKENIZER_BYTES_MAX ((uint64_t)128 << 20) /* tokenizer.json: the largest have 35 MB */
+#define FORMAT_TOKENIZER_VALUES_MAX ((uint64_t)8 << 20)
 #define FORMAT_HEADER_BYTES_MAX ((uint64_t)100000000) /* a safetensors header: the reference reader's limit */
 
 /* The numbers are GGUF's. */
@@ -96,6 +98,16 @@ MUST_CHECK enum status format_set_text(struct format *format, const char *key, c
 /* `items` is one byte an item, copied. */
 MUST_CHECK enum status format_set_bools(struct format *format, const char *key, const unsigned char *items,
                                         uint64_t count, struct error *error);
+MUST_CHECK enum status format_set_u8s(struct format *format, const char *key, const uint8_t *items, uint64_t count,
+                                      struct error *error);
+MUST_CHECK enum status format_set_u32s(struct format *format, const char *key, const uint32_t *items, uint64_t count,
+                                       struct error *error);
+struct format_text {
+    const char *text;
+    size_t bytes;
+};
+MUST_CHECK enum status format_set_texts(struct format *format, const char *key, const struct format_text *texts,
+                                        uint64_t count, struct error *error);
 /* Checks shape and format of `tensor` (name, format, dimensions and shape are set), computes elements and bytes, and
  * that [offset, offset + bytes) lies inside the part; then sets data and appends. The name is copied. */
 MUST_CHECK enum status format_tensor_add(struct format *format, const struct format_tensor *tensor, uint32_t part,
@@ -138,6 +150,9 @@ bool hugging_face_sandwich_norms(const struct hugging_face_row *row);
 /* The GGUF name of a checkpoint's tensor, or the name itself when there is none. */
 void hugging_face_tensor_name(bool sandwich_norms, const char *name, char out[FORMAT_NAME_BYTES_MAX + 1]);
 MUST_CHECK enum status hugging_face_open(struct format *format, const char *folder, struct error *error);
+/* Reads a parsed tokenizer.json, and what tokenizer_config.json and generation_config.json say (each may be NULL). */
+MUST_CHECK enum status hugging_face_tokenizer(struct format *format, const json_t *root, const json_t *config,
+                                              const json_t *generation, struct error *error);
 /* Adds the tensors of a mapped safetensors part, under their GGUF names. */
 MUST_CHECK enum status safetensors_read(struct format *format, uint32_t part, bool sandwich_norms, struct error *error);
 
@@ -146,4 +161,6 @@ MUST_CHECK enum status safetensors_read(struct format *format, uint32_t part, bo
  * config.json (architecture "llama"). */
 MUST_CHECK enum status format_open_bytes(enum format_kind kind, const void *bytes, size_t count, bool vocabulary_only,
                                          struct format **out, struct error *error);
+/* A folder of nothing but this tokenizer.json. */
+MUST_CHECK enum status format_open_tokenizer(const void *bytes, size_t count, struct format **out, struct error *error);
 #endif

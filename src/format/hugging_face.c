@@ -1,7 +1,6 @@
-/* hugging_face.c - a Hugging Face folder: config.json, chat template, and model.safetensors or its shards.
+/* hugging_face.c - a Hugging Face folder: config.json, tokenizer, chat template, and model.safetensors or its shards.
  *
- * File names that come out of the folder's own JSON may only name files of the folder. Tokenizer files are not read
- * here. Pickled weights (pytorch_model.bin) are never read. */
+ * File names that come out of the folder's own JSON may only name files of the folder. Pickled weights (pytorch_model.bin) are never read. */
 #include "format/format_internal.h"
 #include <stdio.h>
 #include <string.h>
@@ -76,6 +75,41 @@ static enum status read_template(struct format *format, const char *folder, stru
         status = template_from_config(format, config, error);
     mem_free(file);
     mem_free(config);
+    return status;
+}
+
+/* ---- the tokenizer: tokenizer.json, and two files that say more of it ---- */
+
+/* A file of the folder; *out is NULL when it is not there. */
+static enum status read_optional(const char *folder, const char *name, uint64_t bytes_max, uint64_t values_max,
+                                 json_t **out, struct error *error)
+{
+    *out = NULL;
+    char *path = path_in(folder, name);
+    if (!path) return no_memory(folder, error);
+    enum status status = file_exists(path) ? json_read_file(path, bytes_max, values_max, out, error) : ST_OK;
+    mem_free(path);
+    return status;
+}
+
+static enum status read_tokenizer(struct format *format, const char *folder, struct error *error)
+{
+    json_t *root = NULL, *config = NULL, *generation = NULL;
+    enum status status =
+        read_optional(folder, "tokenizer.json", FORMAT_TOKENIZER_BYTES_MAX, FORMAT_TOKENIZER_VALUES_MAX, &root, error);
+    if (status == ST_OK && root)
+        status =
+            read_optional(folder, "tokenizer_config.json", FORMAT_CONFIG_BYTES_MAX, CONFIG_VALUES_MAX, &config, error);
+    if (status == ST_OK && root)
+        status = read_optional(folder, "generation_config.json", FORMAT_CONFIG_BYTES_MAX, CONFIG_VALUES_MAX,
+                               &generation, error);
+    if (status == ST_OK && root) {
+        status = hugging_face_tokenizer(format, root, config, generation, error);
+        if (status != ST_OK) error_prefix(error, "%s/tokenizer.json", folder);
+    }
+    json_decref(root);
+    json_decref(config);
+    json_decref(generation);
     return status;
 }
 
@@ -217,6 +251,7 @@ enum status hugging_face_open(struct format *format, const char *folder, struct 
         status = hugging_face_config(format, config, &row, error);
         if (status != ST_OK) error_prefix(error, "%s", path);
     }
+    if (status == ST_OK) status = read_tokenizer(format, folder, error);
     if (status == ST_OK) status = read_template(format, folder, error);
     if (status == ST_OK && format->vocabulary_only)
         status = finish(format, folder, error);

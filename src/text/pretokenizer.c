@@ -2,20 +2,22 @@
  * hand-written pass.
  *
  * PCRE2's effort is bounded (match, depth and heap limits): a text that passes them is refused with ST_LIMIT. The
- * patterns here need no backtracking beyond one run of characters, so that no real text does. */
+ * patterns of the table of types need no backtracking beyond one run of characters, so that no real text does. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "text/pretokenizer_internal.h"
 #include <pcre2.h>
 #include <string.h>
 
 #define MATCH_LIMIT 100000000u
+#define FOREIGN_MATCH_LIMIT 200000u /* of a file's own patterns */
 #define DEPTH_LIMIT 1000000u
 #define HEAP_LIMIT_KIB 262144u
 
 struct pretokenizer {
-    const struct pretokenizer_type *type;
+    struct pretokenizer_traits traits;
+    struct pass passes[PASSES_MAX];
     pcre2_code *patterns[PASSES_MAX]; /* of the passes that are patterns */
-    bool any_pattern;
+    bool any_pattern, foreign;
 };
 
 /* One call of pretokenizer_split. */
@@ -31,6 +33,28 @@ struct splitting {
     struct error *error;
 };
 
+/* Compiles the pattern of pass `pass`. The patterns of the table of types are right. */
+static enum status compile(struct pretokenizer *pretokenizer, uint32_t pass, const char *text, size_t bytes,
+                           struct error *error)
+{
+    int code;
+    PCRE2_SIZE offset;
+    pcre2_code *pattern = pcre2_compile((PCRE2_SPTR)text, bytes, PCRE2_UTF | PCRE2_UCP, &code, &offset, NULL);
+    if (!pattern && code == PCRE2_ERROR_HEAP_FAILED)
+        return error_set(error, ST_NOMEM, "no memory for the pre-tokenizer");
+    if (!pattern) {
+        unsigned char reason[128];
+        if (pcre2_get_error_message(code, reason, sizeof reason) < 0) reason[0] = '\0';
+        return error_set(error, ST_INVALID, "the pre-tokenizer's pattern '%.*s' is broken at byte %zu: %s",
+                         bytes < 64 ? (int)bytes : 64, text, (size_t)offset, (const char *)reason);
+    }
+    (void)pcre2_jit_compile(pattern, PCRE2_JIT_COMPLETE); /* without it the interpreter runs the pattern */
+    pretokenizer->passes[pass].kind = PASS_PATTERN;
+    pretokenizer->patterns[pass] = pattern;
+    pretokenizer->any_pattern = true;
+    return ST_OK;
+}
+
 enum status pretokenizer_open(const char *name, size_t bytes, struct pretokenizer **out, struct error *error)
 {
     *out = NULL;
@@ -40,24 +64,41 @@ enum status pretokenizer_open(const char *name, size_t bytes, struct pretokenize
                          bytes < 64 ? (int)bytes : 64, name);
     struct pretokenizer *pretokenizer = mem_zero(1, sizeof *pretokenizer);
     if (!pretokenizer) return error_set(error, ST_NOMEM, "no memory for the pre-tokenizer");
-    pretokenizer->type = type;
-    for (uint32_t i = 0; i < PASSES_MAX; i++) {
-        if (type->passes[i].kind != PASS_PATTERN) continue;
-        int code;
-        PCRE2_SIZE offset;
-        pcre2_code *pattern = pcre2_compile((PCRE2_SPTR)type->passes[i].pattern, PCRE2_ZERO_TERMINATED,
-                                            PCRE2_UTF | PCRE2_UCP, &code, &offset, NULL);
-        if (!pattern) {
-            pretokenizer_close(pretokenizer);
-            return error_set(error, ST_NOMEM, "the pattern of pre-tokenizer '%.*s' did not compile (PCRE2 %d)",
-                             (int)bytes, name, code);
-        }
-        (void)pcre2_jit_compile(pattern, PCRE2_JIT_COMPLETE); /* without it the interpreter runs the pattern */
-        pretokenizer->patterns[i] = pattern;
-        pretokenizer->any_pattern = true;
+    pretokenizer->traits = type->traits;
+    memcpy(pretokenizer->passes, type->passes, sizeof pretokenizer->passes);
+    enum status status = ST_OK;
+    for (uint32_t i = 0; i < PASSES_MAX && status == ST_OK; i++) {
+        const char *pattern = type->passes[i].pattern;
+        if (type->passes[i].kind == PASS_PATTERN) status = compile(pretokenizer, i, pattern, strlen(pattern), error);
     }
-    *out = pretokenizer;
-    return ST_OK;
+    if (status == ST_OK)
+        *out = pretokenizer;
+    else
+        pretokenizer_close(pretokenizer);
+    return status;
+}
+
+enum status pretokenizer_open_patterns(const struct pretokenizer_pattern *patterns, uint32_t count,
+                                       const struct pretokenizer_traits *traits, struct pretokenizer **out,
+                                       struct error *error)
+{
+    ASSERT(count <= PASSES_MAX);
+    *out = NULL;
+    struct pretokenizer *pretokenizer = mem_zero(1, sizeof *pretokenizer);
+    if (!pretokenizer) return error_set(error, ST_NOMEM, "no memory for the pre-tokenizer");
+    pretokenizer->traits = *traits;
+    pretokenizer->foreign = true;
+    enum status status = ST_OK;
+    for (uint32_t i = 0; i < count && status == ST_OK; i++)
+        if (!pretokenizer_pass_find(&patterns[i], &pretokenizer->passes[i])) {
+            pretokenizer->passes[i].drops = patterns[i].drops;
+            status = compile(pretokenizer, i, patterns[i].text, patterns[i].bytes, error);
+        }
+    if (status == ST_OK)
+        *out = pretokenizer;
+    else
+        pretokenizer_close(pretokenizer);
+    return status;
 }
 
 void pretokenizer_close(struct pretokenizer *pretokenizer)
@@ -69,14 +110,14 @@ void pretokenizer_close(struct pretokenizer *pretokenizer)
 
 const struct pretokenizer_traits *pretokenizer_traits(const struct pretokenizer *pretokenizer)
 {
-    return &pretokenizer->type->traits;
+    return &pretokenizer->traits;
 }
 
 /* ---- PCRE2 ---- */
 
 /* What PCRE2 is shown in place of a character, of the same length: control characters for stray bytes, and for what is
- * past U+FFFF or younger than PCRE2's tables (Unicode 14) a character of the same kind. No pattern tells the
- * characters of one kind past U+FFFF from each other. */
+ * past U+FFFF or younger than PCRE2's tables (Unicode 14) a character of the same kind. No pattern
+ * of the table tells the characters of one kind past U+FFFF from each other. */
 static uint32_t stand_in(struct character character)
 {
     if (character.bytes == 3) {
@@ -127,7 +168,7 @@ static enum status begin_patterns(struct splitting *splitting, size_t bytes)
     splitting->context = pcre2_match_context_create(NULL);
     if (!splitting->match || !splitting->context)
         return error_set(splitting->error, ST_NOMEM, "no memory to cut a text");
-    pcre2_set_match_limit(splitting->context, MATCH_LIMIT);
+    pcre2_set_match_limit(splitting->context, splitting->pretokenizer->foreign ? FOREIGN_MATCH_LIMIT : MATCH_LIMIT);
     pcre2_set_depth_limit(splitting->context, DEPTH_LIMIT);
     pcre2_set_heap_limit(splitting->context, HEAP_LIMIT_KIB);
     return clean_text(splitting, bytes);
@@ -139,16 +180,18 @@ static enum status pattern_find(struct splitting *splitting, uint32_t pass, size
 {
     const pcre2_code *pattern = splitting->pretokenizer->patterns[pass];
     PCRE2_SPTR subject = (PCRE2_SPTR)splitting->clean + at;
-    int code = pcre2_match(pattern, subject, end - at, 0, PCRE2_NO_UTF_CHECK, splitting->match, splitting->context);
-    if (code == PCRE2_ERROR_JIT_STACKLIMIT)
-        code = pcre2_match(pattern, subject, end - at, 0, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, splitting->match,
+    int code = pcre2_match(pattern, subject, end - at, 0, PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY, splitting->match,
                            splitting->context);
+    if (code == PCRE2_ERROR_JIT_STACKLIMIT)
+        code = pcre2_match(pattern, subject, end - at, 0, PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY | PCRE2_NO_JIT,
+                           splitting->match, splitting->context);
     *begin = *match_end = end;
     if (code == PCRE2_ERROR_NOMATCH) return ST_OK;
     if (code == PCRE2_ERROR_NOMEMORY) return error_set(splitting->error, ST_NOMEM, "no memory to cut a text");
     if (code < 0) return error_set(splitting->error, ST_LIMIT, "the text is too hard for the pattern (PCRE2 %d)", code);
     const PCRE2_SIZE *places = pcre2_get_ovector_pointer(splitting->match);
-    ASSERT(places[1] > places[0]);
+    if (places[1] <= places[0]) /* \K may put the begin behind the end */
+        return error_set(splitting->error, ST_INVALID, "the pre-tokenizer's pattern matches nothing");
     *begin = at + places[0];
     *match_end = at + places[1];
     return ST_OK;
@@ -163,7 +206,8 @@ static enum status split_pattern(struct splitting *splitting, uint32_t pass, siz
     while (begin < end) {
         size_t match, match_end;
         enum status status = pattern_find(splitting, pass, begin, end, &match, &match_end);
-        if (status == ST_OK && match > begin) status = split(splitting, pass + 1, begin, match);
+        if (status == ST_OK && match > begin && !splitting->pretokenizer->passes[pass].drops)
+            status = split(splitting, pass + 1, begin, match);
         if (status == ST_OK && match_end > match) status = split(splitting, pass + 1, match, match_end);
         if (status != ST_OK) return status;
         begin = match_end;
@@ -174,7 +218,7 @@ static enum status split_pattern(struct splitting *splitting, uint32_t pass, siz
 /* Cuts [begin, end) by pass `pass` and those after it. The depth is at most PASSES_MAX. */
 static enum status split(struct splitting *splitting, uint32_t pass, size_t begin, size_t end)
 {
-    const struct pass *passes = splitting->pretokenizer->type->passes;
+    const struct pass *passes = splitting->pretokenizer->passes;
     if (pass == PASSES_MAX || passes[pass].kind == PASS_NONE) return splitting->word(splitting->data, begin, end);
     if (passes[pass].kind == PASS_PATTERN) return split_pattern(splitting, pass, begin, end);
     while (begin < end) {

@@ -3,7 +3,7 @@
 #define TEXT_PRETOKENIZER_INTERNAL_H
 #include "text/pretokenizer.h"
 
-#define PASSES_MAX 6
+#define PASSES_MAX PRETOKENIZER_PATTERNS_MAX
 
 enum pass_kind {
     PASS_NONE,
@@ -26,6 +26,7 @@ struct pass {
     bool marks;      /* combining marks are letters */
     /* PASS_PATTERN */
     const char *pattern;
+    bool drops; /* what is not matched is no piece */
 };
 
 struct pretokenizer_type {
@@ -36,6 +37,9 @@ struct pretokenizer_type {
 
 /* The type of that name, or NULL. */
 const struct pretokenizer_type *pretokenizer_type_find(const char *name, size_t bytes);
+
+/* The pass that does what a pattern says without PCRE2; false: there is none. */
+bool pretokenizer_pass_find(const struct pretokenizer_pattern *pattern, struct pass *out);
 
 /* The end of the piece of text[at, end) that begins at `at`; at < end. (pretokenizer_pass.c; PASS_PATTERN is
  * pretokenizer.c's.) */

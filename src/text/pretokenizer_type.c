@@ -156,8 +156,8 @@ static const struct pretokenizer_type types[] = {
      {RUN(is_line_break, 1, 1), SPACED_RUN(is_letter), SPACED_RUN(is_punctuation), RUN(is_east_asian, 1, 0),
       RUN(is_number, 1, 1)}},
     {"deepseek-v3 hunyuan-dense joyai-llm hy_v4", {0}, {DEEPSEEK_3}},
-    {"gemma4 granite-embed-multi-311m", {.adds_bos = true, .plain = true}, {LINES}},
-    {"sarvam-moe", {.plain = true}, {LINES}},
+    {"gemma4 granite-embed-multi-311m", {.adds_bos = true, .plain = true, .lines = true}, {LINES}},
+    {"sarvam-moe", {.plain = true, .lines = true}, {LINES}},
     {"tekken", {.word_is_token = true, .adds_bos = true}, {PATTERN(CASED_WORD("") "|\\p{N}" MARKS_AND_SPACES)}},
     {"gpt-4o llama4 kanana2 talkie minimax-m2",
      {0},
@@ -190,4 +190,32 @@ const struct pretokenizer_type *pretokenizer_type_find(const char *name, size_t 
         }
     }
     return NULL;
+}
+
+#define TERMS_PATTERN(numbers)                                            \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" numbers \
+    "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+
+bool pretokenizer_pass_find(const struct pretokenizer_pattern *pattern, struct pass *out)
+{
+    static const struct {
+        const char *pattern;
+        struct pass pass;
+    } passes[] = {
+        {"'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+", WORDS},
+        {TERMS_PATTERN("\\p{N}"), TERMS(1)},
+        {TERMS_PATTERN("\\p{N}{1,3}"), TERMS(3)},
+        {"\\p{N}", RUN(is_number, 1, 1)},
+        {"\\p{N}+", RUN(is_number, 1, 0)},
+        {"\\p{N}{1,3}", RUN(is_number, 1, 3)},
+    };
+    for (size_t i = 0; i < ARRAY_COUNT(passes); i++) {
+        if (pattern->drops && passes[i].pass.kind == PASS_RUN) continue;
+        if (strlen(passes[i].pattern) != pattern->bytes ||
+            memcmp(passes[i].pattern, pattern->text, pattern->bytes) != 0)
+            continue;
+        *out = passes[i].pass;
+        return true;
+    }
+    return false;
 }

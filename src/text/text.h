@@ -1,7 +1,7 @@
 /* text.h - between text and token ids: tokenizers, streaming detokenizer, chat templates. Knows vocabularies, not models.
  *
  * Sources: byte-level BPE (Radford et al. 2019, GPT-2), SentencePiece BPE with byte fallback (Kudo, Richardson 2018),
- * GGUF tokenizer metadata (tokenizer.ggml.*), Jinja2's template language as transformers sets it up
+ * GGUF tokenizer metadata (tokenizer.ggml.*), Hugging Face's tokenizer.json, Jinja2's template language as transformers sets it up
  * (trim_blocks, lstrip_blocks, loop controls, tojson, strftime_now, raise_exception, generation). */
 #ifndef TEXT_TEXT_H
 #define TEXT_TEXT_H
@@ -17,7 +17,7 @@ struct tokenizer; /* immutable after open: many threads may use one */
 
 enum token_kind { TOKEN_NORMAL, TOKEN_UNKNOWN, TOKEN_CONTROL, TOKEN_USER_DEFINED, TOKEN_UNUSED, TOKEN_BYTE };
 
-/* Reads tokenizer.ggml.{model,pre,tokens,scores,token_type,merges,*_token_id,add_*} from the metadata. Hostile bytes:
+/* Reads tokenizer.ggml.{model,pre,tokens,scores,token_type,merges,*_token_id,add_*} and tokenizer.kvasir.* (format.h) from the metadata. Hostile bytes:
  * every id, length and merge is checked. ST_UNSUPPORTED names a tokenizer model or pre-tokenizer that is not known;
  * ST_NOT_FOUND: the file has no tokenizer. */
 MUST_CHECK enum status tokenizer_open(const struct format *format, struct tokenizer **out, struct error *error);

@@ -105,6 +105,26 @@ static enum status read_flag(const struct format *format, const char *key, bool 
     return format_has(format, key) ? format_get_bool(format, key, flag, error) : ST_OK;
 }
 
+/* A key that only a Hugging Face folder's own files give, before the one that config.json gives too. */
+static const char *tokenizer_key(const struct format *format, const char *key, const char *otherwise)
+{
+    return format_has(format, key) ? key : otherwise;
+}
+
+/* generation_config.json's list. */
+static enum status read_listed_ends(struct tokenizer *tokenizer, const struct format *format, struct error *error)
+{
+    const char *key = "tokenizer.kvasir.end_token_ids";
+    uint64_t count = 0;
+    enum status status = format_has(format, key) ? format_get_array(format, key, &count, error) : ST_OK;
+    for (uint64_t i = 0; i < count && status == ST_OK; i++) {
+        int64_t id = 0;
+        status = format_get_array_i64(format, key, i, &id, error);
+        if (status == ST_OK && id >= 0 && id < (int64_t)tokenizer->count) tokenizer->traits[id] |= TRAIT_END;
+    }
+    return status;
+}
+
 static enum status read_special_ids(struct tokenizer *tokenizer, const struct format *format, struct error *error)
 {
     static const char *const end_keys[] = {"tokenizer.ggml.eos_token_id",     "tokenizer.ggml.eot_token_id",
@@ -114,9 +134,10 @@ static enum status read_special_ids(struct tokenizer *tokenizer, const struct fo
     const struct {
         const char *key;
         uint32_t *id, otherwise;
-    } keys[] = {{"tokenizer.ggml.bos_token_id", &tokenizer->bos, 1},
-                {"tokenizer.ggml.eos_token_id", &tokenizer->eos, 2},
-                {"tokenizer.ggml.unknown_token_id", &tokenizer->unknown, 0}};
+    } keys[] = {
+        {tokenizer_key(format, "tokenizer.kvasir.bos_token_id", "tokenizer.ggml.bos_token_id"), &tokenizer->bos, 1},
+        {tokenizer_key(format, "tokenizer.kvasir.eos_token_id", "tokenizer.ggml.eos_token_id"), &tokenizer->eos, 2},
+        {"tokenizer.ggml.unknown_token_id", &tokenizer->unknown, 0}};
     uint32_t ends[ARRAY_COUNT(end_keys) + 1];
     enum status status;
     for (size_t i = 0; i < ARRAY_COUNT(keys); i++) {
@@ -128,6 +149,7 @@ static enum status read_special_ids(struct tokenizer *tokenizer, const struct fo
         if ((status = read_id(tokenizer, format, end_keys[i], &ends[i], error)) != ST_OK) return status;
     ends[ARRAY_COUNT(end_keys)] = tokenizer->eos;
     tokenizer_mark_ends(tokenizer, ends, ARRAY_COUNT(ends));
+    if ((status = read_listed_ends(tokenizer, format, error)) != ST_OK) return status;
     if (tokenizer->unknown != TOKEN_NONE && tokenizer->kinds[tokenizer->unknown] == TOKEN_CONTROL)
         tokenizer->unknown = TOKEN_NONE; /* a character that the vocabulary lacks is no control token */
     return ST_OK;
@@ -157,6 +179,41 @@ static void mark_phi3(struct tokenizer *tokenizer, const struct format *format)
         uint32_t id = tokenizer_find(tokenizer, others[i], strlen(others[i]));
         if (id != TOKEN_NONE) tokenizer->traits[id] &= (uint8_t)~TRAIT_RSTRIP;
     }
+}
+
+/* What tokenizer.json says of single tokens: the white space that each takes. */
+static enum status read_strips(struct tokenizer *tokenizer, const struct format *format, struct error *error)
+{
+    const char *key = "tokenizer.kvasir.token_strip";
+    bool there;
+    enum status status = check_array(tokenizer, format, key, &there, error);
+    for (uint32_t id = 0; id < tokenizer->count && there && status == ST_OK; id++) {
+        int64_t strip = 0;
+        status = format_get_array_i64(format, key, id, &strip, error);
+        if (strip & 1) tokenizer->traits[id] |= TRAIT_LSTRIP;
+        if (strip & 2) tokenizer->traits[id] |= TRAIT_RSTRIP;
+    }
+    return status;
+}
+
+static bool text_is(const struct format *format, const char *key, const char *wanted)
+{
+    const char *text;
+    size_t bytes;
+    return format_get_text(format, key, &text, &bytes, NULL) == ST_OK && bytes == strlen(wanted) &&
+           memcmp(text, wanted, bytes) == 0;
+}
+
+/* What tokenizer.json says of texts before they are cut. */
+static void read_preparation(struct tokenizer *tokenizer, const struct format *format)
+{
+    tokenizer->compatible = text_is(format, "tokenizer.kvasir.normalization", "NFKC");
+    tokenizer->normalizes = tokenizer->compatible || text_is(format, "tokenizer.kvasir.normalization", "NFC");
+    if (tokenizer->algorithm != TOKENIZER_PLAIN) return;
+    tokenizer->mark_is_space = text_is(format, "tokenizer.ggml.model", "sentencepiece-bpe");
+    tokenizer->adds_space = format_has(format, "tokenizer.kvasir.space");
+    tokenizer->adds_space_first = text_is(format, "tokenizer.kvasir.space", "first");
+    tokenizer->adds_space_missing = tokenizer->adds_space && !text_is(format, "tokenizer.kvasir.space", "prepend");
 }
 
 static enum status read_flags(struct tokenizer *tokenizer, const struct format *format, struct error *error)
@@ -241,6 +298,29 @@ static bool is_named(const char *text, size_t bytes, const char *name)
     return bytes == strlen(name) && memcmp(text, name, bytes) == 0;
 }
 
+/* tokenizer.json's passes. */
+static enum status open_patterns(struct tokenizer *tokenizer, const struct format *format, bool plain,
+                                 struct error *error)
+{
+    const char *key = "tokenizer.kvasir.patterns";
+    struct pretokenizer_pattern patterns[PRETOKENIZER_PATTERNS_MAX];
+    struct pretokenizer_traits traits = {.plain = plain};
+    uint64_t count;
+    enum status status = read_flag(format, "tokenizer.kvasir.word_is_token", &traits.word_is_token, error);
+    if (status == ST_OK) status = format_get_array(format, key, &count, error);
+    if (status == ST_OK && count > ARRAY_COUNT(patterns))
+        status = error_set(error, ST_LIMIT, "the pre-tokenizer has more than %zu patterns", ARRAY_COUNT(patterns));
+    for (uint64_t i = 0; status == ST_OK && i < count; i++)
+        status = format_get_array_text(format, key, i, &patterns[i].text, &patterns[i].bytes, error);
+    for (uint64_t i = 0; status == ST_OK && i < count; i++) {
+        int64_t drops = 0;
+        status = format_get_array_i64(format, "tokenizer.kvasir.pattern_drops", i, &drops, error);
+        patterns[i].drops = drops;
+    }
+    if (status != ST_OK) return status;
+    return pretokenizer_open_patterns(patterns, (uint32_t)count, &traits, &tokenizer->pretokenizer, error);
+}
+
 /* tokenizer.ggml.model and tokenizer.ggml.pre: which algorithm, cut how. */
 static enum status read_algorithm(struct tokenizer *tokenizer, const struct format *format, struct error *error)
 {
@@ -259,16 +339,21 @@ static enum status read_algorithm(struct tokenizer *tokenizer, const struct form
     if (is_named(model, model_bytes, "gemma4")) {
         pre = "gemma4";
         pre_bytes = strlen(pre);
-    } else if (!is_named(model, model_bytes, "gpt2")) {
+    } else if (!is_named(model, model_bytes, "gpt2") && !is_named(model, model_bytes, "sentencepiece-bpe")) {
         return error_set(error, ST_UNSUPPORTED, "the tokenizer model '%.*s' is not one of gpt2, llama, gemma4",
                          model_bytes < 64 ? (int)model_bytes : 64, model);
     } else if (format_has(format, "tokenizer.ggml.pre")) {
         if ((status = format_get_text(format, "tokenizer.ggml.pre", &pre, &pre_bytes, error)) != ST_OK) return status;
     }
-    if ((status = pretokenizer_open(pre, pre_bytes, &tokenizer->pretokenizer, error)) != ST_OK) return status;
+    if (format_has(format, "tokenizer.kvasir.patterns"))
+        status = open_patterns(tokenizer, format, is_named(model, model_bytes, "sentencepiece-bpe"), error);
+    else
+        status = pretokenizer_open(pre, pre_bytes, &tokenizer->pretokenizer, error);
+    if (status != ST_OK) return status;
     const struct pretokenizer_traits *traits = pretokenizer_traits(tokenizer->pretokenizer);
     tokenizer->algorithm = traits->plain ? TOKENIZER_PLAIN : TOKENIZER_BYTES;
     tokenizer->word_is_token = traits->word_is_token;
+    tokenizer->line_is_token = traits->lines;
     tokenizer->adds_bos = traits->adds_bos;
     return ST_OK;
 }
@@ -281,7 +366,9 @@ static enum status read_all(struct tokenizer *tokenizer, const struct format *fo
     if (status == ST_OK) status = read_kinds(tokenizer, format, error);
     if (status == ST_OK) status = read_special_ids(tokenizer, format, error);
     if (status == ST_OK) status = read_flags(tokenizer, format, error);
+    if (status == ST_OK) status = read_strips(tokenizer, format, error);
     if (status != ST_OK) return status;
+    read_preparation(tokenizer, format);
     mark_text(tokenizer);
     find_bytes(tokenizer);
     status = tokenizer_list_specials(tokenizer, error);

@@ -177,6 +177,7 @@ static void cut_characters(struct encoding *encoding, size_t begin, size_t end)
     const struct tokenizer *tokenizer = encoding->tokenizer;
     struct merge_symbol *symbols = encoding->work.symbols;
     uint32_t count = 0;
+    if (encoding->spaced) symbols[count++] = (struct merge_symbol){.id = tokenizer->space_id, .begin = (uint32_t)begin};
     for (size_t at = begin; at < end; count++) {
         uint32_t code_point, bytes = utf8_decode(encoding->text + at, end - at, &code_point, NULL);
         uint32_t id = SYMBOL_RAW;
@@ -208,7 +209,7 @@ static enum status push_symbol(struct encoding *encoding, const struct merge_sym
 
 static enum status merge_word(struct encoding *encoding, size_t begin, size_t end)
 {
-    enum status status = merge_work_reserve(&encoding->work, end - begin, encoding->error);
+    enum status status = merge_work_reserve(&encoding->work, end - begin + 1, encoding->error);
     if (status != ST_OK) return status;
     if (encoding->tokenizer->algorithm == TOKENIZER_BYTES)
         cut_bytes(encoding, begin, end);
@@ -246,8 +247,7 @@ static enum status encode_word(void *data, size_t begin, size_t end)
     struct encoding *encoding = data;
     const struct tokenizer *tokenizer = encoding->tokenizer;
     bool whole = tokenizer->word_is_token;
-    if (tokenizer->algorithm == TOKENIZER_PLAIN && encoding->text[begin] == '\n')
-        whole = true; /* runs of line breaks */
+    if (tokenizer->line_is_token && encoding->text[begin] == '\n') whole = true;
     if (whole) {
         uint32_t id = find_word(encoding, begin, end);
         if (encoding->spelled.failed) return error_set(encoding->error, ST_NOMEM, "no memory to tokenize a long word");
@@ -262,7 +262,9 @@ static enum status encode_cached(void *data, size_t begin, size_t end)
     enum status status = ST_OK;
     while (begin < end && status == ST_OK) {
         size_t next = encoding->tokenizer->algorithm == TOKENIZER_PLAIN ? encoding_part(encoding, begin, end) : end;
-        status = encoding_cached(encoding, begin, next, encode_word);
+        status =
+            encoding->spaced ? merge_word(encoding, begin, next) : encoding_cached(encoding, begin, next, encode_word);
+        encoding->spaced = false;
         begin = next;
     }
     return status;

@@ -1,5 +1,6 @@
 /* tokenizer_encode.c - one encoding: special tokens first, then the text between them, word by word. */
 #include "text/tokenizer_internal.h"
+#include <utf8proc.h>
 
 /* Symbols are counted in 32 bits, and a space may be spelled with three bytes. */
 #define TEXT_BYTES_MAX (UINT32_MAX / 8)
@@ -62,11 +63,60 @@ enum status encoding_cached(struct encoding *encoding, size_t begin, size_t end,
     return ST_OK;
 }
 
-static enum status encode_fragment(struct encoding *encoding, const char *text, size_t bytes)
+/* The fragment in Unicode's normal form: the text itself where it has that or is not well-formed; *owned: mem_free. */
+static enum status normalize(const struct encoding *encoding, const char **text, size_t *bytes, char **owned)
 {
+    const utf8proc_option_t form =
+        UTF8PROC_STABLE | UTF8PROC_COMPOSE | (encoding->tokenizer->compatible ? UTF8PROC_COMPAT : 0);
+    const utf8proc_uint8_t *from = (const utf8proc_uint8_t *)*text;
+    const utf8proc_ssize_t length = (utf8proc_ssize_t)*bytes;
+    size_t ascii = 0;
+    while (ascii < *bytes && (unsigned char)(*text)[ascii] < 0x80) ascii++;
+    if (ascii == *bytes) return ST_OK;
+    const utf8proc_ssize_t most = utf8proc_decompose(from, length, NULL, 0, form);
+    if (most <= 0) return ST_OK;
+    utf8proc_int32_t *points = mem_alloc(((size_t)most + 1) * sizeof *points); /* and a zero after the bytes */
+    if (!points) return error_set(encoding->error, ST_NOMEM, "no memory to normalize a text");
+    utf8proc_ssize_t count = utf8proc_decompose(from, length, points, most, form);
+    count = utf8proc_reencode(points, count, form);
+    ASSERT(count >= 0);
+    *text = *owned = (char *)points;
+    *bytes = (size_t)count;
+    return ST_OK;
+}
+
+/* In place of U+2581 a space, which it spells. */
+static enum status spaces_for_marks(const struct encoding *encoding, const char **text, size_t *bytes, char **owned)
+{
+    if (!memmem(*text, *bytes, SPACE_MARK, SPACE_MARK_BYTES)) return ST_OK;
+    char *out = mem_alloc(*bytes);
+    if (!out) return error_set(encoding->error, ST_NOMEM, "no memory to tokenize a text");
+    size_t count = 0;
+    for (size_t at = 0; at < *bytes; count++) {
+        bool mark = *bytes - at >= SPACE_MARK_BYTES && memcmp(*text + at, SPACE_MARK, SPACE_MARK_BYTES) == 0;
+        out[count] = mark ? ' ' : (*text)[at];
+        at += mark ? SPACE_MARK_BYTES : 1;
+    }
+    mem_free(*owned);
+    *text = *owned = out;
+    *bytes = count;
+    return ST_OK;
+}
+
+/* What lies between special tokens; `first`: no text came before. */
+static enum status encode_fragment(struct encoding *encoding, const char *text, size_t bytes, bool first)
+{
+    const struct tokenizer *tokenizer = encoding->tokenizer;
+    char *owned = NULL;
     if (!bytes) return ST_OK;
-    if (encoding->tokenizer->algorithm != TOKENIZER_SCORES) return encode_bpe(encoding, text, bytes);
-    return encode_spm(encoding, text, bytes);
+    if (tokenizer->algorithm == TOKENIZER_SCORES) return encode_spm(encoding, text, bytes);
+    enum status status = tokenizer->normalizes ? normalize(encoding, &text, &bytes, &owned) : ST_OK;
+    if (status == ST_OK && tokenizer->mark_is_space) status = spaces_for_marks(encoding, &text, &bytes, &owned);
+    encoding->spaced = tokenizer->adds_space && (first || !tokenizer->adds_space_first) &&
+                       !(tokenizer->adds_space_missing && bytes && text[0] == ' ');
+    if (status == ST_OK && bytes) status = encode_bpe(encoding, text, bytes);
+    mem_free(owned);
+    return status;
 }
 
 static enum status encode_text(struct encoding *encoding, const char *text, size_t bytes,
@@ -75,11 +125,11 @@ static enum status encode_text(struct encoding *encoding, const char *text, size
     size_t at = 0;
     enum status status = ST_OK;
     for (size_t i = 0; i < special_count && status == ST_OK; i++) {
-        status = encode_fragment(encoding, text + at, specials[i].taken_begin - at);
+        status = encode_fragment(encoding, text + at, specials[i].taken_begin - at, at == 0);
         if (status == ST_OK) status = encoding_push(encoding, specials[i].id);
         at = specials[i].taken_end;
     }
-    return status == ST_OK ? encode_fragment(encoding, text + at, bytes - at) : status;
+    return status == ST_OK ? encode_fragment(encoding, text + at, bytes - at, at == 0) : status;
 }
 
 enum status tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t bytes,

@@ -22,7 +22,7 @@
 
 enum tokenizer_algorithm {
     TOKENIZER_BYTES, /* merges by rank, over bytes written in GPT-2's byte alphabet */
-    TOKENIZER_PLAIN, /* merges by rank, over characters, spaces as U+2581 (gemma4) */
+    TOKENIZER_PLAIN, /* merges by rank, over characters, spaces as U+2581 (gemma4, SentencePiece's in tokenizer.json) */
     TOKENIZER_SCORES /* SentencePiece: any two pieces whose join is a token merge, the highest score first */
 };
 
@@ -43,13 +43,19 @@ struct tokenizer {
     struct merge_table merges;         /* TOKENIZER_BYTES, TOKENIZER_PLAIN */
     struct pretokenizer *pretokenizer; /* the same */
     bool word_is_token;
-    uint32_t byte_ids[256]; /* the token of each byte, or TOKEN_NONE */
-    uint32_t space_id;      /* the token that spells U+2581 alone, or TOKEN_NONE */
-    bool joins[256][256];   /* some token holds a character that ends with the first byte, and then one that
+    bool line_is_token;          /* TOKENIZER_PLAIN: a run of line breaks, likewise */
+    bool mark_is_space;          /* U+2581 in a text is the space that it spells, not itself */
+    bool normalizes, compatible; /* texts to Unicode's NFC, or NFKC, before they are cut */
+    uint32_t byte_ids[256];      /* the token of each byte, or TOKEN_NONE */
+    uint32_t space_id;           /* the token that spells U+2581 alone, or TOKEN_NONE */
+    bool joins[256][256];        /* some token holds a character that ends with the first byte, and then one that
                                      begins with the second; U+2581 counts as the space it spells. TOKENIZER_BYTES: unused */
     uint32_t bos, eos, unknown;
-    bool adds_bos, adds_eos, adds_space; /* adds_space: one before the text and after each special token */
-    uint32_t *specials;                  /* special tokens, by spelling (bytes ascending) */
+    bool adds_bos, adds_eos;
+    bool adds_space;         /* one before the text and after each special token */
+    bool adds_space_first;   /* but not after special tokens */
+    bool adds_space_missing; /* but not where there is one */
+    uint32_t *specials;      /* special tokens, by spelling (bytes ascending) */
     uint32_t special_count;
     uint32_t special_begin[257]; /* specials whose first byte is b: [special_begin[b], special_begin[b + 1]) */
     bool special_first[2][256];  /* a special token begins with this byte; [0]: one that is found without parsing */
@@ -91,6 +97,7 @@ struct encoding {
     const struct tokenizer *tokenizer;
     struct token_list *out;
     struct error *error;
+    bool spaced;      /* a space comes before the fragment */
     const char *text; /* the fragment; where `spelled`, its bytes as the vocabulary spells them */
     struct buffer spelled;
     struct merge_work work;
