@@ -241,6 +241,9 @@ enum kvasir_structure {
     KVASIR_REGEX,       /* all of it matches this regular expression of ECMA-262 */
     KVASIR_CHOICE,      /* one of these texts, a JSON array of strings */
     KVASIR_GRAMMAR,     /* a text of this grammar, in llama.cpp's GBNF; its rule `root` */
+    /* Calls of tools, as models write them: {"schema": …, "open": "<tool_call>\n", "close": "\n</tool_call>", "between": "\n", "most": 8}: one
+     * to "most" (128) JSON values that satisfy the schema, each between two marks; or one value without any. */
+    KVASIR_JSON_CALLS,
 };
 
 struct kvasir_request {

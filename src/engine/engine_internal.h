@@ -19,7 +19,8 @@ _Static_assert((int)KVASIR_OK == (int)ST_OK && (int)KVASIR_NOMEM == (int)ST_NOME
                "enum kvasir_status is enum status");
 _Static_assert((int)KVASIR_ANY_TEXT == (int)GRAMMAR_NONE && (int)KVASIR_JSON_SCHEMA == (int)GRAMMAR_JSON_SCHEMA &&
                    (int)KVASIR_JSON_OBJECT == (int)GRAMMAR_JSON_OBJECT && (int)KVASIR_REGEX == (int)GRAMMAR_REGEX &&
-                   (int)KVASIR_CHOICE == (int)GRAMMAR_CHOICE && (int)KVASIR_GRAMMAR == (int)GRAMMAR_GBNF,
+                   (int)KVASIR_CHOICE == (int)GRAMMAR_CHOICE && (int)KVASIR_GRAMMAR == (int)GRAMMAR_GBNF &&
+                   (int)KVASIR_JSON_CALLS == (int)GRAMMAR_JSON_CALLS,
                "enum kvasir_structure is enum grammar_kind");
 _Static_assert(sizeof(struct kvasir_error) == sizeof(struct error) && sizeof(enum status) == sizeof(int) &&
                    offsetof(struct kvasir_error, status) == offsetof(struct error, status) &&

@@ -88,7 +88,7 @@ static enum status open_grammar(const struct kvasir_model *model, enum kvasir_st
 {
     *out = NULL;
     if (structure == KVASIR_ANY_TEXT) return ST_OK;
-    if (structure < KVASIR_ANY_TEXT || structure > KVASIR_GRAMMAR)
+    if (structure < KVASIR_ANY_TEXT || structure > KVASIR_JSON_CALLS)
         return error_set(error, ST_INVALID, "there is no structure %d", (int)structure);
     if (!model->tokenizer)
         return error_set(error, ST_UNSUPPORTED, "a structure needs a tokenizer: %s", model->tokenizer_error.text);

@@ -84,7 +84,8 @@ const char *format_key_at(const struct format *format, uint32_t index, struct bu
  *      freq_base_swa, scaling is of the full layers only
  *   .attention.sliding_window, .attention.sliding_window_pattern (bool array, one a layer, true = sliding; from layer_types)
  *   .attention.scale (gemma3: query_pre_attn_scalar^-0.5), .attn_logit_softcapping .final_logit_softcapping
- *   .attention.causal (false for bidirectional), tokenizer.ggml.{bos,eos}_token_id, tokenizer.chat_template when the folder has one
+ *   .attention.causal (false for bidirectional), tokenizer.ggml.{bos,eos}_token_id, tokenizer.kvasir.eos_token_ids (of a list: all, the
+ *   first is the other key's), tokenizer.chat_template when the folder has one
  * What its tokenizer.json becomes (format/hugging_face_tokenizer.c), with tokenizer_config.json and generation_config.json:
  *   tokenizer.ggml.model "gpt2" (over bytes) or "sentencepiece-bpe" (merges by rank over characters), .tokens .token_type .merges
  *   .add_bos_token .add_eos_token, and for what GGUF has no key tokenizer.kvasir.*:

@@ -433,6 +433,22 @@ static enum status copy_token(const struct config *config, const char *name, con
     return status == ST_OK ? format_set_u64(config->format, key, id, config->error) : status;
 }
 
+/* All of a list of end tokens: the first has the key that GGUF has. */
+static enum status copy_ends(const struct config *config)
+{
+    uint32_t ids[64], count = 0;
+    const json_t *list = lookup(config, "eos_token_id"), *item;
+    size_t i;
+    json_array_foreach(list, i, item)
+    {
+        const json_int_t id = json_integer_value(item);
+        if (json_is_integer(item) && id >= 0 && id < UINT32_MAX && count < ARRAY_COUNT(ids))
+            ids[count++] = (uint32_t)id;
+    }
+    if (!count) return ST_OK;
+    return format_set_u32s(config->format, "tokenizer.kvasir.eos_token_ids", ids, count, config->error);
+}
+
 static enum status find_row(struct config *config)
 {
     const char *type = json_string_value(json_object_get(config->text, "model_type"));
@@ -470,6 +486,7 @@ enum status hugging_face_config(struct format *format, const json_t *root, const
     if (status == ST_OK) status = copy_causality(&config);
     if (status == ST_OK) status = copy_token(&config, "bos_token_id", "tokenizer.ggml.bos_token_id");
     if (status == ST_OK) status = copy_token(&config, "eos_token_id", "tokenizer.ggml.eos_token_id");
+    if (status == ST_OK) status = copy_ends(&config);
     *row = config.row;
     json_decref(config.text);
     return status;

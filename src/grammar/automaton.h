@@ -142,5 +142,6 @@ uint32_t gbnf_build(struct builder *builder, const char *text, size_t bytes); /*
 struct fragment schema_build(struct builder *builder, const char *text, size_t bytes);
 struct fragment schema_build_object(struct builder *builder); /* any JSON object */
 struct fragment choice_build(struct builder *builder, const char *text, size_t bytes);
+struct fragment calls_build(struct builder *builder, const char *text, size_t bytes); /* calls.c */
 
 #endif

@@ -111,6 +111,7 @@ static enum status compile(enum grammar_kind kind, const char *text, size_t byte
     if (kind == GRAMMAR_JSON_OBJECT) fragment = schema_build_object(&builder);
     if (kind == GRAMMAR_REGEX) fragment = regex_build(&builder, text, bytes, false);
     if (kind == GRAMMAR_CHOICE) fragment = choice_build(&builder, text, bytes);
+    if (kind == GRAMMAR_JSON_CALLS) fragment = calls_build(&builder, text, bytes);
     if (kind != GRAMMAR_GBNF) build_define(&builder, root, fragment);
     enum status status = build_finish(&builder, root, out);
     build_release(&builder);
@@ -119,7 +120,8 @@ static enum status compile(enum grammar_kind kind, const char *text, size_t byte
 
 static const char *kind_name(enum grammar_kind kind)
 {
-    static const char *const names[] = {"no grammar", "JSON schema", "JSON object", "regex", "choice", "grammar"};
+    static const char *const names[] = {"no grammar", "JSON schema", "JSON object", "regex",
+                                        "choice",     "grammar",     "calls"};
     return names[kind];
 }
 

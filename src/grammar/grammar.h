@@ -26,7 +26,10 @@ enum grammar_kind {
     GRAMMAR_JSON_OBJECT, /* any JSON object; the text is ignored */
     GRAMMAR_REGEX,       /* all of the answer matches */
     GRAMMAR_CHOICE,      /* one of the texts, which are a JSON array */
-    GRAMMAR_GBNF         /* llama.cpp's grammars; the rule `root` */
+    GRAMMAR_GBNF,        /* llama.cpp's grammars; the rule `root` */
+    /* One to "most" (128) values that satisfy "schema", each between the texts "open" and "close", "between" lying between two; or one
+     * value by itself. The text is a JSON object with these keys. */
+    GRAMMAR_JSON_CALLS
 };
 
 /* ---- the store: one for a vocabulary ---------------------------------------------------------------------------------- */

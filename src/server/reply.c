@@ -488,7 +488,7 @@ static bool prepare(const struct server *server, const struct api_key *key, cons
 static bool check_tools(const struct server *server, struct body *body, struct refusal *refusal)
 {
     if (!body->tools) return true;
-    if (server->tools) return structure_allow_calls(body, tool_format_arguments(server->tools), refusal);
+    if (server->tools) return structure_allow_calls(body, server->tools, refusal);
     return refuse(refusal, 400, "tools", "tools are not supported here: %s",
                   strcmp(server->config.tool_call_parser, "auto") == 0
                       ? "the model's chat template teaches no format of calls that is known"

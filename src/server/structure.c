@@ -124,7 +124,7 @@ static bool read_guided_grammar(const struct field *field, const json_t *value, 
     return set(body, field->name, KVASIR_GRAMMAR, value, true, refusal);
 }
 
-bool structure_allow_calls(struct body *body, const char *arguments, struct refusal *refusal)
+bool structure_allow_calls(struct body *body, const struct tool_format *format, struct refusal *refusal)
 {
     struct kvasir_request *request = &body->request;
     bool demanded = body->tool_choice == TOOL_CHOICE_REQUIRED || body->tool_choice == TOOL_CHOICE_NAMED;
@@ -138,13 +138,15 @@ bool structure_allow_calls(struct body *body, const char *arguments, struct refu
     if (!demanded && schema)
         answer = json_loadb(request->structure_text, request->structure_bytes, JSON_DECODE_ANY, NULL);
     if (!demanded && !answer) return true; /* no JSON: structure_check says so */
-    char *text = tools_schema(body->tools, body->tool_name, arguments, answer);
+    const bool one = body->one_call || body->tool_choice == TOOL_CHOICE_NAMED;
+    char *text = demanded ? tools_calls(body->tools, body->tool_name, format, one ? 1 : CALLS_MAX)
+                          : tools_schema(body->tools, body->tool_name, format, answer);
     json_decref(answer);
     if (!text) return refuse_no_memory(refusal, "request");
     structure_release(body);
     body->structure_text = text;
     if (demanded) body->structure_field = "tools";
-    request->structure = KVASIR_JSON_SCHEMA;
+    request->structure = demanded ? KVASIR_JSON_CALLS : KVASIR_JSON_SCHEMA;
     request->structure_text = text;
     request->structure_bytes = strlen(text);
     return true;

@@ -18,10 +18,11 @@ struct tool_format {
     const char *name, *open, *close;
     const char *arguments; /* the key */
     char separator;        /* between two calls, or 0 */
+    struct tool_marks demanded;
 };
 static const struct tool_format FORMATS[] = {
-    {"hermes", "<tool_call>", "</tool_call>", "arguments", 0},
-    {"llama3_json", "<|python_tag|>", "", "parameters", ';'},
+    {"hermes", "<tool_call>", "</tool_call>", "arguments", 0, {"<tool_call>\n", "\n</tool_call>", "\n"}},
+    {"llama3_json", "<|python_tag|>", "", "parameters", ';', {"", "", "; "}}, /* control tokens are not to be had */
 };
 
 enum state { CONTENT, OPENED, OBJECT, AFTER, DONE };
@@ -65,6 +66,11 @@ const struct tool_format *tool_format_find(const char *name)
 const char *tool_format_arguments(const struct tool_format *format)
 {
     return format->arguments;
+}
+
+const struct tool_marks *tool_format_marks(const struct tool_format *format)
+{
+    return &format->demanded;
 }
 
 const struct tool_format *tool_format_of_template(const char *template)

@@ -114,18 +114,40 @@ static bool add_answer(json_t *definitions, json_t *ways, const json_t *answer)
     return add_way(definitions, "answer", schema, ways, json_pack("{s:s}", "$ref", "#/$defs/answer")) && done;
 }
 
-char *tools_schema(const json_t *tools, const char *name, const char *arguments, const json_t *answer)
+static json_t *make_schema(const json_t *tools, const char *name, const struct tool_format *format,
+                           const json_t *answer)
 {
     json_t *ways = json_array(), *definitions = json_object();
     bool done = ways && definitions && (!answer || add_answer(definitions, ways, answer));
     for (size_t i = 0; done && i < json_array_size(tools); i++) {
         const json_t *tool = json_array_get(tools, i);
-        if (!name || strcmp(tool_name(tool), name) == 0) done = add_call(definitions, ways, tool, i, arguments);
+        if (!name || strcmp(tool_name(tool), name) == 0)
+            done = add_call(definitions, ways, tool, i, tool_format_arguments(format));
     }
     json_t *schema = done ? json_pack("{s:O,s:O}", "anyOf", ways, "$defs", definitions) : NULL;
-    char *text = schema ? json_dumps(schema, JSON_COMPACT) : NULL;
-    json_decref(schema);
     json_decref(ways);
     json_decref(definitions);
+    return schema;
+}
+
+/* The text of `json`, which is released. */
+static char *text_of(json_t *json)
+{
+    char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
+    json_decref(json);
     return text;
+}
+
+char *tools_schema(const json_t *tools, const char *name, const struct tool_format *format, const json_t *answer)
+{
+    return text_of(make_schema(tools, name, format, answer));
+}
+
+char *tools_calls(const json_t *tools, const char *name, const struct tool_format *format, unsigned most)
+{
+    const struct tool_marks *marks = tool_format_marks(format);
+    json_t *schema = make_schema(tools, name, format, NULL);
+    if (!schema) return NULL;
+    return text_of(json_pack("{s:o,s:s,s:s,s:s,s:i}", "schema", schema, "open", marks->open, "close", marks->close,
+                             "between", marks->between, "most", (int)most));
 }

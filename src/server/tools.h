@@ -18,15 +18,21 @@ struct refusal;
 MUST_CHECK bool tools_check(const json_t *tools, struct refusal *refusal);
 bool tools_have(const json_t *tools, const char *name);
 
+struct tool_format;
 /* A JSON Schema of an object that calls one of them, or the one that is called `name` (NULL: any): {"name", ARGUMENTS}, where the
  * arguments satisfy the function's parameters; or of what satisfies the schema `answer`, where that is not NULL. jansson's text,
  * to be given to free(); NULL: no memory. */
-char *tools_schema(const json_t *tools, const char *name, const char *arguments, const json_t *answer);
-
-struct tool_format;
+char *tools_schema(const json_t *tools, const char *name, const struct tool_format *format, const json_t *answer);
+/* The text of KVASIR_JSON_CALLS, whose schema it is: calls as the format writes them, at most `most`. Likewise. */
+char *tools_calls(const json_t *tools, const char *name, const struct tool_format *format, unsigned most);
 /* By name; NULL: there is no such format, as for "none". */
 const struct tool_format *tool_format_find(const char *name);
 const char *tool_format_arguments(const struct tool_format *format); /* the key that a call's arguments have */
+/* What stands before a call, after it, and between two, where calls have to be made. */
+struct tool_marks {
+    const char *open, *close, *between;
+};
+const struct tool_marks *tool_format_marks(const struct tool_format *format);
 /* The one that a chat template teaches, or NULL. */
 const struct tool_format *tool_format_of_template(const char *template);
 

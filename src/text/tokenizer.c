@@ -111,10 +111,10 @@ static const char *tokenizer_key(const struct format *format, const char *key, c
     return format_has(format, key) ? key : otherwise;
 }
 
-/* generation_config.json's list. */
-static enum status read_listed_ends(struct tokenizer *tokenizer, const struct format *format, struct error *error)
+/* config.json's list, or generation_config.json's. */
+static enum status read_listed_ends(struct tokenizer *tokenizer, const struct format *format, const char *key,
+                                    struct error *error)
 {
-    const char *key = "tokenizer.kvasir.end_token_ids";
     uint64_t count = 0;
     enum status status = format_has(format, key) ? format_get_array(format, key, &count, error) : ST_OK;
     for (uint64_t i = 0; i < count && status == ST_OK; i++) {
@@ -149,7 +149,9 @@ static enum status read_special_ids(struct tokenizer *tokenizer, const struct fo
         if ((status = read_id(tokenizer, format, end_keys[i], &ends[i], error)) != ST_OK) return status;
     ends[ARRAY_COUNT(end_keys)] = tokenizer->eos;
     tokenizer_mark_ends(tokenizer, ends, ARRAY_COUNT(ends));
-    if ((status = read_listed_ends(tokenizer, format, error)) != ST_OK) return status;
+    status = read_listed_ends(tokenizer, format, "tokenizer.kvasir.eos_token_ids", error);
+    if (status == ST_OK) status = read_listed_ends(tokenizer, format, "tokenizer.kvasir.end_token_ids", error);
+    if (status != ST_OK) return status;
     if (tokenizer->unknown != TOKEN_NONE && tokenizer->kinds[tokenizer->unknown] == TOKEN_CONTROL)
         tokenizer->unknown = TOKEN_NONE; /* a character that the vocabulary lacks is no control token */
     return ST_OK;

@@ -34,6 +34,7 @@ ANSWERS = {
     "3": '<tool_call>{"name": "unheard_of", "arguments": {}}</tool_call> and more',
     "4": "Nothing to call here.",
     "6": '<tool_call>{"name": "now", "arguments": {}}</tool_call>\n' + "and so on, " * 40,
+    "7": "\n".join(f"<tool_call>\n{call}\n</tool_call>" for call in ('{"name": "now", "arguments": {}}', '{"name": "get_weather", "arguments": {"city": "Bern"}}')),
     "?": "Air scatters blue light most.",
     "5": '{"name": "now", "parameters": {"zone": "UTC"}}',
 }
@@ -116,13 +117,19 @@ class Tools(Scripted):
             for tool_choice, names, finish in (("required", ("get_weather", "now"), "tool_calls"),
                                                ({"type": "function", "function": {"name": "now"}}, ("now",), "stop"),
                                                ({"type": "function", "function": {"name": "get_weather"}}, ("get_weather",), "stop")):
-                choice = self.chat("4", server, tools=tools, tool_choice=tool_choice)[2]["choices"][0]
+                choice = self.chat("4", server, tools=tools, tool_choice=tool_choice, parallel_tool_calls=False)[2]["choices"][0]
                 call, = choice["message"]["tool_calls"]
                 self.assertEqual((choice["finish_reason"], choice["message"]["content"]), (finish, None))
                 self.assertIn(call["function"]["name"], names)
                 arguments = json.loads(call["function"]["arguments"])
                 self.assertTrue(arguments.get("city") in ("Z\u00fcrich", "Bern") if call["function"]["name"] == "get_weather" else arguments == {})
-        stream = self.stream("4", tools=tools, tool_choice="required")
+        for parallel, names in ((True, ["now", "get_weather"]), (False, ["now"])):
+            choice = self.chat("7", tools=tools, tool_choice="required", parallel_tool_calls=parallel)[2]["choices"][0]
+            self.assertEqual(([call["function"]["name"] for call in choice["message"]["tool_calls"]], choice["message"]["content"], choice["finish_reason"]),
+                             (names, None, "tool_calls"))
+        choice = self.chat("7", tools=tools, tool_choice={"type": "function", "function": {"name": "now"}})[2]["choices"][0]
+        self.assertEqual([call["function"]["name"] for call in choice["message"]["tool_calls"]], ["now"])
+        stream = self.stream("4", tools=tools, tool_choice="required", parallel_tool_calls=False)
         self.assertTrue(any("tool_calls" in event["choices"][0]["delta"] for event in stream))
         self.assertFalse(any(event["choices"][0]["delta"].get("content") for event in stream))
         flat = [{"type": "function", **tool["function"]} for tool in tools]

@@ -77,12 +77,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct error error = {0};
     struct automaton automaton;
     const char *text = (const char *)data + 1;
-    uint32_t kind = data[0] % 4;
+    uint32_t kind = data[0] % 5;
     build_init(&builder, &error);
     uint32_t root = kind == 0 ? gbnf_build(&builder, text, size - 1) : build_rule(&builder, "root", 4);
     if (kind == 1) build_define(&builder, root, schema_build(&builder, text, size - 1));
     if (kind == 2) build_define(&builder, root, regex_build(&builder, text, size - 1, false));
     if (kind == 3) build_define(&builder, root, choice_build(&builder, text, size - 1));
+    if (kind == 4) build_define(&builder, root, calls_build(&builder, text, size - 1));
     if (build_finish(&builder, root, &automaton) == ST_OK) {
         run(&automaton, &vocabulary, data, size);
         automaton_release(&automaton);

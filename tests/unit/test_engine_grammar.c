@@ -405,6 +405,7 @@ static void test_refused(void **state)
                  {KVASIR_CHOICE, "[]", "choice: must be an array", KVASIR_INVALID},
                  {KVASIR_GRAMMAR, "root ::= x", "grammar: line 1: the rule 'x'", KVASIR_INVALID},
                  {KVASIR_REGEX, "[^\\u0000-\\u{10ffff}]", "no text can satisfy it", KVASIR_INVALID},
+                 {KVASIR_JSON_CALLS, "{\"open\":\"<c>\"}", "calls: there have to be a \"schema\"", KVASIR_INVALID},
                  {(enum kvasir_structure)77, "", "there is no structure 77", KVASIR_INVALID}};
     struct kvasir_engine *engine = open_engine((struct kvasir_engine_options){0});
     for (size_t i = 0; i < ARRAY_COUNT(cases); i++) {

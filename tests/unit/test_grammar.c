@@ -5,7 +5,7 @@
 #include "tokenizer_maker.h"
 #include <math.h>
 
-static const char *const KINDS[] = {"none", "schema", "object", "regex", "choice", "grammar"};
+static const char *const KINDS[] = {"none", "schema", "object", "regex", "choice", "grammar", "calls"};
 
 static json_t *vocabularies[2];
 static struct tokenizer *tokenizers[2]; /* of bytes; of pieces, which drops a first space */
@@ -113,6 +113,7 @@ static void compile(enum grammar_kind kind, const char *text, size_t bytes, stru
     if (kind == GRAMMAR_JSON_OBJECT) fragment = schema_build_object(&builder);
     if (kind == GRAMMAR_REGEX) fragment = regex_build(&builder, text, bytes, false);
     if (kind == GRAMMAR_CHOICE) fragment = choice_build(&builder, text, bytes);
+    if (kind == GRAMMAR_JSON_CALLS) fragment = calls_build(&builder, text, bytes);
     if (kind != GRAMMAR_GBNF) build_define(&builder, root, fragment);
     if (build_finish(&builder, root, out) != ST_OK) fail_msg("%.200s: %s", text, error.text);
     build_release(&builder);

@@ -73,9 +73,9 @@ static void test_every_shape(void **state)
 
 /* ---- a folder ---- */
 
-#define CONFIG                                                                                       \
+#define CONFIG(ends)                                                                                 \
     "{\"model_type\":\"llama\",\"num_hidden_layers\":1,\"hidden_size\":64,\"intermediate_size\":96," \
-    "\"num_attention_heads\":4,\"vocab_size\":99,\"bos_token_id\":1,\"eos_token_id\":2}"
+    "\"num_attention_heads\":4,\"vocab_size\":99,\"bos_token_id\":1,\"eos_token_id\":" ends "}"
 #define VOCABULARY(more)                                                                                     \
     "{\"added_tokens\":[{\"id\":3,\"content\":\"<end>\",\"special\":true},{\"id\":4,\"content\":\"<turn>\"," \
     "\"special\":true}],\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false}," more         \
@@ -101,7 +101,7 @@ static struct tokenizer *open_folder(void)
 static void test_ends(void **state)
 {
     (void)state;
-    write_text("config.json", CONFIG);
+    write_text("config.json", CONFIG("2"));
     write_text("tokenizer.json", VOCABULARY(""));
     struct tokenizer *tokenizer = open_folder();
     assert_int_equal(tokenizer_vocabulary_size(tokenizer), 5);
@@ -109,6 +109,12 @@ static void test_ends(void **state)
     assert_int_equal(tokenizer_eos(tokenizer), 2);
     assert_false(tokenizer_adds_bos(tokenizer));
     tokenizer_close(tokenizer);
+
+    write_text("config.json", CONFIG("[2,4]"));
+    tokenizer = open_folder();
+    assert_true(tokenizer_is_end(tokenizer, 2) && tokenizer_is_end(tokenizer, 4) && !tokenizer_is_end(tokenizer, 3));
+    tokenizer_close(tokenizer);
+    write_text("config.json", CONFIG("2"));
 
     write_text("tokenizer_config.json", "{\"bos_token\":null,\"eos_token\":{\"content\":\"<end>\"}}");
     write_text("generation_config.json", "{\"eos_token_id\":[4,3,-1,77]}");
@@ -135,7 +141,7 @@ static void test_ends(void **state)
 static void test_every_fault(void **state)
 {
     (void)state;
-    write_text("config.json", CONFIG);
+    write_text("config.json", CONFIG("2"));
     write_text("tokenizer.json", VOCABULARY(""));
     write_text("tokenizer_config.json", "{}");
     write_text("generation_config.json", "{\"eos_token_id\":3}");

@@ -212,7 +212,7 @@ static void test_definitions(void **state)
 static void check_schema(const char *tools, const char *name, const char *answer, const char *expected)
 {
     json_t *json = json_loads(tools, 0, NULL), *schema = answer ? json_loads(answer, 0, NULL) : NULL;
-    char *text = tools_schema(json, name, "arguments", schema);
+    char *text = tools_schema(json, name, tool_format_find("hermes"), schema);
     assert_string_equal(text, expected);
     free(text);
     json_decref(schema);
