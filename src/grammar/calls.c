@@ -1,6 +1,5 @@
 /* calls.c - JSON values between marks, as models write calls of tools: one, or several apart. */
-#include "grammar/automaton.h"
-#include <jansson.h>
+#include "grammar/schema.h"
 
 #define CALLS_MAX 128u
 
@@ -17,30 +16,17 @@ static struct fragment marked(struct builder *builder, const json_t *marks, uint
     return build_then(builder, begin, mark(builder, marks, "close"));
 }
 
-static int put(const char *text, size_t bytes, void *out)
-{
-    struct buffer *buffer = out;
-    buffer_append(buffer, text, bytes);
-    return buffer->failed ? -1 : 0;
-}
-
 static struct fragment build_marked(struct builder *builder, const json_t *marks)
 {
     const json_t *given = json_object_get(marks, "most");
     const json_int_t most = json_is_integer(given) ? json_integer_value(given) : CALLS_MAX;
-    struct buffer schema;
-    buffer_init(&schema, 0);
-    const bool there =
-        json_object_get(marks, "schema") &&
-        json_dump_callback(json_object_get(marks, "schema"), put, &schema, JSON_COMPACT | JSON_ENCODE_ANY) == 0;
-    if (!there || most < 1 || most > CALLS_MAX) {
+    json_t *schema = json_object_get(marks, "schema");
+    if (!schema || most < 1 || most > CALLS_MAX) {
         build_fail(builder, ST_INVALID, "there have to be a \"schema\", and a \"most\" of 1 to %u", CALLS_MAX);
-        buffer_release(&schema);
         return build_nothing(builder);
     }
     const uint32_t value = build_rule(builder, "a call", 6);
-    build_define(builder, value, schema_build(builder, schema.data, schema.length));
-    buffer_release(&schema);
+    build_define(builder, value, schema_build_json(builder, schema));
     struct fragment more = build_then(builder, mark(builder, marks, "between"), marked(builder, marks, value));
     struct fragment several =
         build_then(builder, marked(builder, marks, value), build_repeat(builder, more, 0, (uint32_t)most - 1));

@@ -495,20 +495,28 @@ static void schema_release(struct schema *s)
     json_decref(s->root);
 }
 
-struct fragment schema_build(struct builder *builder, const char *text, size_t bytes)
+struct fragment schema_build_json(struct builder *builder, json_t *json)
 {
     struct schema schema;
-    json_error_t error;
     struct fragment out = {0};
     if (schema_init(&schema, builder)) {
-        schema.root = json_loadb(text, bytes, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, &error);
-        if (schema.root)
-            out = schema_value(&schema, schema.root, NULL);
-        else
-            build_fail(builder, ST_INVALID, "no valid JSON: line %d, column %d: %s", error.line, error.column,
-                       error.text);
+        schema.root = json_incref(json);
+        out = schema_value(&schema, json, NULL);
     }
     schema_release(&schema);
+    return out;
+}
+
+struct fragment schema_build(struct builder *builder, const char *text, size_t bytes)
+{
+    json_error_t error;
+    struct fragment out = {0};
+    json_t *json = json_loadb(text, bytes, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, &error);
+    if (json)
+        out = schema_build_json(builder, json);
+    else
+        build_fail(builder, ST_INVALID, "no valid JSON: line %d, column %d: %s", error.line, error.column, error.text);
+    json_decref(json);
     return out;
 }
 

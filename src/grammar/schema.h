@@ -31,6 +31,9 @@ struct schema {
 
 /* ---- schema.c ---- */
 
+/* schema_build() of a text that was parsed; borrows it. */
+struct fragment schema_build_json(struct builder *builder, json_t *json);
+
 /* Fails the building with an error that begins with where it is. */
 struct fragment schema_fail(struct schema *schema, const struct path *path, enum status status, const char *format, ...)
     PRINTF_LIKE(4, 5);
