@@ -4,7 +4,9 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 static struct cpu_features features;
 static pthread_once_t features_once = PTHREAD_ONCE_INIT;
@@ -16,22 +18,32 @@ static uint64_t read_xcr0(void)
     return (uint64_t)high << 32 | low;
 }
 
+/* Linux gives a process the registers of AMX only when asked ("Using XSTATE features in user space applications",
+ * Documentation/arch/x86/xstate.rst). */
+static bool tiles_granted(void)
+{
+    const long request = 0x1023, tile_data = 18; /* ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA */
+    return syscall(SYS_arch_prctl, request, tile_data) == 0;
+}
+
 /* A feature counts only when the operating system also saves its registers (XCR0). */
 static void detect(void)
 {
     uint32_t a, b, c, d;
     if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) return;
     uint64_t saved = read_xcr0();
-    bool ymm = (saved & 0x6) == 0x6, zmm = (saved & 0xe6) == 0xe6;
+    bool ymm = (saved & 0x6) == 0x6, zmm = (saved & 0xe6) == 0xe6, tiles = (saved & 0x60000) == 0x60000;
     bool fma = c & bit_FMA, f16c = c & bit_F16C;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return;
     features.avx2 = ymm && fma && f16c && (b & bit_AVX2) && (b & bit_BMI2);
     features.avx512 =
         features.avx2 && zmm && (b & bit_AVX512F) && (b & bit_AVX512BW) && (b & bit_AVX512VL) && (b & bit_AVX512DQ);
     features.avx512vnni = features.avx512 && (c & bit_AVX512VNNI);
+    const bool amx = tiles && (d & (1u << 22)) && (d & (1u << 24)); /* AMX-BF16, AMX-TILE */
     if (__get_cpuid_count(7, 1, &a, &b, &c, &d)) {
         features.avxvnni = features.avx2 && (a & (1u << 4));
         features.avx512bf16 = features.avx512 && (a & (1u << 5));
+        features.amxbf16 = features.avx512bf16 && features.avx512vnni && amx && tiles_granted();
     }
 }
 

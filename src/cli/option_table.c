@@ -251,7 +251,7 @@ const struct option_row OPTION_ROWS[] = {
      .help = "threads; 0 = one for every processor. The answer does not depend on it"},
     {.commands = GENERATES, .name = "isa", .kind = OPTION_TEXT, .argument = "NAME", .group = "Model",
      .fallback = "auto", .environment = "KVASIR_ISA", .offset = AT(isa),
-     .help = "instruction set of the kernels: auto, ref, avx2, avxvnni, avx512, avx512vnni"},
+     .help = "instruction set of the kernels: auto, ref, avx2, avxvnni, avx512, avx512vnni, amx"},
     {.commands = GENERATES, .name = "rope-frequencies", .kind = OPTION_TEXT, .argument = "FORMAT", .group = "Model",
      .fallback = "auto", .offset = AT(rope_frequencies),
      .help = "precision of rope's frequencies: f32, bf16 (as a model cast to bf16 has them), auto: bf16 for bf16 safetensors"},

@@ -28,11 +28,11 @@ static json_t *json_sizes(const struct roofline *roofline)
 
 static json_t *json_machine(const struct roofline *roofline, const struct roofline_machine *machine)
 {
-    return json_pack("{s:s, s:i, s:o, s:o, s:o, s:f, s:o}", "isa", model_kernel(roofline->model)->name, "threads",
+    return json_pack("{s:s, s:i, s:o, s:o, s:o, s:o, s:f, s:o}", "isa", model_kernel(roofline->model)->name, "threads",
                      (int)pool_workers(roofline->pool), "int8_gmac_per_s", known(machine->int8_macs_per_s / 1e9),
                      "int16_gmac_per_s", known(machine->int16_macs_per_s / 1e9), "f32_gmac_per_s",
-                     known(machine->f32_macs_per_s / 1e9), "read_gb_per_s", machine->read_bytes_per_s / 1e9,
-                     "read_sizes", json_sizes(roofline));
+                     known(machine->f32_macs_per_s / 1e9), "tile_gmac_per_s", known(machine->tile_macs_per_s / 1e9),
+                     "read_gb_per_s", machine->read_bytes_per_s / 1e9, "read_sizes", json_sizes(roofline));
 }
 
 static json_t *json_test(const struct bench *bench, const struct bench_test *test)
@@ -98,7 +98,7 @@ static void write_csv(const struct bench *bench, struct buffer *out)
     if (roofline)
         buffer_text(out, ",limit_tokens_per_s,share,int8_macs_per_token,f32_macs_per_token,attention_macs_per_token,"
                          "attention_int16_macs_per_token,bytes_per_token,"
-                         "int8_gmac_per_s,int16_gmac_per_s,f32_gmac_per_s,read_gb_per_s");
+                         "int8_gmac_per_s,int16_gmac_per_s,f32_gmac_per_s,tile_gmac_per_s,read_gb_per_s");
     buffer_text(out, "\n");
     for (uint32_t i = 0; i < bench->test_count; i++) {
         const struct bench_test *test = &bench->tests[i];
@@ -112,6 +112,7 @@ static void write_csv(const struct bench *bench, struct buffer *out)
             append_known(out, ",", 1, cell->machine.int8_macs_per_s / 1e9, "");
             append_known(out, ",", 1, cell->machine.int16_macs_per_s / 1e9, "");
             append_known(out, ",", 1, cell->machine.f32_macs_per_s / 1e9, "");
+            append_known(out, ",", 1, cell->machine.tile_macs_per_s / 1e9, "");
             append_known(out, ",", 1, cell->machine.read_bytes_per_s / 1e9, "");
         }
         buffer_text(out, "\n");
@@ -126,6 +127,7 @@ static void write_machine(const struct roofline *roofline, struct buffer *out)
     append_known(out, "int8 ", 0, roofline->int8_macs_per_s / 1e9, "-");
     append_known(out, " GMAC/s, int16 ", 0, roofline->int16_macs_per_s / 1e9, "-");
     append_known(out, " GMAC/s, f32 ", 0, roofline->f32_macs_per_s / 1e9, "-");
+    if (roofline->tile_macs_per_s > 0) append_known(out, " GMAC/s, tiles ", 0, roofline->tile_macs_per_s / 1e9, "-");
     buffer_text(out, " GMAC/s; reads");
     for (size_t i = 0; i < ROOFLINE_SIZES; i++)
         buffer_printf(out, "%s %llu MiB at %.1f GB/s", i ? "," : "",

@@ -84,7 +84,7 @@ MUST_CHECK enum status eval_retrieval(struct kvasir_model *model, const struct e
  * could do with these threads and kernels (docs/roofline.md), and has besides "limit_tokens_per_s" and "share" (of the
  * limit; both null where it is not known), "int8_macs_per_token" and "f32_macs_per_token" (of matrices),
  * "attention_macs_per_token" and "attention_int16_macs_per_token" (those of them in 16-bit fixed point), "bytes_per_token",
- * and "machine": {"isa","threads","int8_gmac_per_s","int16_gmac_per_s","f32_gmac_per_s","read_gb_per_s",
+ * and "machine": {"isa","threads","int8_gmac_per_s","int16_gmac_per_s","f32_gmac_per_s","tile_gmac_per_s","read_gb_per_s",
  * "read_sizes":[{"bytes","gb_per_s"}]}, measured just before and after the test (read_sizes: once, at the beginning).
  * Takes memory for a buffer of the test's working set meanwhile. */
 /* With `budgets` or `recall_tokens` every decode test is run again with retrieval attention for each of them ("tg64@32768/20%",

@@ -148,6 +148,7 @@ enum status roofline_init(struct roofline *roofline, const struct kvasir_model *
     if (status == ST_OK) roofline->int8_macs_per_s = measure_peak(roofline, KERNEL_PEAK_INT8);
     if (status == ST_OK) roofline->int16_macs_per_s = measure_peak(roofline, KERNEL_PEAK_INT16);
     if (status == ST_OK) roofline->f32_macs_per_s = measure_peak(roofline, KERNEL_PEAK_F32);
+    if (status == ST_OK) roofline->tile_macs_per_s = measure_peak(roofline, KERNEL_PEAK_TILE);
     for (size_t i = 0; i < ROOFLINE_SIZES && status == ST_OK; i++) {
         roofline->read_bytes[i] = SIZES[i];
         status = measure_read(roofline, SIZES[i], &roofline->read_bytes_per_s[i], error);
@@ -207,9 +208,10 @@ double roofline_limit(const struct roofline_cell *cell)
     double memory_s = cell->bytes / m->read_bytes_per_s;
     if (cell->decode) return 1 / memory_s;
     double attention_f32_macs = cell->attention_macs - cell->attention_int16_macs;
-    double arithmetic_s = seconds_of(cell->int8_macs, m->int8_macs_per_s) +
-                          seconds_of(cell->attention_int16_macs, m->int16_macs_per_s) +
-                          seconds_of(cell->f32_macs + attention_f32_macs, m->f32_macs_per_s);
+    double arithmetic_s =
+        seconds_of(cell->int8_macs, m->tile_macs_per_s > 0 ? m->tile_macs_per_s : m->int8_macs_per_s) +
+        seconds_of(cell->attention_int16_macs, m->int16_macs_per_s) +
+        seconds_of(cell->f32_macs + attention_f32_macs, m->f32_macs_per_s);
     return 1 / fmax(arithmetic_s, memory_s); /* 0 of endless */
 }
 
@@ -228,6 +230,7 @@ enum status roofline_measure(const struct roofline *roofline, struct roofline_ce
     add_to_mean(&cell->machine.int8_macs_per_s, cell->measurements, measure_peak(roofline, KERNEL_PEAK_INT8));
     add_to_mean(&cell->machine.int16_macs_per_s, cell->measurements, measure_peak(roofline, KERNEL_PEAK_INT16));
     add_to_mean(&cell->machine.f32_macs_per_s, cell->measurements, measure_peak(roofline, KERNEL_PEAK_F32));
+    add_to_mean(&cell->machine.tile_macs_per_s, cell->measurements, measure_peak(roofline, KERNEL_PEAK_TILE));
     cell->measurements++;
     cell->limit_tokens_per_s = roofline_limit(cell);
     return ST_OK;

@@ -6,7 +6,7 @@
 
 /* Measured with all threads of the model and the loops of its kernel table; 0 where that has no such loop. */
 struct roofline_machine {
-    double int8_macs_per_s, int16_macs_per_s, f32_macs_per_s;
+    double int8_macs_per_s, int16_macs_per_s, f32_macs_per_s, tile_macs_per_s;
     double read_bytes_per_s; /* over a buffer of the size that was asked for */
 };
 
@@ -28,7 +28,7 @@ struct roofline {
     struct kv_layer *layers; /* [layers of the model] */
     double *cpu_seconds;     /* [threads] what each ran in the last pass of multiply-adds */
     /* Measured at the beginning; 0 = no such loop. */
-    double int8_macs_per_s, int16_macs_per_s, f32_macs_per_s;
+    double int8_macs_per_s, int16_macs_per_s, f32_macs_per_s, tile_macs_per_s;
     uint64_t read_bytes[ROOFLINE_SIZES];
     double read_bytes_per_s[ROOFLINE_SIZES];
 };

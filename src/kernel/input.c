@@ -6,23 +6,39 @@
 
 #include <math.h>
 
+static uint64_t input_groups(uint32_t tokens, uint32_t columns)
+{
+    return ((uint64_t)tokens + INPUT_TOKENS - 1) / INPUT_TOKENS * (columns / GROUP_COLUMNS);
+}
+/* Whole cache lines, an odd number of them: rows of one tile do not meet in a set of the cache. */
+static uint64_t brief_stride(uint32_t columns)
+{
+    return (uint64_t)(columns / GROUP_COLUMNS | 1) * GROUP_COLUMNS;
+}
+static uint64_t quants_bytes(uint64_t groups)
+{
+    return round_up(groups * (sizeof(struct kernel_input_group) + sizeof(struct kernel_input_halves)), 64);
+}
+
 uint64_t kernel_input_bytes(uint32_t tokens, uint32_t columns)
 {
-    uint64_t count = ((uint64_t)tokens + INPUT_TOKENS - 1) / INPUT_TOKENS * (columns / GROUP_COLUMNS);
-    return round_up(count * (sizeof(struct kernel_input_group) + sizeof(struct kernel_input_halves)), 64);
+    return quants_bytes(input_groups(tokens, columns)) +
+           round_up(tokens, BRIEF_TOKENS) * brief_stride(columns) * sizeof(uint16_t);
 }
 
 void kernel_input_init(struct kernel_input *input, void *storage, const float *rows, uint64_t stride, uint32_t tokens,
                        uint32_t columns)
 {
-    uint64_t count = ((uint64_t)tokens + INPUT_TOKENS - 1) / INPUT_TOKENS * (columns / GROUP_COLUMNS);
+    uint64_t groups = input_groups(tokens, columns);
     *input = (struct kernel_input){.rows = rows,
                                    .stride = stride,
                                    .tokens = tokens,
                                    .columns = columns,
                                    .block_groups = columns / GROUP_COLUMNS,
-                                   .groups = storage};
-    input->halves = (struct kernel_input_halves *)(input->groups + count);
+                                   .groups = storage,
+                                   .brief = (uint16_t *)((char *)storage + quants_bytes(groups)),
+                                   .brief_stride = brief_stride(columns)};
+    input->halves = (struct kernel_input_halves *)(input->groups + groups);
 }
 
 void kernel_input_part(const struct kernel_input *input, uint32_t token, uint32_t count, uint32_t column,
@@ -38,6 +54,7 @@ void kernel_input_part(const struct kernel_input *input, uint32_t token, uint32_
     out->columns = columns;
     out->groups += at;
     out->halves += at;
+    out->brief += token * input->brief_stride + column;
 }
 
 static void quantise(const float *x, uint32_t lane, struct kernel_input_group *group,

@@ -6,6 +6,7 @@
  * Determinism (for one table): every output is a function of its own inputs only - never of the number of tokens in
  * the call, of how rows are split over threads, or of how a prompt is chunked:
  * - a token's activations are quantised from its own row;
+ * - (with tile_matmul a token's rows are multiplied in tiles or not: the caller says which by what the token is, always alike)
  * - an output element is one chain: exact int32 over a scale group, then f = fma(dot, scale, f), k ascending, the same
  *   in the one-token kernel and in every tile; threads split rows, never k;
  * - attention: lanes are keys, d ascending; softmax state is folded at fixed absolute positions (SEGMENT keys), ascending.
@@ -88,6 +89,8 @@ struct kernel_input {
     uint64_t block_groups;              /* groups from one block of 4 tokens to the next */
     struct kernel_input_group *groups;  /* [ceil(tokens / 4), columns / 32] */
     struct kernel_input_halves *halves; /* the same */
+    uint16_t *brief;                    /* [tokens rounded up to 16, brief_stride] bf16, for `tile_matmul` */
+    uint64_t brief_stride;
 };
 uint64_t kernel_input_bytes(uint32_t tokens, uint32_t columns);
 void kernel_input_init(struct kernel_input *input, void *storage, const float *rows, uint64_t stride, uint32_t tokens,
@@ -253,7 +256,7 @@ uint64_t kernel_index_scratch_floats(const struct kernel_index *index, uint32_t 
 /* ---- the table ------------------------------------------------------------------------------------------------------------ */
 
 struct kernel {
-    const char *name; /* "ref", "avx2", "avxvnni", "avx512", "avx512vnni" */
+    const char *name; /* "ref", "avx2", "avxvnni", "avx512", "avx512vnni", "amx" */
 
     /* Quantises rows [begin, end) of input->rows. Scale = max|x| / 127 over 32; quant = nearest even of
      * x * (127 / max). Four rows that begin at a multiple of 4 cost little more than one. */
@@ -263,6 +266,13 @@ struct kernel {
      * 0; bias and sum are added to it afterwards (struct kernel_output). */
     void (*matmul)(const struct kernel_matrix *weights, const struct kernel_input *input, uint32_t token_begin,
                    uint32_t token_end, uint32_t row_begin, uint32_t row_end, const struct kernel_output *output);
+    /* Or NULL, both: the same products in another arithmetic, faster for many tokens and more precise (bf16 activations, each
+     * rounded for itself; sums in f32), but with other bits: a token's rows must be computed in the one or the other. Reads the
+     * bf16 rows that tile_prepare writes of rows [begin, end) of input->rows. Quantised weights only; every token has its bias
+     * and sum. */
+    void (*tile_prepare)(const struct kernel_input *input, uint32_t begin, uint32_t end);
+    void (*tile_matmul)(const struct kernel_matrix *weights, const struct kernel_input *input, uint32_t token_begin,
+                        uint32_t token_end, uint32_t row_begin, uint32_t row_end, const struct kernel_output *output);
 
     /* Writes `count` tokens' rows of one KV head into groups: k row i at k + i * k_stride goes to slot first_slot + i,
      * slots counted from the beginning of k_groups / v_groups (slot / 16 = group, slot % 16 = lane). With a k_format that closes only

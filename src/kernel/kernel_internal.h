@@ -1,7 +1,8 @@
 /* kernel_internal.h - the functions that fill the tables of kernel.h, named kernel_FUNCTION_ISA.
  *
- * Vector functions and input_prepare exist for ref, avx2 and avx512; the tables avxvnni and avx512vnni take theirs from
- * avx2 and avx512. Attention, matmul and the index exist for every table. Files whose names end in an instruction set are compiled
+ * Vector functions and input_prepare exist for ref, avx2 and avx512; the tables avxvnni, avx512vnni and amx take theirs from
+ * avx2 and avx512. Attention, matmul and the index exist for every table but amx, which takes
+ * avx512vnni's and adds tiles. Files whose names end in an instruction set are compiled
  * for it; they may be called only on a machine that has it (kernel_select sees to that). */
 #ifndef KERNEL_KERNEL_INTERNAL_H
 #define KERNEL_KERNEL_INTERNAL_H
@@ -55,5 +56,10 @@ KERNEL_DECLARE_MATMUL(avx2);
 KERNEL_DECLARE_MATMUL(avxvnni);
 KERNEL_DECLARE_MATMUL(avx512);
 KERNEL_DECLARE_MATMUL(avx512vnni);
+
+void kernel_tile_prepare_amx(const struct kernel_input *input, uint32_t begin, uint32_t end);
+void kernel_tile_matmul_amx(const struct kernel_matrix *weights, const struct kernel_input *input, uint32_t token_begin,
+                            uint32_t token_end, uint32_t row_begin, uint32_t row_end,
+                            const struct kernel_output *output);
 
 #endif

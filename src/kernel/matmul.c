@@ -12,7 +12,7 @@
 #define PREFETCH_BYTES 16384u /* how far ahead of the panel, where the slab is the row */
 #define SLAB_TOKENS 576u      /* 576 tokens x 512 columns x 1.6 bytes: 480 KB */
 
-static enum matmul_kind format_kind(enum number_format format)
+enum matmul_kind matmul_kind(enum number_format format)
 {
     switch (format) {
     case NF_Q4_0:
@@ -84,7 +84,7 @@ static uint32_t call_tokens(uint32_t token, uint32_t token_end, uint32_t tokens_
 /* The kind that a slab of `tokens` tokens is multiplied in. */
 static enum matmul_kind slab_kind(const struct matmul_job *job, uint32_t tokens)
 {
-    enum matmul_kind kind = format_kind(job->weights->format);
+    enum matmul_kind kind = matmul_kind(job->weights->format);
     return kind == KIND_OFFSET_128 && job->set->widen && tokens >= WIDE_TOKENS ? KIND_WIDE : kind;
 }
 

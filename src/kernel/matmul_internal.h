@@ -36,6 +36,7 @@
 #define TILE_ROWS 16u
 #define GROUP_COLUMNS 32u
 #define PANEL_GROUPS 16u
+#define BRIEF_TOKENS 16u                /* of a tile of AMX */
 #define INPUT_TOKENS KERNEL_INPUT_BLOCK /* tokens that a kernel_input_group interleaves */
 
 /* Before a loop of constant count whose arrays of vectors must become registers. Sanitizers put calls into loops, which
@@ -107,6 +108,8 @@ enum matmul_kind {
     KIND_WIDE,           /* KIND_OFFSET_128 for many tokens, where `widen` makes int16 of its bytes */
     KIND_COUNT
 };
+
+enum matmul_kind matmul_kind(enum number_format format); /* a quantised one */
 
 /* Where the chains of a tile's rows go: `out`, or, when there is a `sum`, added to that. */
 struct matmul_result {

@@ -13,7 +13,7 @@ static void read_ref(const void *data, uint64_t bytes, uint32_t ahead)
 
 static const struct {
     const char *isa;
-    uint64_t (*multiply[3])(uint64_t turns); /* by enum kernel_peak */
+    uint64_t (*multiply[KERNEL_PEAK_TILE + 1])(uint64_t turns); /* by enum kernel_peak */
     void (*read)(const void *data, uint64_t bytes, uint32_t ahead);
 } loops[] = {
     {"ref", {NULL, NULL, NULL}, read_ref},
@@ -22,6 +22,9 @@ static const struct {
     {"avx512", {kernel_peak_int8_avx512, kernel_peak_int16_avx512, kernel_peak_f32_avx512}, kernel_read_avx512},
     {"avx512vnni",
      {kernel_peak_int8_avx512vnni, kernel_peak_int16_avx512vnni, kernel_peak_f32_avx512},
+     kernel_read_avx512},
+    {"amx",
+     {kernel_peak_int8_avx512vnni, kernel_peak_int16_avx512vnni, kernel_peak_f32_avx512, kernel_peak_tile_amx},
      kernel_read_avx512},
 };
 

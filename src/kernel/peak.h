@@ -1,6 +1,6 @@
 /* peak.h - loops that do nothing but what bounds a pass, to measure a machine by: multiply and add, or read memory.
  *
- * They are inline assembly with 12 independent accumulators, because a loop that a compiler may spill measures spills.
+ * They are inline assembly with 12 independent accumulators (tiles: 4), because a loop that a compiler may spill measures spills.
  * Each table has those of its own instruction set; `ref` reads memory only. Part of kernel.h. */
 #ifndef KERNEL_PEAK_H
 #define KERNEL_PEAK_H
@@ -12,6 +12,7 @@ enum kernel_peak {
     KERNEL_PEAK_INT8,  /* vpdpbusd; vpmaddubsw and vpaddw where there is no VNNI */
     KERNEL_PEAK_INT16, /* vpdpwssd; vpmaddwd and vpaddd where there is no VNNI */
     KERNEL_PEAK_F32,   /* vfmadd231ps */
+    KERNEL_PEAK_TILE,  /* tdpbf16ps, of the table that has tiles (kernel.tile_matmul) */
 };
 /* Runs `turns` (at least 1) turns of the loop on this thread and returns the multiply-adds that were done; 0, at once,
  * where the table has no such loop. */

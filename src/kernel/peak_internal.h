@@ -37,6 +37,7 @@ uint64_t kernel_peak_int8_avx2(uint64_t turns);
 uint64_t kernel_peak_int8_avxvnni(uint64_t turns);
 uint64_t kernel_peak_int8_avx512(uint64_t turns);
 uint64_t kernel_peak_int8_avx512vnni(uint64_t turns);
+uint64_t kernel_peak_tile_amx(uint64_t turns);
 uint64_t kernel_peak_int16_avx2(uint64_t turns);
 uint64_t kernel_peak_int16_avxvnni(uint64_t turns);
 uint64_t kernel_peak_int16_avx512(uint64_t turns);

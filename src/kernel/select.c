@@ -24,20 +24,27 @@ static const struct kernel tables[] = {
      .matmul = kernel_matmul_avx512vnni,
      ATTENTION_FUNCTIONS(avx512vnni),
      VECTOR_FUNCTIONS(avx512)},
+    {.name = "amx",
+     .matmul = kernel_matmul_avx512vnni,
+     .tile_prepare = kernel_tile_prepare_amx,
+     .tile_matmul = kernel_tile_matmul_amx,
+     ATTENTION_FUNCTIONS(avx512vnni),
+     VECTOR_FUNCTIONS(avx512)},
 };
 
 /* Whether this machine can run tables[index]. */
 static bool table_runs(size_t index)
 {
     const struct cpu_features *cpu = cpu_features();
-    const bool runs[ARRAY_COUNT(tables)] = {true, cpu->avx2, cpu->avx2 && cpu->avxvnni, cpu->avx2 && cpu->avx512,
-                                            cpu->avx2 && cpu->avx512 && cpu->avx512vnni};
+    const bool vnni = cpu->avx2 && cpu->avx512 && cpu->avx512vnni;
+    const bool runs[ARRAY_COUNT(tables)] = {
+        true, cpu->avx2, cpu->avx2 && cpu->avxvnni, cpu->avx2 && cpu->avx512, vnni, vnni && cpu->amxbf16};
     return runs[index];
 }
 
 const char *const *kernel_names(void)
 {
-    static const char *const names[] = {"ref", "avx2", "avxvnni", "avx512", "avx512vnni", NULL};
+    static const char *const names[] = {"ref", "avx2", "avxvnni", "avx512", "avx512vnni", "amx", NULL};
     return names;
 }
 
@@ -57,5 +64,5 @@ enum status kernel_select(const char *name, const struct kernel **out, struct er
         return ST_OK;
     }
     return error_set(error, ST_NOT_FOUND,
-                     "no instruction set \"%s\"; there are auto, ref, avx2, avxvnni, avx512 and avx512vnni", name);
+                     "no instruction set \"%s\"; there are auto, ref, avx2, avxvnni, avx512, avx512vnni and amx", name);
 }

@@ -435,8 +435,8 @@ static void test_bench_roofline_tables(void **state)
     assert_int_equal(strncmp(row, "pp20,", 5), 0);
     int commas[2] = {0};
     for (const char *at = out.data; *at; at++) commas[at >= row] += *at == ',';
-    assert_int_equal(commas[0], 13);
-    assert_int_equal(commas[1], 13);
+    assert_int_equal(commas[0], 14);
+    assert_int_equal(commas[1], 14);
     options.cache.no_kv_cache = true;
     assert_int_equal(eval_bench(ref, &options, EVAL_CSV, &out, &error), ST_INVALID);
     assert_non_null(strstr(error.text, "roofline"));

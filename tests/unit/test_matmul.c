@@ -164,6 +164,97 @@ static void check_same(const struct fixture *f, const float *out, const float *w
                      (unsigned)(i % f->rows), (double)out[i], (double)want[i]);
 }
 
+/* ---- tiles --------------------------------------------------------------------------------------------------------- */
+
+static float to_bf16(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000u;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
+/* The chain that TDPBF16PS defines: of each 32 columns the even and the odd ones apart. */
+static float tile_chain(const struct fixture *f, uint32_t token, uint32_t row)
+{
+    const float *x = f->x + token * f->stride, *w = f->weights + (uint64_t)row * f->columns;
+    float chain = 0;
+    for (uint32_t c = 0; c < f->columns; c += 32) {
+        float sums[2] = {0, 0};
+        for (uint32_t i = 0; i < 32; i++) sums[i % 2] = fmaf(to_bf16(w[c + i]), to_bf16(x[c + i]), sums[i % 2]);
+        chain += sums[0] + sums[1];
+    }
+    return chain;
+}
+
+/* Tokens [begin, end) and rows [row_begin, row_end) into `out`, [tokens, rows]. */
+static void tile_part(const struct kernel *kernel, const struct fixture *f, const struct prepared *p, uint32_t begin,
+                      uint32_t end, uint32_t row_begin, uint32_t row_end, float *out)
+{
+    const struct kernel_output output = {.out = out, .stride = f->rows, .tokens = f->tokens};
+    kernel->tile_matmul(&p->matrix, &p->input, begin, end, row_begin, row_end, &output);
+}
+
+static void check_tiles(const struct kernel *kernel, const struct fixture *f)
+{
+    const uint64_t count = (uint64_t)f->tokens * f->rows;
+    struct prepared p;
+    float *whole = malloc(count * sizeof(float)), *parts = malloc(count * sizeof(float)),
+          *sum = malloc(count * sizeof(float)), *bias = malloc(f->rows * sizeof(float));
+    prepare(kernel, f, &p);
+    kernel->tile_prepare(&p.input, 0, f->tokens);
+    tile_part(kernel, f, &p, 0, f->tokens, 0, f->rows, whole);
+    for (uint32_t t = 0; t < f->tokens; t++)
+        for (uint32_t r = 0; r < f->rows; r++) {
+            float got = whole[(uint64_t)t * f->rows + r], want = tile_chain(f, t, r);
+            if (memcmp(&got, &want, 4))
+                fail_msg("%s rows %u columns %u: [%u][%u] is %a, not %a", number_format_info(f->format)->name, f->rows,
+                         f->columns, t, r, (double)got, (double)want);
+        }
+    /* In parts, whose neighbours are left alone. */
+    for (uint64_t i = 0; i < count; i++) parts[i] = 12345;
+    for (uint32_t t = 0, tokens = 1; t < f->tokens; t += tokens, tokens = 1 + t % 5 * 7)
+        for (uint32_t r = 0, rows; r < f->rows; r += rows) {
+            rows = 16 + r % 3 * 16;
+            tile_part(kernel, f, &p, t, t + tokens < f->tokens ? t + tokens : f->tokens, r,
+                      r + rows < f->rows ? r + rows : f->rows, parts);
+            assert_true(t + tokens >= f->tokens || parts[(uint64_t)(t + tokens) * f->rows + r] == 12345);
+        }
+    check_same(f, parts, whole, "tiles in parts");
+    /* With bias, added to a sum. */
+    for (uint32_t r = 0; r < f->rows; r++) bias[r] = random_normal();
+    for (uint64_t i = 0; i < count; i++) sum[i] = random_normal();
+    for (uint64_t i = 0; i < count; i++) whole[i] = sum[i] + (whole[i] + bias[i % f->rows]);
+    const struct kernel_output output = {
+        .out = parts, .stride = f->rows, .bias = bias, .sum = sum, .sum_stride = f->rows, .tokens = f->tokens};
+    kernel->tile_matmul(&p.matrix, &p.input, 0, f->tokens, 0, f->rows, &output);
+    check_same(f, sum, whole, "tiles with bias and sum");
+    prepared_release(&p);
+    free(whole);
+    free(parts);
+    free(sum);
+    free(bias);
+}
+
+static void test_tiles(void **state)
+{
+    (void)state;
+    static const uint32_t sizes[][3] = {{1, 256, 1}, {16, 768, 16}, {31, 512, 17}, {83, 1280, 40}, {64, 256, 33}};
+    uint32_t checked = 0;
+    for (const char *const *name = kernel_names(); *name; name++) {
+        const struct kernel *kernel = table_or_null(*name);
+        for (int format = NF_Q4_0; kernel && kernel->tile_matmul && format < NF_COUNT; format++)
+            for (size_t i = 0; i < ARRAY_COUNT(sizes); i++, checked++) {
+                struct fixture f;
+                fixture_init(&f, (enum number_format)format, sizes[i][0], sizes[i][1], sizes[i][2]);
+                check_tiles(kernel, &f);
+                fixture_release(&f);
+            }
+    }
+    if (!checked) skip();
+}
+
 static void check_all_tables(const struct fixture *f)
 {
     float *want = product(table_or_null("ref"), f);
@@ -546,6 +637,7 @@ int main(void)
         cmocka_unit_test(test_input_prepare_same_in_every_table),
         cmocka_unit_test(test_packing_is_compact_and_thread_independent),
         cmocka_unit_test(test_pack_reports_no_memory),
+        cmocka_unit_test(test_tiles),
         cmocka_unit_test(test_select),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

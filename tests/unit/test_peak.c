@@ -20,12 +20,13 @@ static void test_counts(void **state)
     (void)state;
     const struct {
         const char *isa;
-        uint64_t int8, int16, f32;
-    } turns[] = {{"ref", 0, 0, 0},
-                 {"avx2", 12 * 32, 12 * 16, 12 * 8},
-                 {"avxvnni", 12 * 32, 12 * 16, 12 * 8},
-                 {"avx512", 12 * 64, 12 * 32, 12 * 16},
-                 {"avx512vnni", 12 * 64, 12 * 32, 12 * 16}};
+        uint64_t int8, int16, f32, tile;
+    } turns[] = {{"ref", 0, 0, 0, 0},
+                 {"avx2", 12 * 32, 12 * 16, 12 * 8, 0},
+                 {"avxvnni", 12 * 32, 12 * 16, 12 * 8, 0},
+                 {"avx512", 12 * 64, 12 * 32, 12 * 16, 0},
+                 {"avx512vnni", 12 * 64, 12 * 32, 12 * 16, 0},
+                 {"amx", 12 * 64, 12 * 32, 12 * 16, 4 * 16 * 16 * 32}};
     size_t names = 0;
     while (kernel_names()[names]) names++;
     assert_int_equal(names, ARRAY_COUNT(turns));
@@ -36,6 +37,7 @@ static void test_counts(void **state)
             assert_int_equal(kernel_peak_run(kernel, KERNEL_PEAK_INT8, n), n * turns[i].int8);
             assert_int_equal(kernel_peak_run(kernel, KERNEL_PEAK_INT16, n), n * turns[i].int16);
             assert_int_equal(kernel_peak_run(kernel, KERNEL_PEAK_F32, n), n * turns[i].f32);
+            assert_int_equal(kernel_peak_run(kernel, KERNEL_PEAK_TILE, n), n * turns[i].tile);
         }
     }
 }

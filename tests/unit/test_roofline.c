@@ -32,6 +32,8 @@ static void test_limits(void **state)
     (void)state;
     const struct roofline_machine machine = {
         .int8_macs_per_s = 400, .int16_macs_per_s = 200, .f32_macs_per_s = 100, .read_bytes_per_s = 50};
+    const struct roofline_machine tiles = {
+        .int8_macs_per_s = 400, .tile_macs_per_s = 1600, .f32_macs_per_s = 100, .read_bytes_per_s = 50};
     const struct roofline_machine no_integers = {.f32_macs_per_s = 100, .read_bytes_per_s = 50};
     const struct roofline_machine no_loops = {.read_bytes_per_s = 50};
     const struct {
@@ -39,6 +41,7 @@ static void test_limits(void **state)
         double limit;
     } cases[] = {
         {{.int8_macs = 800, .f32_macs = 300, .bytes = 10, .machine = machine}, 1 / (800.0 / 400 + 300.0 / 100)},
+        {{.int8_macs = 800, .f32_macs = 300, .bytes = 10, .machine = tiles}, 1 / (800.0 / 1600 + 300.0 / 100)},
         {{.int8_macs = 800, .f32_macs = 300, .bytes = 400, .machine = machine}, 50.0 / 400}, /* a short prompt */
         {{.f32_macs = 300, .bytes = 10, .machine = machine}, 100.0 / 300},
         {{.f32_macs = 300, .bytes = 10, .machine = no_integers}, 100.0 / 300}, /* float weights need no int8 peak */
