@@ -328,6 +328,8 @@ int kvasir_structure_check(struct kvasir_model *model, enum kvasir_structure str
 int kvasir_engine_submit(struct kvasir_engine *engine, const struct kvasir_request *request, uint64_t *id,
                          struct kvasir_error *error);
 int kvasir_engine_cancel(struct kvasir_engine *engine, uint64_t id); /* its last event comes with the next step */
+/* Whether a step has something to do: there are requests, not all of them with slow readers, or an answer that has ended is still to
+ * be cached as the next prompt will want it. Whoever waits for one request stops at its last event. */
 bool kvasir_engine_busy(const struct kvasir_engine *engine);
 
 enum kvasir_finish { KVASIR_RUNNING, KVASIR_STOP, KVASIR_LENGTH, KVASIR_CANCELLED_BY_CALLER, KVASIR_ERROR };

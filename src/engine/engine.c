@@ -118,6 +118,7 @@ void kvasir_engine_close(struct kvasir_engine *engine)
         request_close(r);
     }
     scheduler_release(scheduler);
+    settle_release(engine);
     mem_free(engine->seqs);
     mem_free(engine->entries);
     mem_free(engine->retrievals);
@@ -221,7 +222,8 @@ bool engine_pause(struct kvasir_engine *engine, uint64_t id, uint32_t index, boo
 
 bool kvasir_engine_busy(const struct kvasir_engine *engine)
 {
-    return scheduler_count(&engine->scheduler) > engine->scheduler.paused;
+    const uint32_t requests = scheduler_count(&engine->scheduler);
+    return requests > engine->scheduler.paused || (!requests && engine->settling.count);
 }
 
 /* ---- asking ------------------------------------------------------------------------------------------------------ */

@@ -131,7 +131,9 @@ struct request {
      * without drafts, and their rows are the sequence's own (kv_seq_stop_publishing). */
     struct engine_retrieval retrieval;
     uint32_t sparse_from;
-    bool offloads;       /* rows that sparse tokens seldom read go to a file: kv_seq_offload */
+    uint32_t
+        own_from;  /* rows from here on are the sequence's own: sparse ones, or with tiles all of the answer; 0: none */
+    bool offloads; /* rows that sparse tokens seldom read go to a file: kv_seq_offload */
     bool counted_sparse; /* in kvasir_engine.sparse_answers */
     struct detokenizer detokenizer;
     struct stopper stopper;
@@ -220,6 +222,10 @@ uint32_t request_match_count(const struct request *request);
 /* When tokens [first, first + count) are run: how many rows of logits of prompt tokens it wants (prompt_logprobs); how many
  * it wants together, which are those of the last tokens; the most tokens, at most `count`, that want `rows` prompt rows. */
 uint32_t request_prompt_rows(const struct request *request, uint32_t first, uint32_t count);
+/* Whether prompts are multiplied in tiles, and who finds their rows must get the same. */
+bool request_has_tiles(const struct kvasir_engine *engine);
+/* Of the tokens [first, first + count) those that are the answer's (model_entry.answered). */
+uint32_t request_answered(const struct request *request, uint32_t first, uint32_t count);
 uint32_t request_logits_rows(const struct request *request, uint32_t first, uint32_t count);
 uint32_t request_fit_rows(const struct request *request, uint32_t first, uint32_t count, uint32_t rows);
 /* Tokens [first, first + count) were run; `logits` are the rows it wanted. Takes prompt logprobs, and if the last token was
@@ -445,6 +451,16 @@ void prefetch_used(struct scheduler *scheduler, struct request *request, uint32_
 
 #define FINISHED_KEPT_MIN 64u
 
+#define SETTLING_MAX 16u
+struct settling {
+    struct settling_answer {
+        uint32_t *tokens; /* [count], owned */
+        uint32_t count, done;
+        uint64_t salt;
+    } answers[SETTLING_MAX]; /* the oldest first */
+    uint32_t count;
+};
+
 struct kvasir_engine {
     struct kvasir_model *model;
     struct pool *pool;
@@ -460,6 +476,7 @@ struct kvasir_engine {
 
     struct scheduler scheduler;
     uint64_t next_id;
+    struct settling settling;
 
     /* The step that runs now, or ran last. */
     struct kv_seq **seqs;               /* [max_sequences] */
@@ -479,6 +496,14 @@ struct kvasir_engine {
     } * finished; /* [finished_kept], a ring: all that can end in one step, at least */
     uint32_t finished_kept, finished_count;
 };
+/* settle.c: an answer that has ended is to be cached as a prompt would have it; a few tokens of such answers are; or never. */
+void settle_later(struct kvasir_engine *engine, const struct request *request);
+void settle_step(struct kvasir_engine *engine);
+void settle_release(struct kvasir_engine *engine);
+/* sequence.c: at most `chunk` more of ids[0 … count-1], of which *done at least should be cached, are, evictable like anything else: then
+ * *done of them. ST_NOT_FOUND: fewer are. ST_FULL: there is no room. */
+MUST_CHECK enum status sequence_extend(struct kvasir_engine *engine, const uint32_t *ids, uint32_t count, uint64_t salt,
+                                       uint32_t chunk, uint32_t *done);
 /* tiers.c: opens the stores, and has plan.kv tell the cache of them; `tiers` is the caller's, until it has opened the cache. */
 MUST_CHECK enum status tiers_open(struct kvasir_engine *engine, const struct kvasir_engine_options *options,
                                   struct kv_lower_tier tiers[KV_LOWER_TIERS_MAX], struct error *error);

@@ -171,6 +171,7 @@ static enum status open_answer(const struct kvasir_engine *engine, const struct 
     r->count_max = r->prompt_count + (wanted->max_tokens && wanted->max_tokens < room ? wanted->max_tokens : room);
     if (wanted->pooling) r->count_max = r->prompt_count; /* no room is kept for an answer */
     retrieval_prepare(&engine->plan, wanted, r);
+    r->own_from = request_has_tiles(engine) ? r->prompt_count : r->sparse_from;
     random_seed(&r->random, wanted->sampling.has_seed ? wanted->sampling.seed + index : fresh_seed(r));
     draft_init(&r->draft);
     if (engine->model->tokenizer) detokenizer_init(&r->detokenizer, engine->model->tokenizer, wanted->show_control);
@@ -268,7 +269,7 @@ uint32_t request_match_count(const struct request *r)
     bool mean = r->embedding.pooling == KVASIR_POOLING_MEAN;
     uint32_t taken = mean ? r->embedding.taken : r->prompt_taken;
     uint32_t count = (mean || r->prompt_logprobs) && taken + 1 < r->prompt_count ? taken + 1 : r->count;
-    return r->sparse_from ? least(count, r->sparse_from + 1) : count;
+    return r->own_from ? least(count, r->own_from + 1) : count;
 }
 
 uint32_t request_prompt_rows(const struct request *r, uint32_t first, uint32_t count)
@@ -276,6 +277,16 @@ uint32_t request_prompt_rows(const struct request *r, uint32_t first, uint32_t c
     uint32_t begin = first > r->prompt_taken ? first : r->prompt_taken;
     uint32_t end = first + count < r->prompt_count ? first + count : r->prompt_count - 1;
     return r->prompt_logprobs && begin < end ? end - begin : 0;
+}
+
+bool request_has_tiles(const struct kvasir_engine *engine)
+{
+    return engine->plan.kv.share_prefixes && model_kernel(engine->model->model)->tile_matmul;
+}
+
+uint32_t request_answered(const struct request *r, uint32_t first, uint32_t count)
+{
+    return first + count > r->prompt_count ? least(count, first + count - r->prompt_count) : 0;
 }
 
 uint32_t request_logits_rows(const struct request *r, uint32_t first, uint32_t count)

@@ -22,6 +22,9 @@
  * Retrieval attention. Tokens from request.sparse_from on run one a step, as answers do, also when they are computed again: their rows
  * depend on how they were run. Such a request is swapped out whenever there is room for it.
  *
+ * Tiles. Where prompts are multiplied in tiles (kernel.tile_matmul) an answer's rows are its sequence's own as well (request.own_from):
+ * in a prompt the same tokens would have other bits. settle.c caches it as a prompt when it has ended.
+ *
  * Pauses. A request whose reader is slow (scheduler_pause) is not planned. It keeps its place and its blocks, so that to go on costs
  * nothing, until another request wants them: it gives way before all others, whatever its priority.
  *
@@ -279,10 +282,10 @@ static void preempt(struct scheduler *s, struct request *r)
              swapped ? "is swapped out" : "gives up its blocks", r->count);
 }
 
-/* From the first sparse token on the rows are the sequence's own. To be called before it is reserved. */
+/* To be called before it is reserved. */
 static void stop_publishing(struct request *r)
 {
-    if (request_is_sparse(r, kv_seq_count(r->seq))) kv_seq_stop_publishing(r->seq);
+    if (r->own_from && kv_seq_count(r->seq) >= r->own_from) kv_seq_stop_publishing(r->seq);
 }
 
 /* Room for `tokens` more, for which worse requests give way. ST_FULL: not now, and `r` is the worst or blocks are about to be
@@ -306,11 +309,13 @@ static uint32_t pending(const struct request *r)
     return r->count - kv_seq_count(r->seq);
 }
 
-/* The most tokens of one step: all that wait, but none with a sparse one, which is alone. */
+/* The most tokens of one step: all that wait, but none that others may find with one that they may not, and none with a sparse
+ * one, which is alone. */
 static uint32_t runnable(const struct request *r)
 {
     uint32_t done = kv_seq_count(r->seq), most = pending(r);
     if (request_is_sparse(r, done)) return least(most, 1);
+    if (done < r->own_from) return least(most, r->own_from - done);
     return r->sparse_from ? least(most, r->sparse_from - done) : most;
 }
 
@@ -587,7 +592,7 @@ static bool awaits(struct scheduler *s, struct request *r)
         const struct request *other = s->running[i];
         if (other->cache_salt != r->cache_salt || other->index || other->paused) continue;
         if (!is_ready(other) || pending(other) <= 1) continue;
-        uint32_t published = least(other->count, other->sparse_from ? other->sparse_from : UINT32_MAX);
+        uint32_t published = least(other->count, other->own_from ? other->own_from : UINT32_MAX);
         uint32_t common = common_prefix(r, other, least(request_match_count(r) - 1, published));
         common -= common % s->limits.block_tokens;
         if (common <= kv_seq_count(other->seq) || common <= r->awaited_count) continue;

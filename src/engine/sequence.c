@@ -66,6 +66,22 @@ static enum status open_cached(struct kvasir_engine *engine, const uint32_t *ids
     return kv_seq_open(engine->kv, ids, count + 1, salt, out, cached);
 }
 
+enum status sequence_extend(struct kvasir_engine *engine, const uint32_t *ids, uint32_t count, uint64_t salt,
+                            uint32_t chunk, uint32_t *done)
+{
+    struct kv_seq *seq;
+    enum status status = kv_seq_reopen(engine->kv, ids, count, salt, &seq);
+    if (status != ST_OK) return status;
+    const uint32_t begin = kv_seq_count(seq);
+    if (begin < *done)
+        status = ST_NOT_FOUND;
+    else if (begin < count)
+        status = run_chunk(engine, seq, ids + begin, least(count - begin, chunk - begin % chunk));
+    *done = kv_seq_count(seq);
+    kv_seq_close(seq);
+    return status;
+}
+
 /* Has all of ids[0 … count-1] cached, evictable like anything else: *cached of them were there before. */
 static enum status run_tokens(struct kvasir_engine *engine, const uint32_t *ids, uint32_t count, uint64_t salt,
                               uint32_t *cached, struct error *error)

@@ -32,6 +32,7 @@ static enum status run_batch(struct kvasir_engine *engine)
         engine->entries[i] = (struct model_entry){.seq = r->seq,
                                                   .tokens = r->tokens + done,
                                                   .count = r->planned + r->drafts,
+                                                  .answered = request_answered(r, done, r->planned + r->drafts),
                                                   .logits_count = request_logits_rows(r, done, r->planned) + r->drafts,
                                                   .hidden_count = request_hidden_rows(r, done, r->planned),
                                                   .retrieval = retrieval_of(engine, i, done)};
@@ -99,6 +100,7 @@ static void retire(struct kvasir_engine *engine, struct request *r)
     if (!r->index) remember(engine, r->id, &timings);
     if (!r->index && r->group) r->group->timings = timings;
     scheduler_remove(&engine->scheduler, r);
+    settle_later(engine, r);
     engine->ended[engine->ended_count++] = r;
     if (r->group && group_leave(r)) end_group(engine, r);
 }
@@ -267,6 +269,7 @@ static enum status step(struct kvasir_engine *engine)
     end_cancelled(engine);
     kv_swap_poll(engine->kv, false);
     kv_lower_poll(engine->kv, 0);
+    if (!scheduler_count(&engine->scheduler)) settle_step(engine);
     enum status status = scheduler_plan(&engine->scheduler, began);
     end_stage(engine, KVASIR_SCHEDULE, &began);
     if (status != ST_OK || !engine->scheduler.batch_count) return status;

@@ -178,8 +178,12 @@ static enum status decode(struct bench_depth *d, struct kv_seq *seq, const struc
         const float *logits;
         const uint32_t token = d->ids[d->fed++ % d->computed];
         const bool sparse = bench_retrieves(test) && reads(test, kv_seq_count(seq), &read);
-        const struct model_entry entry = {
-            .seq = seq, .tokens = &token, .count = 1, .logits_count = 1, .retrieval = sparse ? &read : NULL};
+        const struct model_entry entry = {.seq = seq,
+                                          .tokens = &token,
+                                          .count = 1,
+                                          .logits_count = 1,
+                                          .answered = 1,
+                                          .retrieval = sparse ? &read : NULL};
         enum status status = kv_seq_reserve(seq, 1);
         if (status == ST_OK) status = kv_batch_pin(d->cache, &seq, 1, &batch);
         if (status != ST_OK) return status;

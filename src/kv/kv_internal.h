@@ -268,11 +268,11 @@ MUST_CHECK enum status table_grow(struct kv_table *table, uint32_t count);
 struct kv_hole group_hole(const struct kv_cache *cache, const struct kv_group *group, uint32_t position);
 /* Whether the table has no block there: behind a window, or offloaded. */
 bool seq_lacks(const struct kv_seq *seq, uint32_t g, uint32_t b);
-/* An empty sequence that shares the longest cached prefix of at most `limit` tokens. */
+/* An empty sequence that shares the longest cached prefix of at most `limit` tokens; `again`: which that does not protect. */
 MUST_CHECK enum status seq_open(struct kv_cache *cache, const uint32_t *tokens, uint32_t limit, uint64_t salt,
-                                struct kv_seq **out);
+                                bool again, struct kv_seq **out);
 /* Lets a new sequence, which stands on its root, share the longest prefix of `tokens` that all groups can serve. */
-MUST_CHECK enum status match_prefix(struct kv_seq *seq, const uint32_t *tokens, uint32_t limit);
+MUST_CHECK enum status match_prefix(struct kv_seq *seq, const uint32_t *tokens, uint32_t limit, bool again);
 
 struct kv_batch {
     struct kv_cache *cache;

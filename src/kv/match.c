@@ -56,8 +56,9 @@ static bool parts(const struct kv_cache *cache, uint32_t last, uint32_t child, u
     return part ? part < prefix_node(cache, child)->token_count : prefix_node(cache, last)->first_child != NODE_NONE;
 }
 
-/* Shares the path's first `depth` blocks and, where there is one, the first `part` tokens of `child`. */
-static void share(struct kv_seq *seq, const struct walk *walk, uint32_t depth, uint32_t child, uint32_t part)
+/* Shares the path's first `depth` blocks and, where there is one, the first `part` tokens of `child`. `again`: it is no second use. */
+static void share(struct kv_seq *seq, const struct walk *walk, uint32_t depth, uint32_t child, uint32_t part,
+                  bool again)
 {
     struct kv_cache *cache = seq->cache;
     bool branch = parts(cache, depth ? walk->path[depth - 1] : seq->node, child, part);
@@ -73,7 +74,7 @@ static void share(struct kv_seq *seq, const struct walk *walk, uint32_t depth, u
             if (hole_has(hole, b)) continue;
             table->blocks[b] = prefix_rows(prefix_node(cache, b < depth ? walk->path[b] : child))[g];
             block_hold(cache, group, table->blocks[b]);
-            if (branch || group->kind->keeps_all)
+            if (!again && (branch || group->kind->keeps_all))
                 block_protect(cache, group, table->blocks[b]);
             else if (group->blocks[table->blocks[b]].segment == PASSED)
                 group->blocks[table->blocks[b]].segment = PROBATION;
@@ -87,7 +88,8 @@ static void share(struct kv_seq *seq, const struct walk *walk, uint32_t depth, u
     seq->node = walk->path[depth - 1];
 }
 
-static enum status choose(struct kv_seq *seq, const uint32_t *tokens, uint32_t limit, const struct walk *walk)
+static enum status choose(struct kv_seq *seq, const uint32_t *tokens, uint32_t limit, const struct walk *walk,
+                          bool again)
 {
     const struct kv_cache *cache = seq->cache;
     uint32_t depth = walk->depth, whole = depth * cache->block_tokens, part;
@@ -101,11 +103,11 @@ static enum status choose(struct kv_seq *seq, const uint32_t *tokens, uint32_t l
     enum status status = ST_OK;
     for (uint32_t g = 0; g < cache->group_count && status == ST_OK; g++)
         status = table_grow(&seq->tables[g], depth + (part > 0));
-    if (status == ST_OK && depth + part) share(seq, walk, depth, child, part);
+    if (status == ST_OK && depth + part) share(seq, walk, depth, child, part, again);
     return status;
 }
 
-enum status match_prefix(struct kv_seq *seq, const uint32_t *tokens, uint32_t limit)
+enum status match_prefix(struct kv_seq *seq, const uint32_t *tokens, uint32_t limit, bool again)
 {
     const struct kv_cache *cache = seq->cache;
     struct walk walk = {.room = limit / cache->block_tokens};
@@ -115,7 +117,7 @@ enum status match_prefix(struct kv_seq *seq, const uint32_t *tokens, uint32_t li
     enum status status = walk.path && walk.runs && walk.leads ? ST_OK : ST_NOMEM;
     if (status == ST_OK) {
         walk_down(cache, seq->node, tokens, &walk);
-        status = choose(seq, tokens, limit, &walk);
+        status = choose(seq, tokens, limit, &walk, again);
     }
     mem_free(walk.path);
     mem_free(walk.runs);

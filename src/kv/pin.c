@@ -41,7 +41,7 @@ enum status kv_prefix_pin(struct kv_cache *cache, const char *name, const uint32
 {
     *pinned = 0;
     struct kv_seq *seq;
-    enum status status = seq_open(cache, tokens, count, salt, &seq);
+    enum status status = seq_open(cache, tokens, count, salt, false, &seq);
     if (status == ST_OK && !seq->count) status = ST_NOT_FOUND;
     if (status == ST_OK && !within_limit(cache, seq, name)) status = ST_LIMIT;
     struct kv_pin *pin = status == ST_OK ? mem_zero(1, sizeof *pin) : NULL;

@@ -92,12 +92,13 @@ enum status seq_stand_on_root(struct kv_seq *seq, uint64_t salt)
     return ST_OK;
 }
 
-enum status seq_open(struct kv_cache *cache, const uint32_t *tokens, uint32_t limit, uint64_t salt, struct kv_seq **out)
+enum status seq_open(struct kv_cache *cache, const uint32_t *tokens, uint32_t limit, uint64_t salt, bool again,
+                     struct kv_seq **out)
 {
     enum status status = seq_new(cache, out);
     if (status != ST_OK || !cache->share_prefixes) return status;
     status = seq_stand_on_root(*out, salt);
-    if (status == ST_OK && limit) status = match_prefix(*out, tokens, limit);
+    if (status == ST_OK && limit) status = match_prefix(*out, tokens, limit, again);
     if (status == ST_OK) return ST_OK;
     kv_seq_close(*out);
     *out = NULL;
@@ -108,12 +109,18 @@ enum status kv_seq_open(struct kv_cache *cache, const uint32_t *tokens, uint32_t
                         struct kv_seq **out, uint32_t *cached)
 {
     *cached = 0;
-    enum status status = seq_open(cache, tokens, count ? count - 1 : 0, salt, out); /* the last token must run */
+    enum status status = seq_open(cache, tokens, count ? count - 1 : 0, salt, false, out); /* the last token must run */
     if (status != ST_OK) return status;
     *cached = (*out)->count;
     if (cache->share_prefixes) cache->queried_tokens += count;
     cache->hit_tokens += *cached;
     return ST_OK;
+}
+
+enum status kv_seq_reopen(struct kv_cache *cache, const uint32_t *tokens, uint32_t count, uint64_t salt,
+                          struct kv_seq **out)
+{
+    return seq_open(cache, tokens, count, salt, true, out);
 }
 
 void seq_release_from(struct kv_seq *seq, uint32_t count)
@@ -404,6 +411,18 @@ static void protect_branch(struct kv_seq *seq, uint32_t index)
     }
 }
 
+/* Whether sequences go on otherwise than with the full block that this one is about to publish. Beginnings of it do not count. */
+static bool parts_here(const struct kv_seq *seq)
+{
+    const struct kv_cache *cache = seq->cache;
+    for (uint32_t c = prefix_node(cache, seq->node)->first_child; c != NODE_NONE;
+         c = prefix_node(cache, c)->next_sibling) {
+        struct kv_node *child = prefix_node(cache, c);
+        if (memcmp(prefix_tokens(cache, child), seq->tail, child->token_count * sizeof *seq->tail)) return true;
+    }
+    return false;
+}
+
 void seq_share_rows(struct kv_seq *seq, uint32_t index, uint32_t node)
 {
     struct kv_cache *cache = seq->cache;
@@ -429,7 +448,7 @@ void seq_publish_block(struct kv_seq *seq)
     uint32_t node = prefix_find(cache, seq->node, &key, seq->tail, cache->block_tokens);
     if (node == NODE_NONE) {
         ASSERT(seq->spare_count > 0);
-        if (prefix_node(cache, seq->node)->first_child != NODE_NONE) protect_branch(seq, index);
+        if (parts_here(seq)) protect_branch(seq, index);
         node = seq->spare_head;
         seq->spare_head = prefix_node(cache, node)->chain;
         seq->spare_count--;

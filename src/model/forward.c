@@ -49,11 +49,22 @@ static void quantise_residual(const struct model_run *run, const struct kernel_i
     run->model->kernel->input_prepare(&part, lane, lane + 1);
 }
 
+/* Rows [token, token + count) of `input`, whose part `part` begins there, made ready for products, each as its run wants it. */
+static void prepare_input(const struct model_run *run, const struct kernel_input *part, uint32_t token, uint32_t count)
+{
+    const struct kernel *kernel = run->model->kernel;
+    for (const struct row_run *r = run->row_runs; r < run->row_runs + run->row_run_count; r++) {
+        if (r->end <= token || r->begin >= token + count) continue;
+        uint32_t begin = r->begin > token ? r->begin - token : 0;
+        uint32_t end = r->end - token < count ? r->end - token : count;
+        (r->tiles ? kernel->tile_prepare : kernel->input_prepare)(part, begin, end);
+    }
+}
+
 /* Where only quants are wanted, a block of four tokens is prepared in the worker's own rows, which stay in its cache:
  * the f32 rows of a long prompt are more bytes than all its quants. */
 static void prepare_task(struct model_run *run, uint32_t index, uint32_t workers)
 {
-    const struct kernel *kernel = run->model->kernel;
     const uint32_t columns = run->preparation.columns;
     const bool quantise = has_weights(run, true), keep = has_weights(run, false);
     uint64_t begin, end;
@@ -68,7 +79,7 @@ static void prepare_task(struct model_run *run, uint32_t index, uint32_t workers
         if (!quantise) continue;
         struct kernel_input block;
         kernel_input_part(&run->input, t, count, 0, columns, first, columns, &block);
-        kernel->input_prepare(&block, 0, count);
+        prepare_input(run, &block, t, count);
         for (; next < run->precise_count && run->precise[next] < t + count; next++)
             quantise_residual(run, &block, run->precise[next] - t, &run->input, 0, run->tokens + next,
                               run->workers[index].residual);
@@ -76,6 +87,22 @@ static void prepare_task(struct model_run *run, uint32_t index, uint32_t workers
 }
 
 /* ---- products ---------------------------------------------------------------------------------------------------- */
+
+/* Rows [begin, end) of a matrix for all rows of the pass, residuals too. */
+static void multiply_runs(const struct model_run *run, const struct kernel_matrix *weights,
+                          const struct kernel_input *input, uint32_t begin, uint32_t end,
+                          const struct kernel_output *output)
+{
+    const struct kernel *kernel = run->model->kernel;
+    if (!weights_quantised(weights)) {
+        kernel->matmul(weights, input, 0, run->tokens, begin, end, output);
+        return;
+    }
+    for (uint32_t i = 0; i < run->row_run_count; i++) {
+        const struct row_run *r = &run->row_runs[i];
+        (r->tiles ? kernel->tile_matmul : kernel->matmul)(weights, input, r->begin, r->end, begin, end, output);
+    }
+}
 
 /* Rows [begin, end) of one product for all tokens, with its bias. One that adds has `projected` for scratch. */
 static void multiply_rows(const struct model_run *run, const struct product *product, const struct kernel_input *input,
@@ -89,7 +116,7 @@ static void multiply_rows(const struct model_run *run, const struct product *pro
                                    .sum = product->add ? product->out : NULL,
                                    .sum_stride = product->stride,
                                    .tokens = run->tokens};
-    run->model->kernel->matmul(&linear->weights, input, 0, run->tokens + residuals, begin, end, &output);
+    multiply_runs(run, &linear->weights, input, begin, end, &output);
     for (uint32_t i = 0; i < residuals; i++)
         run->model->kernel->add(product->out + (uint64_t)run->precise[i] * product->stride + begin,
                                 output.out + (uint64_t)(run->tokens + i) * product->stride + begin, end - begin);
@@ -137,7 +164,7 @@ static uint32_t activate(struct model_run *run, struct worker *worker, uint32_t 
     if (keep) return next;
     struct kernel_input part;
     kernel_input_part(&run->fed, token, count, column, columns, rows, stride, &part);
-    kernel->input_prepare(&part, 0, count);
+    prepare_input(run, &part, token, count);
     for (; next < run->precise_count && run->precise[next] < token + count; next++)
         quantise_residual(run, &part, run->precise[next] - token, &run->fed, column, run->tokens + next,
                           worker->residual);
@@ -200,7 +227,7 @@ static void prepare_and_consume_task(struct model_run *run, uint32_t index, uint
     struct kernel_input input;
     kernel_input_init(&input, worker->input_storage, row, columns, 1 + run->precise_count, columns);
     if (has_weights(run, true)) {
-        run->model->kernel->input_prepare(&input, 0, 1);
+        prepare_input(run, &input, 0, 1);
         if (run->precise_count) quantise_residual(run, &input, 0, &input, 0, 1, worker->residual);
     }
     run->consume(run, &input, index, workers);
@@ -312,14 +339,33 @@ static void run_layer(struct model_run *run, const float *residual_norm)
     run_phase(run, multiply_fed_task);
 }
 
-/* The rows of tokens at the beginning of their sequences. */
-static void choose_precise(struct model_run *run)
+/* Rows [begin, end) are in the one arithmetic or the other. */
+static void add_run(struct model_run *run, uint32_t begin, uint32_t end, bool tiles)
 {
-    run->precise_count = 0;
-    for (uint32_t e = 0, row = 0; e < run->entry_count; row += run->entries[e++].count)
-        for (uint32_t i = 0; i < run->entries[e].count && kv_seq_count(run->entries[e].seq) + i < run->precise_tokens;
-             i++)
-            run->precise[run->precise_count++] = row + i;
+    struct row_run *last = run->row_runs + run->row_run_count - 1;
+    if (begin == end) return;
+    if (run->row_run_count && last->tiles == tiles)
+        last->end = end;
+    else
+        run->row_runs[run->row_run_count++] = (struct row_run){.begin = begin, .end = end, .tiles = tiles};
+}
+
+/* Which rows are multiplied in tiles, and which of the others precisely: tokens at the beginning of their sequences. */
+static void choose_arithmetic(struct model_run *run)
+{
+    const bool tiles = run->model->kernel->tile_matmul && run->precise_tokens != UINT32_MAX;
+    run->precise_count = run->row_run_count = 0;
+    for (uint32_t e = 0, row = 0; e < run->entry_count; row += run->entries[e++].count) {
+        const struct model_entry *entry = &run->entries[e];
+        const uint32_t done = kv_seq_count(entry->seq), prompt = tiles ? entry->count - entry->answered : 0;
+        const uint32_t first = done < UNTILED_TOKENS ? UNTILED_TOKENS - done : 0;
+        for (uint32_t i = 0; i < entry->count; i++) {
+            const bool tiled = i >= first && i < prompt;
+            add_run(run, row + i, row + i + 1, tiled);
+            if (!tiled && done + i < run->precise_tokens) run->precise[run->precise_count++] = row + i;
+        }
+    }
+    add_run(run, run->tokens, run->tokens + run->precise_count, false);
 }
 
 /* This worker's share of the hidden rows, out of all tokens' rows. */
@@ -371,13 +417,13 @@ void model_forward(struct model_run *run, const struct model_entry *entries, uin
     run->tokens = 0;
     for (uint32_t e = 0; e < entry_count; e++) {
         ASSERT(entries[e].count > 0 && entries[e].logits_count <= entries[e].count);
-        ASSERT(entries[e].hidden_count <= entries[e].count);
+        ASSERT(entries[e].hidden_count <= entries[e].count && entries[e].answered <= entries[e].count);
         hidden += entries[e].hidden_count;
         ASSERT(kv_seq_count(entries[e].seq) + entries[e].count <= run->context);
         run->tokens += entries[e].count;
     }
     ASSERT(run->tokens > 0 && run->tokens <= run->tokens_max);
-    choose_precise(run);
+    choose_arithmetic(run);
     attend_tiles(run);
     rows_begin(run);
     run_phase(run, embed_task);
@@ -393,6 +439,8 @@ void model_forward(struct model_run *run, const struct model_entry *entries, uin
     run->tokens = gather(run);
     ASSERT(run->tokens <= run->logits_max);
     run->precise_count = run->tokens;
+    run->row_run_count = 0;
+    add_run(run, 0, 2 * run->tokens, false);
     for (uint32_t t = 0; t < run->tokens; t++) run->precise[t] = t;
     *logits = run->logits;
     if (!run->tokens) return;

@@ -85,6 +85,10 @@ struct model_entry {
     struct kv_seq *seq;
     const uint32_t *tokens;
     uint32_t count, logits_count, hidden_count;
+    /* So many of them, the last ones, are an answer's. With kernels that have tiles (kernel.tile_matmul) those before are computed with
+     * them, and these as ever: with few tokens a pass tiles are slower. It changes bits, so a token must be the one or the other
+     * whenever it is computed. Without tiles it is all the same. */
+    uint32_t answered;
     /* NULL: every key is read. Else `count` is 1 and the sequence's cache has an index. What follows from such a token's rows is no
      * longer what all keys would have given: whoever keeps them apart is the caller. */
     const struct model_retrieval *retrieval;

@@ -163,6 +163,7 @@ enum status model_run_open(const struct model *model, struct pool *pool, uint32_
     run->logits = take(run, (uint64_t)logits_max * c->vocabulary, sizeof(float), &failed);
     run->tops = take(run, (uint64_t)logits_max * ((c->vocabulary + 15) / 16), sizeof(float), &failed);
     run->precise = take(run, tokens_max, sizeof *run->precise, &failed);
+    run->row_runs = take(run, (uint64_t)tokens_max + 1, sizeof *run->row_runs, &failed);
     run->bias = take(run, (uint64_t)tokens_max * c->kv_heads * c->head_dim, sizeof(float), &failed);
     run->offset_q = take(run, (uint64_t)tokens_max * c->heads * (rows_group_dims(c) + KERNEL_OFFSET_KEY_DIMS),
                          sizeof(float), &failed);

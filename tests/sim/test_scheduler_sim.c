@@ -31,6 +31,7 @@ struct sim {
     uint32_t job_count;
     double now, fixed_s, unit_s, noise; /* of the fake machine */
     bool pauses;                        /* some answers stand still for a while */
+    bool tiles;                         /* all answers' rows are their sequences' own */
     bool chats;                         /* some requests are followed by one that goes on with prompt and answer */
     uint64_t steps, computed;
     struct fake_store store;
@@ -75,6 +76,7 @@ static void run_batch(struct sim *sim)
         assert_true(!r->paused);
         assert_true(r->planned > 0 && job->fake.count + r->planned <= r->count);
         assert_true(!r->sparse_from || r->planned == 1 || job->fake.count + r->planned <= r->sparse_from);
+        assert_true(job->fake.count >= r->own_from || job->fake.count + r->planned <= r->own_from);
         bool sparse = request_is_sparse(r, job->fake.count);
         sim->totals->sparse += sparse;
         sim->totals->replayed += sparse && job->fake.count + 1 < r->count;
@@ -214,7 +216,11 @@ static struct job *add_job(struct sim *sim, double arrival_s, uint32_t prompt, u
     job->r.tokens = mem_zero(prompt, sizeof *job->r.tokens);
     job->r.count = job->r.prompt_count = job->r.capacity = prompt;
     job->r.count_max = prompt + answer;
-    if (sim->chats && below(sim, 3) == 0) job->fake.sparse_from = job->r.sparse_from = prompt + below(sim, 20);
+    if (sim->chats && below(sim, 3) == 0)
+        job->r.sparse_from = job->r.own_from = prompt + below(sim, 20);
+    else if (sim->tiles)
+        job->r.own_from = prompt;
+    job->fake.sparse_from = job->r.own_from;
     for (uint32_t i = 0; i < prompt; i++) job->r.tokens[i] = sim->job_count * 1000 + i;
     return job;
 }
@@ -358,7 +364,8 @@ static void random_jobs(struct sim *sim)
         for (uint32_t f = 1; f < n; f++) {
             struct job *job = add_job(sim, arrival_s, r->prompt_count, 1 + below(sim, ANSWER_MAX));
             memcpy(job->r.tokens, r->tokens, r->prompt_count * sizeof *r->tokens);
-            job->fake.sparse_from = job->r.sparse_from = r->sparse_from;
+            job->r.sparse_from = r->sparse_from;
+            job->fake.sparse_from = job->r.own_from = r->own_from;
             job->r.id = r->id;
             job->r.index = f;
             job->r.leader = r;
@@ -380,6 +387,7 @@ static void test_random_scenarios(void **state)
         random_seed(&sim.random, seed);
         choose_config(&sim);
         sim.pauses = below(&sim, 2);
+        sim.tiles = below(&sim, 2);
         const struct scheduler_limits limits = {.sequences = 1 + below(&sim, 8),
                                                 .prompt_tokens = 1u << (2 + below(&sim, 7)),
                                                 .step_s = below(&sim, 3) ? 0 : 0.001 * (1 + below(&sim, 50)),

@@ -87,7 +87,9 @@ static void logits_of(const struct model *model, uint32_t threads, uint32_t chun
         count = TOKENS - at < chunk ? TOKENS - at : chunk;
         assert_int_equal(kv_seq_reserve(seq, count), ST_OK);
         assert_int_equal(kv_batch_pin(cache, &seq, 1, &batch), ST_OK);
-        model_forward(run, &(struct model_entry){.seq = seq, .tokens = ids + at, .count = count, .logits_count = count},
+        model_forward(run,
+                      &(struct model_entry){
+                          .seq = seq, .tokens = ids + at, .count = count, .logits_count = count, .answered = count},
                       1, &logits);
         kv_batch_unpin(batch);
         kv_seq_commit(seq, ids + at, count);
