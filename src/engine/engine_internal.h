@@ -496,9 +496,10 @@ struct kvasir_engine {
     } * finished; /* [finished_kept], a ring: all that can end in one step, at least */
     uint32_t finished_kept, finished_count;
 };
-/* settle.c: an answer that has ended is to be cached as a prompt would have it; a few tokens of such answers are; or never. */
+/* settle.c: an answer that has ended is to be cached as a prompt would have it; some tokens of such an answer are, if it is time (then
+ * nothing else is done in this step); or never. */
 void settle_later(struct kvasir_engine *engine, const struct request *request);
-void settle_step(struct kvasir_engine *engine);
+bool settle_step(struct kvasir_engine *engine);
 void settle_release(struct kvasir_engine *engine);
 /* sequence.c: at most `chunk` more of ids[0 … count-1], of which *done at least should be cached, are, evictable like anything else: then
  * *done of them. ST_NOT_FOUND: fewer are. ST_FULL: there is no room. */

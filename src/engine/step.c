@@ -269,7 +269,7 @@ static enum status step(struct kvasir_engine *engine)
     end_cancelled(engine);
     kv_swap_poll(engine->kv, false);
     kv_lower_poll(engine->kv, 0);
-    if (!scheduler_count(&engine->scheduler)) settle_step(engine);
+    if (settle_step(engine)) return ST_OK;
     enum status status = scheduler_plan(&engine->scheduler, began);
     end_stage(engine, KVASIR_SCHEDULE, &began);
     if (status != ST_OK || !engine->scheduler.batch_count) return status;
