@@ -18,7 +18,8 @@
 #include <string.h>
 #include <time.h>
 
-#define RETRY_S 0.01 /* after a step that failed for lack of memory */
+#define SETTLE_AFTER_S 0.5 /* without requests, answers that have ended are made ready for the next turn (settle.c) */
+#define RETRY_S 0.01       /* after a step that failed for lack of memory */
 
 /* ---- between two steps, with the lock ---------------------------------------------------------------------------- */
 
@@ -140,6 +141,17 @@ static void end_finished(struct kvasir_async *async)
 
 /* ---- the engine's thread ----------------------------------------------------------------------------------------- */
 
+/* Until there is something to do, for `seconds` at most. */
+static void wait_for_work(struct kvasir_async *async, double seconds)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += (long)(seconds * 1e9);
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    pthread_cond_timedwait(&async->work, &async->lock, &until);
+}
+
 /* One step, without the lock; then what it gave. */
 static void step(struct kvasir_async *async)
 {
@@ -153,28 +165,35 @@ static void step(struct kvasir_async *async)
     for (size_t i = 0; i < count; i++) deliver(async, &events[i]);
     end_finished(async);
     kvasir_engine_stats(async->engine, &async->stats);
-    if (!failed || async->closing) return;
-    struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_nsec += (long)(RETRY_S * 1e9);
-    until.tv_sec += until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
-    pthread_cond_timedwait(&async->work, &async->lock, &until);
+    if (failed && !async->closing) wait_for_work(async, RETRY_S);
+}
+
+static bool has_work(const struct kvasir_async *async)
+{
+    return async->inbox || async->calls || async->cancelling || async->resuming || async->closing;
 }
 
 static void *async_main(void *argument)
 {
     struct kvasir_async *async = argument;
+    bool settles = false; /* nobody has come for a while */
     pthread_mutex_lock(&async->lock);
     while (!async->closing) {
         take_inbox(async);
         take_cancellations(async);
         take_resumptions(async);
         take_calls(async);
-        if (kvasir_engine_busy(async->engine))
+        const bool busy = kvasir_engine_busy(async->engine), idle = settle_idle(async->engine);
+        if (busy && (!idle || settles)) {
+            settles = idle;
             step(async);
-        else if (!async->inbox && !async->calls && !async->cancelling && !async->resuming && !async->closing)
-            pthread_cond_wait(&async->work, &async->lock);
+        } else if (!has_work(async)) {
+            if (busy)
+                wait_for_work(async, SETTLE_AFTER_S);
+            else
+                pthread_cond_wait(&async->work, &async->lock);
+            settles = busy && !has_work(async);
+        }
     }
     pthread_mutex_unlock(&async->lock);
     return NULL;

@@ -222,8 +222,7 @@ bool engine_pause(struct kvasir_engine *engine, uint64_t id, uint32_t index, boo
 
 bool kvasir_engine_busy(const struct kvasir_engine *engine)
 {
-    const uint32_t requests = scheduler_count(&engine->scheduler);
-    return requests > engine->scheduler.paused || (!requests && engine->settling.count);
+    return scheduler_count(&engine->scheduler) > engine->scheduler.paused || settle_idle(engine);
 }
 
 /* ---- asking ------------------------------------------------------------------------------------------------------ */

@@ -500,6 +500,7 @@ struct kvasir_engine {
  * nothing else is done in this step); or never. */
 void settle_later(struct kvasir_engine *engine, const struct request *request);
 bool settle_step(struct kvasir_engine *engine);
+bool settle_idle(const struct kvasir_engine *engine); /* there is such an answer, and no request */
 void settle_release(struct kvasir_engine *engine);
 /* sequence.c: at most `chunk` more of ids[0 … count-1], of which *done at least should be cached, are, evictable like anything else: then
  * *done of them. ST_NOT_FOUND: fewer are. ST_FULL: there is no room. */
