@@ -1,8 +1,9 @@
 /* settle.c - where prompts are multiplied in tiles (kernel.tile_matmul), an answer's rows are not what its tokens would have as
- * part of a prompt: they are the sequence's own (request.own_from), and nobody finds them. What a conversation goes on with is its last
- * answer, so that the next prompt would compute it again. It is done here, while no request runs: answers that have ended are run as
- * prompts, a few tokens a step, and cached (by the asynchronous engine half a second later, so that who comes at once need not wait). One that a waiting prompt goes on with comes first, before that is begun; beside other
- * requests, a prompt computes it itself. */
+ * part of a prompt: they are the sequence's own (request.own_from), and nobody finds them. What a conversation goes on with is
+ * its last answer, so that the next prompt would compute it again. It is done here, while no request runs: answers that have
+ * ended are run as prompts, a few tokens a step, and cached (by the asynchronous engine half a second later, so that who comes
+ * at once need not wait). One that a waiting prompt goes on with comes first, before that is begun; beside other requests, a
+ * prompt computes it itself. */
 #include "engine/engine_internal.h"
 #include <string.h>
 
