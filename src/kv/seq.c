@@ -135,8 +135,8 @@ void seq_release_from(struct kv_seq *seq, uint32_t count)
     if (!count) offload_release_slots(seq);
 }
 
-/* The block that a sequence leaves unfinished can serve others, unless what is published serves as well. Forks that still share
- * it may publish it when they close. `closing`: it lets go of all its blocks now, so that some of them may complete a node. */
+/* The block that a sequence leaves unfinished can serve others, unless what is published serves as well. `closing`: it lets go of
+ * all its blocks now, so that some of them may complete a node; forks that still share it may publish it when they close. */
 static void publish_tail(struct kv_seq *seq, bool closing)
 {
     struct kv_cache *cache = seq->cache;
@@ -145,7 +145,7 @@ static void publish_tail(struct kv_seq *seq, bool closing)
     if (!count || !seq->spare_count || seq->tables[0].count <= index) return; /* the last: it was swapped out */
     for (uint32_t g = 0; g < cache->group_count; g++) {
         const struct kv_block *block = &cache->groups[g].blocks[seq->tables[g].blocks[index]];
-        if (block->refs > 1 || block->node != NODE_NONE) return;
+        if ((block->refs > 1 && closing) || block->node != NODE_NONE) return;
     }
     prefix_best(cache, seq->node, seq->tail, count, &matched);
     if (matched == count) return;
