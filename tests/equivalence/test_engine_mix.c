@@ -169,7 +169,6 @@ static void run_mixes(const char *path, uint32_t dtype_count, uint32_t mixes)
     struct kvasir_model *models[2];
     struct kvasir_model_info info;
     struct kvasir_error error = {0};
-    totals = (struct totals){0};
     for (uint32_t i = 0; i < 2; i++)
         if (kvasir_model_open(path, &(struct kvasir_model_options){.threads = i + 1}, &models[i], &error) != KVASIR_OK)
             fail_msg("%s", error.text);
@@ -205,8 +204,7 @@ static void run_mixes(const char *path, uint32_t dtype_count, uint32_t mixes)
         (unsigned long long)totals.preemptions, (unsigned long long)totals.drafted, (unsigned long long)totals.accepted,
         (unsigned long long)totals.sparse, (unsigned long long)totals.from_disk);
     assert_true(totals.from_disk > 0 || mixes < 4);
-    assert_true(totals.preemptions > 0 && totals.accepted > 0 && totals.drafted > totals.accepted &&
-                totals.sparse > 10);
+    assert_true(totals.preemptions > 0 && totals.sparse > 10);
     for (uint32_t i = 0; i < 2; i++) kvasir_model_close(models[i]);
 }
 
@@ -214,8 +212,11 @@ static void test_tiny_models(void **state)
 {
     (void)state;
     random_seed(&seeds, 1);
+    totals = (struct totals){0};
     run_mixes(TEST_DATA "/tiny/gemma3", 3, test_count(4, 100));
     run_mixes(TEST_DATA "/tiny/qwen2", 3, test_count(4, 100));
+    /* Of both: how much is drafted depends on what steps are measured to take, and of the second alone it may be nothing. */
+    assert_true(totals.accepted > 0 && totals.drafted > totals.accepted);
 }
 
 static void test_real_model(void **state)
@@ -227,7 +228,9 @@ static void test_real_model(void **state)
         skip();
     }
     random_seed(&seeds, 2);
+    totals = (struct totals){0};
     run_mixes(path, 1, test_count(2, 20));
+    assert_true(totals.accepted > 0 && totals.drafted > totals.accepted);
 }
 
 int main(void)
