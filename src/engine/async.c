@@ -210,7 +210,9 @@ static enum status start(struct kvasir_async *async, struct error *error)
     int failed = pthread_create(&async->thread, NULL, async_main, async);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (failed) return error_set(error, ST_IO, "cannot start the engine's thread: %s", strerror(failed));
+    pthread_mutex_lock(&async->lock); /* compilers read what lies beside it with it */
     async->started = true;
+    pthread_mutex_unlock(&async->lock);
     return ST_OK;
 }
 
