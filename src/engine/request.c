@@ -281,7 +281,7 @@ uint32_t request_prompt_rows(const struct request *r, uint32_t first, uint32_t c
 
 bool request_has_tiles(const struct kvasir_engine *engine)
 {
-    return engine->plan.kv.share_prefixes && model_kernel(engine->model->model)->tile_matmul;
+    return engine->plan.kv.share_prefixes && model_has_tiles(engine->model->model);
 }
 
 uint32_t request_answered(const struct request *r, uint32_t first, uint32_t count)

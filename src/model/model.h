@@ -53,6 +53,8 @@ MUST_CHECK enum status model_open(const struct format *format, const struct kern
 void model_close(struct model *model);
 const struct model_config *model_config(const struct model *model);
 const struct kernel *model_kernel(const struct model *model);
+/* Whether some of its matrices are multiplied in tiles for prompts (model_entry.answered): where not, all tokens are alike. */
+bool model_has_tiles(const struct model *model);
 uint64_t model_bytes(const struct model *model); /* packed weights in memory */
 
 /* Working memory of a pass: at most `tokens_max` tokens and `logits_max` rows of logits a pass, sequences of at most

@@ -215,6 +215,17 @@ const struct model_config *model_config(const struct model *model)
     return &model->config;
 }
 
+bool model_has_tiles(const struct model *model)
+{
+    bool quantised = false;
+    for (uint32_t i = 0; i < model->config.layers; i++) {
+        const struct layer *l = &model->layers[i];
+        const struct linear *linears[] = {&l->q, &l->k, &l->v, &l->output, &l->gate, &l->up, &l->down};
+        for (size_t j = 0; j < ARRAY_COUNT(linears); j++) quantised |= weights_quantised(&linears[j]->weights);
+    }
+    return quantised && model->kernel->tile_matmul;
+}
+
 const struct kernel *model_kernel(const struct model *model)
 {
     return model->kernel;
