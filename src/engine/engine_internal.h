@@ -131,9 +131,8 @@ struct request {
      * without drafts, and their rows are the sequence's own (kv_seq_stop_publishing). */
     struct engine_retrieval retrieval;
     uint32_t sparse_from;
-    uint32_t
-        own_from;  /* rows from here on are the sequence's own: sparse ones, or with tiles all of the answer; 0: none */
-    bool offloads; /* rows that sparse tokens seldom read go to a file: kv_seq_offload */
+    uint32_t own_from; /* rows from here on are the sequence's own: sparse ones, or with tiles the answer's; 0: none */
+    bool offloads;     /* rows that sparse tokens seldom read go to a file: kv_seq_offload */
     bool counted_sparse; /* in kvasir_engine.sparse_answers */
     struct detokenizer detokenizer;
     struct stopper stopper;
@@ -222,8 +221,6 @@ uint32_t request_match_count(const struct request *request);
 /* When tokens [first, first + count) are run: how many rows of logits of prompt tokens it wants (prompt_logprobs); how many
  * it wants together, which are those of the last tokens; the most tokens, at most `count`, that want `rows` prompt rows. */
 uint32_t request_prompt_rows(const struct request *request, uint32_t first, uint32_t count);
-/* Whether prompts are multiplied in tiles, and who finds their rows must get the same. */
-bool request_has_tiles(const struct kvasir_engine *engine);
 /* Of the tokens [first, first + count) those that are the answer's (model_entry.answered). */
 uint32_t request_answered(const struct request *request, uint32_t first, uint32_t count);
 uint32_t request_logits_rows(const struct request *request, uint32_t first, uint32_t count);

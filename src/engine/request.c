@@ -171,7 +171,9 @@ static enum status open_answer(const struct kvasir_engine *engine, const struct 
     r->count_max = r->prompt_count + (wanted->max_tokens && wanted->max_tokens < room ? wanted->max_tokens : room);
     if (wanted->pooling) r->count_max = r->prompt_count; /* no room is kept for an answer */
     retrieval_prepare(&engine->plan, wanted, r);
-    r->own_from = request_has_tiles(engine) ? r->prompt_count : r->sparse_from;
+    /* Who shares prompts' rows must get the same bits. */
+    const bool tiles = engine->plan.kv.share_prefixes && model_has_tiles(engine->model->model);
+    r->own_from = tiles ? r->prompt_count : r->sparse_from;
     random_seed(&r->random, wanted->sampling.has_seed ? wanted->sampling.seed + index : fresh_seed(r));
     draft_init(&r->draft);
     if (engine->model->tokenizer) detokenizer_init(&r->detokenizer, engine->model->tokenizer, wanted->show_control);
@@ -277,11 +279,6 @@ uint32_t request_prompt_rows(const struct request *r, uint32_t first, uint32_t c
     uint32_t begin = first > r->prompt_taken ? first : r->prompt_taken;
     uint32_t end = first + count < r->prompt_count ? first + count : r->prompt_count - 1;
     return r->prompt_logprobs && begin < end ? end - begin : 0;
-}
-
-bool request_has_tiles(const struct kvasir_engine *engine)
-{
-    return engine->plan.kv.share_prefixes && model_has_tiles(engine->model->model);
 }
 
 uint32_t request_answered(const struct request *r, uint32_t first, uint32_t count)

@@ -21,7 +21,7 @@ void settle_later(struct kvasir_engine *engine, const struct request *r)
     /* Of the last token there is no row yet. */
     const uint32_t count = r->count - 1;
     const bool ended = r->finish == KVASIR_STOP || r->finish == KVASIR_LENGTH;
-    if (!request_has_tiles(engine) || !ended || r->sparse_from || r->group || count <= r->prompt_count) return;
+    if (!r->own_from || !ended || r->sparse_from || r->group || count <= r->prompt_count) return;
     uint32_t *tokens = mem_alloc(count * sizeof *tokens);
     if (!tokens) return; /* it will be computed when it is wanted */
     memcpy(tokens, r->tokens, count * sizeof *tokens);

@@ -130,6 +130,7 @@ static __mmask16 tile_mask(const struct tile_job *job, uint32_t row)
 static void chains_read(const struct tile_job *job, uint32_t token, uint32_t row, tile_chains chains)
 {
     const __mmask16 rows = tile_mask(job, row);
+    memset(chains, 0, sizeof(tile_chains));
     for (uint32_t t = 0; t < BRIEF_TOKENS; t++)
         if (token + t >= job->token_begin && token + t < job->token_end)
             _mm512_store_ps(chains[t], _mm512_maskz_loadu_ps(rows, chains_at(job, token + t, row)));
@@ -184,7 +185,6 @@ TILE_INLINE void tile_block(const struct tile_job *job, const tile_weights *weig
     const uint64_t stride = job->input->brief_stride * 2;
     const uint16_t *a = job->input->brief + token * job->input->brief_stride + (uint64_t)job->group * GROUP_COLUMNS;
     const uint16_t *b = a + BRIEF_TOKENS * job->input->brief_stride;
-    memset(chains, 0, sizeof chains);
     CHAIN_BEGIN(0, token, row);
     if (two_rows) CHAIN_BEGIN(1, token, next_row);
     if (two_tokens) CHAIN_BEGIN(2, next_token, row);

@@ -68,9 +68,8 @@ static void test_timings(void **state)
         while (kvasir_engine_busy(engine)) {
             const struct kvasir_event *events;
             size_t count;
-            const bool settles = !scheduler_count(&engine->scheduler); /* an answer that has ended */
             assert_int_equal(kvasir_engine_step(engine, &events, &count, NULL), KVASIR_OK);
-            assert_true(count > 0 || settles);
+            assert_true(count > 0);
         }
         assert_int_equal(kvasir_engine_timings(engine, id, &timings), KVASIR_OK);
         uint32_t whole = round ? ((uint32_t)request.prompt_count - 1) / 16 * 16 : 0;
@@ -203,9 +202,8 @@ static void test_preempted(void **state)
         }
         const struct kvasir_event *events;
         size_t count;
-        const bool settles = !scheduler_count(&engine->scheduler); /* an answer that has ended */
         assert_int_equal(kvasir_engine_step(engine, &events, &count, NULL), KVASIR_OK);
-        assert_true(count > 0 || settles);
+        assert_true(count > 0);
         take_events(events, count, ids, answers, REQUESTS);
         check_rules(engine);
     }
