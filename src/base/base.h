@@ -222,7 +222,7 @@ struct cpu_features {
     bool avx512;  /* f bw vl dq, and zmm saved */
     bool avx512vnni;
     bool avx512bf16;
-    bool amxbf16; /* tiles of AMX with bf16 products, and the operating system lets this process use them */
+    bool amxbf16; /* tiles of AMX with bf16 products, VBMI, and the operating system lets this process use tiles */
 };
 const struct cpu_features *cpu_features(void);
 uint32_t cpu_count(void); /* processors this process may use (affinity and cgroup quota) */

@@ -39,7 +39,8 @@ static void detect(void)
     features.avx512 =
         features.avx2 && zmm && (b & bit_AVX512F) && (b & bit_AVX512BW) && (b & bit_AVX512VL) && (b & bit_AVX512DQ);
     features.avx512vnni = features.avx512 && (c & bit_AVX512VNNI);
-    const bool amx = tiles && (d & (1u << 22)) && (d & (1u << 24)); /* AMX-BF16, AMX-TILE */
+    const bool vbmi = c & (1u << 1);
+    const bool amx = tiles && vbmi && (d & (1u << 22)) && (d & (1u << 24)); /* AMX-BF16, AMX-TILE */
     if (__get_cpuid_count(7, 1, &a, &b, &c, &d)) {
         features.avxvnni = features.avx2 && (a & (1u << 4));
         features.avx512bf16 = features.avx512 && (a & (1u << 5));

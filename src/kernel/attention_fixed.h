@@ -37,6 +37,18 @@
 #define AHEAD_GROUPS 2u   /* at least; 4 of f16 are slower, and so are requests spread over the products */
 #define AHEAD_BYTES 4096u /* of K, of smaller groups */
 
+/* attention_tiles.h */
+struct brief_call {
+    uint32_t depth, k_parts;     /* tiles that a head's columns fill; how many bf16 a number of K becomes, 1 or 2 */
+    uint32_t row_tiles, columns; /* tiles of q, of V */
+    uint16_t *q;                 /* [row_tiles][depth][16 rows][32] */
+    uint16_t *k;                 /* [k_parts][depth][KEY_TILES][16 pairs of columns][16 keys][2] */
+    uint16_t *v;     /* [columns][KEY_BLOCKS][16 pairs of keys][16][2]; pairs in the order of weights_order */
+    uint16_t *p;     /* [2][KEY_BLOCKS][16 rows][32 keys] */
+    float *scores;   /* [2][KEY_TILES][16 rows][16 keys] */
+    float *products; /* [2][2][16 rows][16] */
+};
+
 struct fixed_call {
     const struct kernel_attend *attend;
     bool resume;                     /* the segment's partial is in the state */
@@ -60,6 +72,8 @@ struct fixed_call {
     float *offsets;             /* [rows][KERNEL_SEGMENT_GROUPS] of a segment; or NULL */
     float *turned_offsets;      /* for offset_rows(); or NULL */
     float *key_q;               /* [rows][KERNEL_OFFSET_KEY_DIMS], times the scale of scores; or NULL */
+    void (*chunk)(const struct fixed_call *call, const struct segment *segment, uint32_t index, uint32_t chunk);
+    struct brief_call brief; /* of the rest, where prompts go through tiles */
 };
 
 #include "kernel/attention_convert.h"
@@ -380,12 +394,29 @@ static void fixed_begin(const struct fixed_call *call, float *state)
     }
 }
 
+/* All rows against a chunk that has been converted. */
+static void fixed_chunk(const struct fixed_call *call, const struct segment *segment, uint32_t index, uint32_t chunk)
+{
+    const uint32_t tiles = (call->rows + ATTEND_TILE_ROWS - 1) / ATTEND_TILE_ROWS;
+    for (uint32_t t = 0; t < tiles; t++) {
+        struct fixed_tile tile = {.call = call,
+                                  .row = part_begin(call->rows, tiles, t),
+                                  .first_group = chunk * CHUNK_GROUPS,
+                                  .key_offsets = segment->key_offsets + chunk * CHUNK_GROUPS};
+        tile.rows = part_begin(call->rows, tiles, t + 1) - tile.row;
+        if (fixed_seen(&tile, index, chunk * CHUNK_KEYS)) fixed_tile_attend(&tile);
+    }
+}
+
+#ifdef ATTEND_TILES
+#include "kernel/attention_tiles.h"
+#endif
+
 static void fixed_segment(struct fixed_call *call, struct segment *segment, const struct attend_groups *next,
                           uint32_t index, float *state)
 {
     const struct kernel_attend *a = call->attend;
     fixed_ahead(a, segment, next);
-    uint32_t tiles = (call->rows + ATTEND_TILE_ROWS - 1) / ATTEND_TILE_ROWS;
     fixed_begin(call, state);
     if (a->offset.q) find_offsets(a, index, segment);
     if (call->offsets) offset_rows(a, segment, call->rows, call->offset_q, call->turned_offsets, call->offsets);
@@ -393,14 +424,7 @@ static void fixed_segment(struct fixed_call *call, struct segment *segment, cons
         uint32_t groups = segment->groups.seen >> chunk * CHUNK_GROUPS & ((1u << CHUNK_GROUPS) - 1);
         if (!groups) continue;
         convert_chunk(call, segment, chunk, groups);
-        for (uint32_t t = 0; t < tiles; t++) {
-            struct fixed_tile tile = {.call = call,
-                                      .row = part_begin(call->rows, tiles, t),
-                                      .first_group = chunk * CHUNK_GROUPS,
-                                      .key_offsets = segment->key_offsets + chunk * CHUNK_GROUPS};
-            tile.rows = part_begin(call->rows, tiles, t + 1) - tile.row;
-            if (fixed_seen(&tile, index, chunk * CHUNK_KEYS)) fixed_tile_attend(&tile);
-        }
+        call->chunk(call, segment, index, chunk);
     }
     uint64_t stride = 2 + (uint64_t)a->value_dim;
     for (uint32_t row = 0; row < call->rows; row++)
@@ -408,16 +432,25 @@ static void fixed_segment(struct fixed_call *call, struct segment *segment, cons
                  call->sum[row], call->values + (uint64_t)row * call->columns, a->value_dim);
 }
 
+/* Coefficients of offsets, times the scale of scores, if there are any. */
+static void fixed_offsets(const struct fixed_call *call, float scale)
+{
+    if (call->key_q) key_queries(call->attend, 0, call->rows, scale, call->key_q);
+    if (!call->offset_q) return;
+    const uint32_t tiles = (call->rows + ATTEND_TILE_ROWS - 1) / ATTEND_TILE_ROWS;
+    for (uint32_t t = 0; t < tiles; t++) {
+        const uint32_t row = part_begin(call->rows, tiles, t), rows = part_begin(call->rows, tiles, t + 1) - row;
+        offset_queries(call->attend, row, rows, scale,
+                       call->offset_q + (uint64_t)row * call->attend->offset.group_dims);
+    }
+}
+
 static void fixed_queries(const struct fixed_call *call)
 {
-    if (call->key_q) key_queries(call->attend, 0, call->rows, call->key_q);
     uint32_t tiles = (call->rows + ATTEND_TILE_ROWS - 1) / ATTEND_TILE_ROWS;
     for (uint32_t t = 0; t < tiles; t++) {
         uint32_t row = part_begin(call->rows, tiles, t), tile_rows = part_begin(call->rows, tiles, t + 1) - row;
         uint32_t parts = (tile_rows + SIMD_TILE_ROWS - 1) / SIMD_TILE_ROWS;
-        if (call->offset_q)
-            offset_queries(call->attend, row, tile_rows,
-                           call->offset_q + (uint64_t)row * call->attend->offset.group_dims);
         for (uint32_t part = 0; part < parts; part++) {
             uint32_t first = part_begin(tile_rows, parts, part), rows = part_begin(tile_rows, parts, part + 1) - first;
             int32_t *out = call->q + (uint64_t)(row + first) * call->q_pairs;
@@ -431,6 +464,7 @@ static void fixed_open(struct fixed_call *call, const struct kernel_attend *atte
 {
     *call = (struct fixed_call){.attend = attend,
                                 .rows = attend->tokens * attend->group,
+                                .chunk = fixed_chunk,
                                 .q_pairs = (attend->head_dim + 1) / 2,
                                 .columns = (uint32_t)round_up(attend->value_dim, SIMD_LANES)};
     for (call->k_bits = 15; (uint64_t)1 << (2 * (16 - call->k_bits)) < attend->head_dim;) call->k_bits--;
@@ -463,8 +497,18 @@ static void fixed_open(struct fixed_call *call, const struct kernel_attend *atte
         call->offsets = left;
         call->offset_q = call->offsets + rows * KERNEL_SEGMENT_GROUPS;
         call->turned_offsets = call->offset_q + rows * round_up(attend->offset.group_dims, 16);
+        left = call->turned_offsets + ATTEND_OFFSET_GROUPS * round_up(attend->offset.group_dims, 16);
     }
     /* Groups between the sinks and the window are not converted: what they hold is multiplied by 0, so it has to be finite. */
     memset(call->v_scale, 0, 2 * CHUNK_KEYS * sizeof *call->v_scale);
+#ifdef ATTEND_TILES
+    if (attend->brief) {
+        call->chunk = brief_chunk;
+        fixed_offsets(call, brief_scale(attend));
+        brief_open(call, left);
+        return;
+    }
+#endif
+    fixed_offsets(call, score_scale(attend));
     fixed_queries(call);
 }

@@ -209,6 +209,9 @@ struct kernel_attend {
      * no others: the bits are those of one call that sees all of them. For keys that are read once for several sequences, each of
      * which then goes on alone. key_begin: a multiple of attend_unit() inside segment_begin. */
     bool resume;
+    /* The queries are of tokens whose products tile_matmul makes: where the table has it, a cache narrower than f32 is read in bf16, too.
+     * Rows of a token are the same whatever is computed with them, but not those that they would be without. */
+    bool brief;
     float scale;    /* of q.k */
     float softcap;  /* 0 = none; else softcap * tanh(s / softcap) */
     const float *q; /* head h of token i: q + i * q_token_stride + h * head_dim (h < group) */

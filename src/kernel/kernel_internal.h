@@ -1,7 +1,7 @@
 /* kernel_internal.h - the functions that fill the tables of kernel.h, named kernel_FUNCTION_ISA.
  *
  * Vector functions and input_prepare exist for ref, avx2 and avx512; the tables avxvnni, avx512vnni and amx take theirs from
- * avx2 and avx512. Attention, matmul and the index exist for every table but amx, which takes
+ * avx2 and avx512. Attention exists for every table, matmul and the index for every one but amx, which takes
  * avx512vnni's and adds tiles. Files whose names end in an instruction set are compiled
  * for it; they may be called only on a machine that has it (kernel_select sees to that). */
 #ifndef KERNEL_KERNEL_INTERNAL_H
@@ -43,6 +43,7 @@ KERNEL_DECLARE_ATTENTION(avx2);
 KERNEL_DECLARE_ATTENTION(avxvnni);
 KERNEL_DECLARE_ATTENTION(avx512);
 KERNEL_DECLARE_ATTENTION(avx512vnni);
+KERNEL_DECLARE_ATTENTION(amx);
 KERNEL_DECLARE_VECTOR(ref);
 KERNEL_DECLARE_VECTOR(avx2);
 KERNEL_DECLARE_VECTOR(avx512);

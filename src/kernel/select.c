@@ -7,8 +7,8 @@
 #define ATTENTION_FUNCTIONS(isa)                                                                       \
     .kv_write = kernel_kv_write_##isa, .k_close = kernel_k_close_##isa, .attend = kernel_attend_##isa, \
     .attend_unit = kernel_attend_unit_##isa, .attend_fold = kernel_attend_fold_##isa,                  \
-    .attend_finish = kernel_attend_finish_##isa, .index_shares = kernel_index_shares_##isa,            \
-    .index_sketch = kernel_index_sketch_##isa
+    .attend_finish = kernel_attend_finish_##isa
+#define INDEX_FUNCTIONS(isa) .index_shares = kernel_index_shares_##isa, .index_sketch = kernel_index_sketch_##isa
 #define VECTOR_FUNCTIONS(isa)                                                                                  \
     .input_prepare = kernel_input_prepare_##isa, .rms_norm = kernel_rms_norm_##isa, .rope = kernel_rope_##isa, \
     .hadamard = kernel_hadamard_##isa, .silu_mul = kernel_silu_mul_##isa, .gelu_mul = kernel_gelu_mul_##isa,   \
@@ -16,19 +16,33 @@
 
 /* In ascending order of speed. */
 static const struct kernel tables[] = {
-    {.name = "ref", .matmul = kernel_matmul_ref, ATTENTION_FUNCTIONS(ref), VECTOR_FUNCTIONS(ref)},
-    {.name = "avx2", .matmul = kernel_matmul_avx2, ATTENTION_FUNCTIONS(avx2), VECTOR_FUNCTIONS(avx2)},
-    {.name = "avxvnni", .matmul = kernel_matmul_avxvnni, ATTENTION_FUNCTIONS(avxvnni), VECTOR_FUNCTIONS(avx2)},
-    {.name = "avx512", .matmul = kernel_matmul_avx512, ATTENTION_FUNCTIONS(avx512), VECTOR_FUNCTIONS(avx512)},
+    {.name = "ref", .matmul = kernel_matmul_ref, ATTENTION_FUNCTIONS(ref), INDEX_FUNCTIONS(ref), VECTOR_FUNCTIONS(ref)},
+    {.name = "avx2",
+     .matmul = kernel_matmul_avx2,
+     ATTENTION_FUNCTIONS(avx2),
+     INDEX_FUNCTIONS(avx2),
+     VECTOR_FUNCTIONS(avx2)},
+    {.name = "avxvnni",
+     .matmul = kernel_matmul_avxvnni,
+     ATTENTION_FUNCTIONS(avxvnni),
+     INDEX_FUNCTIONS(avxvnni),
+     VECTOR_FUNCTIONS(avx2)},
+    {.name = "avx512",
+     .matmul = kernel_matmul_avx512,
+     ATTENTION_FUNCTIONS(avx512),
+     INDEX_FUNCTIONS(avx512),
+     VECTOR_FUNCTIONS(avx512)},
     {.name = "avx512vnni",
      .matmul = kernel_matmul_avx512vnni,
      ATTENTION_FUNCTIONS(avx512vnni),
+     INDEX_FUNCTIONS(avx512vnni),
      VECTOR_FUNCTIONS(avx512)},
     {.name = "amx",
      .matmul = kernel_matmul_avx512vnni,
      .tile_prepare = kernel_tile_prepare_amx,
      .tile_matmul = kernel_tile_matmul_amx,
-     ATTENTION_FUNCTIONS(avx512vnni),
+     ATTENTION_FUNCTIONS(amx),
+     INDEX_FUNCTIONS(avx512vnni),
      VECTOR_FUNCTIONS(avx512)},
 };
 

@@ -42,6 +42,7 @@ void attend_describe(const struct model_run *run, const struct tile *tile, uint3
     const uint64_t row = (uint64_t)tile->row * c->heads + (uint64_t)head * out->group;
     out->tokens = tile->count;
     out->position = tile->position;
+    out->brief = tile_is_brief(tile);
     out->q = run->q + row * c->head_dim;
     out->q_token_stride = (uint64_t)c->heads * c->head_dim;
     out->out = run->attended + row * c->value_dim;
@@ -72,6 +73,7 @@ static void describe_share(const struct model_run *run, const struct share *shar
     out->window = out->sinks = 0;
     out->tokens = share->tokens;
     out->position = out->key_end = share->keys;
+    out->brief = tile_is_brief(&run->tiles[plan->order[share->first]]);
     out->q = worker->queries;
     out->q_token_stride = (uint64_t)out->group * c->head_dim;
     gather(run, plan, share, run->q + head * out->q_token_stride, (uint64_t)c->heads * c->head_dim, out->q_token_stride,
@@ -121,6 +123,12 @@ uint64_t attend_query_floats(const struct model_run *run)
 /* A tile lies within one group of positions: whatever the chunk, the same tokens share a group that closes. */
 _Static_assert(TILE_TOKENS == KERNEL_CLOSED_TOKENS, "the tokens of a tile see the same closed groups");
 
+/* Token `index` of an entry counted from a tile's first, as far as it is in the tile. */
+static uint32_t within(uint32_t index, uint32_t first, uint32_t count)
+{
+    return index <= first ? 0 : index - first < count ? index - first : count;
+}
+
 void attend_tiles(struct model_run *run)
 {
     run->tile_count = 0;
@@ -128,16 +136,47 @@ void attend_tiles(struct model_run *run)
     uint32_t row = 0;
     for (uint32_t e = 0; e < run->entry_count; e++) {
         const struct model_entry *entry = &run->entries[e];
+        uint32_t begin, end;
+        forward_tiled(run, entry, &begin, &end);
         for (uint32_t first = 0, count; first < entry->count; first += count, row += count) {
             uint32_t position = kv_seq_count(entry->seq) + first, room = TILE_TOKENS - position % TILE_TOKENS;
             count = entry->count - first < room ? entry->count - first : room;
-            run->tiles[run->tile_count++] =
-                (struct tile){.entry = e, .first = first, .count = count, .row = row, .position = position};
+            run->tiles[run->tile_count++] = (struct tile){.entry = e,
+                                                          .first = first,
+                                                          .count = count,
+                                                          .row = row,
+                                                          .position = position,
+                                                          .brief_begin = within(begin, first, count),
+                                                          .brief_end = within(end, first, count)};
         }
     }
 }
 
 /* ---- calls of the kernel ----------------------------------------------------------------------------------------- */
+
+/* Queries [first, end) of the tile that `attend` describes. */
+static void attend_some(const struct model_run *run, const struct kernel_attend *attend, uint32_t first, uint32_t end,
+                        bool brief, uint32_t segment_begin, uint32_t segment_end, float *state, struct worker *worker)
+{
+    struct kernel_attend some = *attend;
+    if (first >= end) return;
+    some.brief = brief;
+    some.tokens = end - first;
+    some.position += first;
+    some.q += first * some.q_token_stride;
+    if (some.offset.q) some.offset.q += first * some.offset.q_token_stride;
+    state += first * (uint64_t)some.group * (2 + (uint64_t)some.value_dim);
+    run->model->kernel->attend(&some, segment_begin, segment_end, state, worker->scratch);
+}
+
+/* All queries of the tile, those that are multiplied in tiles and the others apart. */
+static void attend_queries(const struct model_run *run, const struct tile *tile, const struct kernel_attend *attend,
+                           uint32_t segment_begin, uint32_t segment_end, float *state, struct worker *worker)
+{
+    const uint32_t bounds[] = {0, tile->brief_begin, tile->brief_end, tile->count};
+    for (uint32_t i = 0; i < 3; i++)
+        attend_some(run, attend, bounds[i], bounds[i + 1], i == 1, segment_begin, segment_end, state, worker);
+}
 
 /* What the cache holds of segments [begin, end), for one tile and head, into `state`; key_from > 0: going on with the state of
  * keys before it. */
@@ -163,7 +202,7 @@ static void attend_cached(const struct model_run *run, const struct tile *tile, 
     }
     attend.spans = worker->spans;
     attend.span_count = from < to ? kv_seq_spans(seq, run->layer, head, from, to, worker->spans) : 0;
-    run->model->kernel->attend(&attend, begin, end, state, worker->scratch);
+    attend_queries(run, tile, &attend, begin, end, state, worker);
 }
 
 /* The exact keys of the group that the tile lies in; their V rows are in the cache like all others. */
@@ -186,7 +225,7 @@ static void attend_open(const struct model_run *run, const struct tile *tile, ui
                                 .position = begin,
                                 .count = end - begin};
     attend.spans = &span;
-    run->model->kernel->attend(&attend, segment, segment + 1, state, worker->scratch);
+    attend_queries(run, tile, &attend, segment, segment + 1, state, worker);
 }
 
 /* The keys of one segment that are shared, for all queries of the share. */

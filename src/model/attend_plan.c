@@ -39,6 +39,14 @@ static uint32_t keys_seen(const struct attend_plan *plan, const struct tile *til
     return keys / plan->unit * plan->unit;
 }
 
+/* Order of tiles: of one arithmetic, then of sequences that begin alike. `shared`: positions that they have in common. */
+static int tile_compare(const struct model_run *run, uint32_t a, uint32_t b, uint32_t head, uint32_t *shared)
+{
+    const int kind = tile_is_brief(&run->tiles[a]) - tile_is_brief(&run->tiles[b]);
+    *shared = 0;
+    return kind ? kind : kv_seq_compare(seq_of(run, a), seq_of(run, b), run->layer, head, shared);
+}
+
 /* The tiles that might share, sorted so that those that can are neighbours; returns how many there are. */
 static uint32_t sort_tiles(const struct model_run *run, const struct attend_plan *plan, uint32_t head)
 {
@@ -46,11 +54,11 @@ static uint32_t sort_tiles(const struct model_run *run, const struct attend_plan
     uint32_t count = 0, shared;
     for (uint32_t t = 0; t < run->tile_count; t++) {
         uint32_t low = 0, high = count;
-        if (plan->tiles[t].retrieves) continue;
+        if (plan->tiles[t].retrieves || tile_is_mixed(&run->tiles[t])) continue;
         if (run->tiles[t].count >= tokens_max || keys_seen(plan, &run->tiles[t]) < SHARE_KEYS) continue;
         while (low < high) {
             uint32_t middle = low + (high - low) / 2;
-            if (kv_seq_compare(seq_of(run, t), seq_of(run, plan->order[middle]), run->layer, head, &shared) < 0)
+            if (tile_compare(run, t, plan->order[middle], head, &shared) < 0)
                 high = middle;
             else
                 low = middle + 1;
@@ -86,8 +94,7 @@ static void find_shares(const struct model_run *run, struct attend_plan *plan, u
         struct share share = {.first = first, .count = 1, .tokens = tile->count, .keys = keys_seen(plan, tile)};
         for (next = first + 1; next < count; next++) {
             uint32_t shared;
-            kv_seq_compare(seq_of(run, plan->order[next - 1]), seq_of(run, plan->order[next]), run->layer, head,
-                           &shared);
+            tile_compare(run, plan->order[next - 1], plan->order[next], head, &shared);
             if (!share_add(run, plan, &share, plan->order[next], shared)) break;
         }
         if (share.count > 1) plan->shares[plan->share_count++] = share;

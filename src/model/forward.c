@@ -350,17 +350,26 @@ static void add_run(struct model_run *run, uint32_t begin, uint32_t end, bool ti
         run->row_runs[run->row_run_count++] = (struct row_run){.begin = begin, .end = end, .tiles = tiles};
 }
 
+void forward_tiled(const struct model_run *run, const struct model_entry *entry, uint32_t *begin, uint32_t *end)
+{
+    const uint32_t done = kv_seq_count(entry->seq);
+    const bool tiles = model_has_tiles(run->model) && run->precise_tokens != UINT32_MAX;
+    *begin = done < UNTILED_TOKENS ? UNTILED_TOKENS - done : 0;
+    *end = tiles ? entry->count - entry->answered : 0;
+    if (*end < *begin) *end = *begin;
+}
+
 /* Which rows are multiplied in tiles, and which of the others precisely: tokens at the beginning of their sequences. */
 static void choose_arithmetic(struct model_run *run)
 {
-    const bool tiles = run->model->kernel->tile_matmul && run->precise_tokens != UINT32_MAX;
     run->precise_count = run->row_run_count = 0;
     for (uint32_t e = 0, row = 0; e < run->entry_count; row += run->entries[e++].count) {
         const struct model_entry *entry = &run->entries[e];
-        const uint32_t done = kv_seq_count(entry->seq), prompt = tiles ? entry->count - entry->answered : 0;
-        const uint32_t first = done < UNTILED_TOKENS ? UNTILED_TOKENS - done : 0;
+        const uint32_t done = kv_seq_count(entry->seq);
+        uint32_t begin, end;
+        forward_tiled(run, entry, &begin, &end);
         for (uint32_t i = 0; i < entry->count; i++) {
-            const bool tiled = i >= first && i < prompt;
+            const bool tiled = i >= begin && i < end;
             add_run(run, row + i, row + i + 1, tiled);
             if (!tiled && done + i < run->precise_tokens) run->precise[run->precise_count++] = row + i;
         }

@@ -41,9 +41,10 @@ struct worker {
 
 /* A run of at most TILE_TOKENS tokens of one entry. */
 struct tile {
-    uint32_t entry, first, count; /* first: token index inside the entry */
-    uint32_t row;                 /* of `first` in the batch */
-    uint32_t position;            /* of `first` in its sequence */
+    uint32_t entry, first, count;    /* first: token index inside the entry */
+    uint32_t row;                    /* of `first` in the batch */
+    uint32_t position;               /* of `first` in its sequence */
+    uint32_t brief_begin, brief_end; /* tokens of it that are multiplied in tiles, and attend so: kernel_attend.brief */
 };
 
 /* The key groups that a token with retrieval reads of one KV head, ascending: [count] of [retrieve_stride]. */
@@ -185,6 +186,10 @@ void rows_write(const struct model_run *run, const struct tile *tile, uint32_t h
 void rows_leave_open(const struct model_run *run, const struct tile *tile, uint32_t head);
 void rows_finish(const struct model_run *run, const struct tile *tile,
                  uint32_t head); /* that, and turns `attended` back */
+
+/* ---- forward.c ---- */
+/* Tokens [begin, end) of an entry are multiplied in tiles (UNTILED_TOKENS, model_entry.answered); maybe none. */
+void forward_tiled(const struct model_run *run, const struct model_entry *entry, uint32_t *begin, uint32_t *end);
 
 /* ---- attend.c ---- */
 uint64_t attend_state_floats(const struct model_run *run, uint32_t tokens);

@@ -1,0 +1,492 @@
+/* attention_tiles.h - attention over a cache that is narrower than f32 for the tokens of prompts (kernel_attend.brief), whose products
+ * go through tiles of AMX in bf16. Included by attention_fixed.h, whose chunks and conversions it goes on with.
+ *
+ *   q       bf16, times the scale of scores and 128
+ *   k       its integers, which are exact in one bf16 up to 8 bits, else in two: with one, a channel that is large in all keys (Qwen2's)
+ *           would hide what tells them apart. What rounding does to q is the same for all keys. A row's scale is applied to the sum, in f32.
+ *   v       integers times their scale, as bf16
+ *   p       2^t of a score t, as bf16: its bits are a whole number, 128 for each power of 2, of which the upper ones are the
+ *           exponent; the lower 7 look the mantissa up. So a score is rounded to 1/128 of a power of 2, which is what bf16 does to p, and no
+ *           polynomial is computed. The sum over p is of what p became.
+ *
+ * A row's p are relative to `maximum`, which need not be one: bf16 is as precise anywhere. It is the maximum of the first chunk in which
+ * the row sees a key, and that of a later one which has a score more than LEAP above it. So scores are gone through once, not twice.
+ *
+ * A tile of scores has 16 queries and 16 keys, each 32 columns of their heads being one instruction; two tiles of queries go
+ * together. Every number follows from its query, the chunk, and what the instruction is defined to do (tile_amx.c). */
+#include "kernel/tile_amx.h"
+
+#define BRIEF_ROWS 16u    /* of a tile */
+#define BRIEF_COLUMNS 32u /* bf16 of a row of a tile */
+#define BRIEF_TILE 512u   /* bf16 of a tile */
+#define KEY_TILES (CHUNK_KEYS / BRIEF_ROWS)
+#define KEY_BLOCKS (CHUNK_KEYS / BRIEF_COLUMNS)
+#define UNITS 128.0f        /* of t, for each power of 2 */
+#define UNITS_ZERO 16256.0f /* the bits of a bf16 of 1 */
+#define LEAP 32             /* powers of 2 */
+
+/* The tiles of a call's two row tiles on their way through a chunk. */
+struct brief_rows {
+    const struct fixed_call *call;
+    uint32_t row, rows;   /* first row, and how many: one tile's */
+    const uint64_t *seen; /* [rows] of the chunk's keys */
+    bool edges;           /* some key is not seen by some row */
+    const float *scores;
+    uint16_t *p;
+    const float *groups;      /* offsets of the chunk's groups, of the first row; or NULL */
+    const float *key_q;       /* [rows][KERNEL_OFFSET_KEY_DIMS], or NULL; */
+    const float *const *keys; /* and each group's part of the table */
+};
+
+/* ---- conversion ----------------------------------------------------------------------------------------------------- */
+
+/* Interleaved: lane i of low, lane i of high. */
+SIMD_INLINE __m512i brief_pairs(simd low, simd high)
+{
+    const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22,
+                                                6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    return _mm512_permutexvar_epi16(interleave, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+}
+
+SIMD_INLINE simd pair_low(__m512i pairs) /* as f32 */
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
+}
+
+SIMD_INLINE simd pair_high(__m512i pairs)
+{
+    return _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32((int32_t)0xFFFF0000)));
+}
+
+SIMD_INLINE simd integers_low(__m512i pairs)
+{
+    return _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(pairs, 16), 16));
+}
+
+SIMD_INLINE simd integers_high(__m512i pairs)
+{
+    return _mm512_cvtepi32_ps(_mm512_srai_epi32(pairs, 16));
+}
+
+/* What makes units of q.k; with a softcap what tanh takes. */
+static float brief_scale(const struct kernel_attend *a)
+{
+    return score_scale(a) * (a->softcap > 0 ? 1 : UNITS);
+}
+
+static void brief_query(const struct fixed_call *call, uint32_t row)
+{
+    const struct kernel_attend *a = call->attend;
+    const float *q = a->q + row / a->group * a->q_token_stride + (uint64_t)(row % a->group) * a->head_dim;
+    uint16_t *out = call->brief.q + (uint64_t)(row / BRIEF_ROWS) * call->brief.depth * BRIEF_TILE +
+                    row % BRIEF_ROWS * BRIEF_COLUMNS;
+    const simd scale = simd_set(brief_scale(a));
+    for (uint32_t tile = 0; tile < call->brief.depth; tile++) {
+        simd x[2];
+        for (uint32_t half = 0; half < 2; half++) {
+            const uint32_t d = tile * BRIEF_COLUMNS + half * SIMD_LANES, left = d < a->head_dim ? a->head_dim - d : 0;
+            x[half] = simd_mul(simd_load_first(q + (left ? d : 0), left < SIMD_LANES ? left : SIMD_LANES), scale);
+        }
+        _mm512_store_si512(out + tile * BRIEF_TILE, (__m512i)_mm512_cvtne2ps_pbh(x[1], x[0]));
+    }
+}
+
+SIMD_INLINE void brief_keys_of(const struct fixed_call *call, const bool two)
+{
+    const uint32_t pairs = call->q_pairs, tile_pairs = BRIEF_COLUMNS / 2;
+    const uint64_t part = (uint64_t)call->brief.depth * KEY_TILES * BRIEF_TILE;
+    for (uint32_t d = 0; d < call->brief.depth * tile_pairs; d++)
+        for (uint32_t i = 0; i < KEY_TILES; i++) {
+            uint16_t *out = call->brief.k + ((uint64_t)(d / tile_pairs) * KEY_TILES + i) * BRIEF_TILE +
+                            d % tile_pairs * BRIEF_COLUMNS;
+            const __m512i integers =
+                d < pairs ? _mm512_load_si512(call->k + d * CHUNK_KEYS + i * SIMD_LANES) : simd_int_zero();
+            const simd low = integers_low(integers), high = integers_high(integers);
+            const __m512i brief = brief_pairs(low, high);
+            _mm512_store_si512(out, brief);
+            if (two)
+                _mm512_store_si512(out + part,
+                                   brief_pairs(simd_sub(low, pair_low(brief)), simd_sub(high, pair_high(brief))));
+        }
+}
+
+/* Where two vectors of 16 weights become one of 32 (_mm512_packs_epi32), of each four lanes those of the first come before those of
+ * the second: the pair of keys that pair `i` of the weights is of, among the 16 of a block. */
+static uint32_t weights_order(uint32_t i)
+{
+    return i / 4 * 2 + i % 2 + (i % 4 < 2 ? 0 : BRIEF_ROWS / 2);
+}
+
+static void brief_values_of(const struct fixed_call *call)
+{
+    _Alignas(64) float scales[CHUNK_KEYS];
+    for (uint32_t i = 0; i < CHUNK_KEYS; i += SIMD_LANES) { /* 0 where no row was converted */
+        const simd power = simd_load(call->v_scale + i);
+        const simd scale = simd_div(simd_load(call->v_factor + i), power);
+        simd_store(scales + i, simd_where_less(simd_set(0), power, scale, simd_set(0)));
+    }
+    for (uint32_t block = 0; block < KEY_BLOCKS; block++)
+        for (uint32_t i = 0; i < BRIEF_ROWS; i++) {
+            const uint32_t pair = block * BRIEF_ROWS + weights_order(i);
+            const int32_t *integers = call->v + (uint64_t)pair * call->columns;
+            const simd even = simd_set(scales[2 * pair]), odd = simd_set(scales[2 * pair + 1]);
+            for (uint32_t c = 0; c < call->brief.columns; c++) {
+                const __m512i both = _mm512_load_si512(integers + c * SIMD_LANES);
+                _mm512_store_si512(call->brief.v +
+                                       (((uint64_t)c * KEY_BLOCKS + block) * BRIEF_ROWS + i) * BRIEF_COLUMNS,
+                                   brief_pairs(simd_mul(integers_low(both), even), simd_mul(integers_high(both), odd)));
+            }
+        }
+}
+
+/* ---- products: tiles are named, a compiler cannot spill them ---------------------------------------------------------- */
+
+/* The intrinsics do not tell that loads of tiles read what was stored. */
+SIMD_INLINE void brief_stored(void)
+{
+    __asm__ volatile("" ::: "memory");
+}
+
+/* Scores of two tiles of keys by one or two of rows, of which the second lies behind the first. */
+SIMD_INLINE void brief_score_tiles(const struct fixed_call *call, uint32_t row_tile, uint32_t key_tile, const bool two)
+{
+    const struct brief_call *b = &call->brief;
+    const uint64_t part = (uint64_t)b->depth * KEY_TILES * BRIEF_TILE, next = (uint64_t)b->depth * BRIEF_TILE;
+    const uint16_t *q = b->q + row_tile * next, *k = b->k + key_tile * BRIEF_TILE;
+    float *out = b->scores + key_tile * BRIEF_ROWS * SIMD_LANES;
+    _tile_zero(0);
+    _tile_zero(1);
+    if (two) _tile_zero(2);
+    if (two) _tile_zero(3);
+    for (uint32_t d = 0; d < b->depth; d++, q += BRIEF_TILE, k += KEY_TILES * BRIEF_TILE) {
+        _tile_loadd(4, q, 64);
+        if (two) _tile_loadd(5, q + next, 64);
+        for (uint32_t i = 0; i < b->k_parts; i++) {
+            _tile_loadd(6, k + i * part, 64);
+            _tile_loadd(7, k + i * part + BRIEF_TILE, 64);
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_dpbf16ps(1, 4, 7);
+            if (two) _tile_dpbf16ps(2, 5, 6);
+            if (two) _tile_dpbf16ps(3, 5, 7);
+        }
+    }
+    _tile_stored(0, out, 64);
+    _tile_stored(1, out + BRIEF_ROWS * SIMD_LANES, 64);
+    out += KEY_TILES * BRIEF_ROWS * SIMD_LANES;
+    if (two) _tile_stored(2, out, 64);
+    if (two) _tile_stored(3, out + BRIEF_ROWS * SIMD_LANES, 64);
+}
+
+/* The same, in the same order, of all keys by two tiles of rows whose queries, of at most 64 columns, stay in registers: two loads for
+ * four products. */
+SIMD_INLINE void brief_score_held(const struct fixed_call *call, uint32_t row_tile, const bool deep)
+{
+    const struct brief_call *b = &call->brief;
+    const uint64_t part = (uint64_t)b->depth * KEY_TILES * BRIEF_TILE, next = (uint64_t)b->depth * BRIEF_TILE;
+    const uint16_t *q = b->q + row_tile * next, *k = b->k;
+    float *out = b->scores;
+    _tile_loadd(4, q, 64);
+    _tile_loadd(5, q + next, 64);
+    if (deep) _tile_loadd(6, q + BRIEF_TILE, 64);
+    if (deep) _tile_loadd(7, q + next + BRIEF_TILE, 64);
+    for (uint32_t i = 0; i < KEY_TILES; i++, k += BRIEF_TILE, out += BRIEF_ROWS * SIMD_LANES) {
+        _tile_zero(0);
+        _tile_zero(1);
+        for (uint32_t p = 0; p < b->k_parts; p++) {
+            _tile_loadd(2, k + p * part, 64);
+            _tile_dpbf16ps(0, 4, 2);
+            _tile_dpbf16ps(1, 5, 2);
+        }
+        for (uint32_t p = 0; deep && p < b->k_parts; p++) {
+            _tile_loadd(3, k + p * part + KEY_TILES * BRIEF_TILE, 64);
+            _tile_dpbf16ps(0, 6, 3);
+            _tile_dpbf16ps(1, 7, 3);
+        }
+        _tile_stored(0, out, 64);
+        _tile_stored(1, out + KEY_TILES * BRIEF_ROWS * SIMD_LANES, 64);
+    }
+}
+
+OUT_OF_LINE static void brief_scores(const struct fixed_call *call, uint32_t row_tile, bool two)
+{
+    const uint32_t depth = call->brief.depth;
+    brief_stored();
+    if (two && depth == 2)
+        brief_score_held(call, row_tile, true);
+    else if (two && depth == 1)
+        brief_score_held(call, row_tile, false);
+    else
+        for (uint32_t i = 0; i < KEY_TILES; i += 2)
+            if (two)
+                brief_score_tiles(call, row_tile, i, true);
+            else
+                brief_score_tiles(call, row_tile, i, false);
+}
+
+/* values = values * keep + p.v, of one column tile and the rows of a tile. */
+SIMD_INLINE void brief_add(const struct fixed_call *call, const struct brief_rows *rows, uint32_t column,
+                           const float *products, const float *keep)
+{
+    float *values = call->values + (uint64_t)rows->row * call->columns + column * SIMD_LANES;
+    for (uint32_t r = 0; r < rows->rows; r++, values += call->columns)
+        simd_store(values, simd_fma(simd_load(values), simd_set(keep[r]), simd_load(products + r * SIMD_LANES)));
+}
+
+/* A column tile's products are added while the next one's are made: what a tile stores can be read only some time later. */
+OUT_OF_LINE static void brief_values(const struct fixed_call *call, const struct brief_rows *rows, bool two,
+                                     const float (*keep)[BRIEF_ROWS])
+{
+    const uint16_t *v = call->brief.v, *p = call->brief.p;
+    const uint32_t next = BRIEF_ROWS * SIMD_LANES;
+    brief_stored();
+    _tile_loadd(4, p, 64);
+    _tile_loadd(5, p + BRIEF_TILE, 64);
+    if (two) _tile_loadd(6, p + 2 * BRIEF_TILE, 64);
+    if (two) _tile_loadd(7, p + 3 * BRIEF_TILE, 64);
+    for (uint32_t c = 0; c <= call->brief.columns; c++, v += KEY_BLOCKS * BRIEF_TILE) {
+        float *products = call->brief.products + c % 2 * 2 * next,
+              *before = call->brief.products + (c + 1) % 2 * 2 * next;
+        if (c < call->brief.columns) {
+            _tile_loadd(2, v, 64);
+            _tile_loadd(3, v + BRIEF_TILE, 64);
+            _tile_zero(0);
+            _tile_zero(1);
+            _tile_dpbf16ps(0, 4, 2);
+            if (two) _tile_dpbf16ps(1, 6, 2);
+            _tile_dpbf16ps(0, 5, 3);
+            if (two) _tile_dpbf16ps(1, 7, 3);
+            _tile_stored(0, products, 64);
+            if (two) _tile_stored(1, products + next, 64);
+        }
+        if (c == 0) continue;
+        brief_add(call, &rows[0], c - 1, before, keep[0]);
+        if (two) brief_add(call, &rows[1], c - 1, before + next, keep[1]);
+    }
+}
+
+/* ---- softmax -------------------------------------------------------------------------------------------------------- */
+
+/* What a row's scores need beyond the scale of each key. */
+enum brief_extra {
+    EXTRA_NONE,
+    EXTRA_GROUPS,
+    EXTRA_KEYS,
+    EXTRA_ALL
+}; /* offsets of groups; of keys too; edges and a softcap, perhaps */
+
+/* Scores of row `r` in units, plus `added`; of keys that are not seen NOTHING. */
+SIMD_INLINE void brief_units(const struct brief_rows *rows, uint32_t r, const enum brief_extra extra, float added,
+                             simd *out)
+{
+    const struct fixed_call *call = rows->call;
+    const float softcap = extra == EXTRA_ALL ? call->attend->softcap : 0;
+    const float *scores = rows->scores + r * SIMD_LANES;
+    const simd start = simd_set(softcap > 0 ? 0 : added);
+#pragma GCC unroll 8
+    for (uint32_t i = 0; i < CHUNK_VECTORS; i++) {
+        out[i] = start;
+        if (extra != EXTRA_NONE && rows->groups)
+            out[i] = simd_add(start, simd_set(rows->groups[r * KERNEL_SEGMENT_GROUPS + i]));
+    }
+    const uint32_t key_dims = extra >= EXTRA_KEYS && rows->key_q ? call->attend->offset.key_dims : 0;
+    for (uint32_t d = 0; d < key_dims; d++) {
+        const simd q = simd_set(rows->key_q[r * KERNEL_OFFSET_KEY_DIMS + d]);
+#pragma GCC unroll 8
+        for (uint32_t i = 0; i < CHUNK_VECTORS; i++)
+            out[i] = simd_fma(q, simd_load(rows->keys[i] + d * KERNEL_GROUP_TOKENS), out[i]);
+    }
+#pragma GCC unroll 8
+    for (uint32_t i = 0; i < CHUNK_VECTORS; i++, scores += BRIEF_ROWS * SIMD_LANES) {
+        out[i] = simd_fma(simd_load(scores), simd_load(call->k_scale + i * SIMD_LANES), out[i]);
+        if (softcap > 0)
+            out[i] = simd_fma(simd_tanh(out[i]), simd_set((float)((double)softcap * SIMD_LOG2_E * (double)UNITS)),
+                              simd_set(added));
+        if (extra == EXTRA_ALL && rows->edges)
+            out[i] = simd_where_bits(rows->seen[r] >> i * SIMD_LANES, out[i], simd_set(NOTHING));
+    }
+}
+
+/* Each row's largest score, in powers of 2. */
+OUT_OF_LINE static void brief_maxima(const struct brief_rows *rows, float *most)
+{
+    for (uint32_t r = 0; r < rows->rows; r++) {
+        simd t[CHUNK_VECTORS];
+        brief_units(rows, r, EXTRA_ALL, 0, t);
+        most[r] = simd_top(simd_max(simd_max(t[0], t[1]), simd_max(t[2], t[3]))) / UNITS;
+    }
+}
+
+/* Mantissas of 2^(i / 128), 7 bits, to nearest. */
+static const _Alignas(64) uint8_t brief_mantissas[128] = {
+    0,   1,   1,   2,   3,   4,   4,   5,   6,   6,   7,   8,   9,   9,   10,  11,  12,  12,  13, 14,  15,  15,
+    16,  17,  18,  19,  19,  20,  21,  22,  23,  23,  24,  25,  26,  27,  28,  28,  29,  30,  31, 32,  33,  34,
+    34,  35,  36,  37,  38,  39,  40,  41,  42,  43,  43,  44,  45,  46,  47,  48,  49,  50,  51, 52,  53,  54,
+    55,  56,  57,  58,  59,  60,  61,  62,  63,  64,  65,  66,  67,  68,  69,  70,  72,  73,  74, 75,  76,  77,
+    78,  79,  80,  82,  83,  84,  85,  86,  87,  88,  90,  91,  92,  93,  94,  96,  97,  98,  99, 100, 102, 103,
+    104, 105, 107, 108, 109, 111, 112, 113, 115, 116, 117, 118, 120, 121, 123, 124, 125, 127,
+};
+
+/* A row's weights from its scores in units, and their sum, lane by lane; `most`: the largest units that there were. */
+SIMD_INLINE simd brief_weights_row(const simd *units, uint16_t *p, __m512i *most)
+{
+    const __m512i low = _mm512_load_si512(brief_mantissas), high = _mm512_load_si512(brief_mantissas + 64);
+    const __m512i mantissa = _mm512_set1_epi16(0x7F);
+    const __m512bh ones = (__m512bh)_mm512_set1_epi16(0x3F80);
+    simd sum = simd_set(0);
+#pragma GCC unroll 2
+    for (uint32_t block = 0; block < KEY_BLOCKS; block++) {
+        __m512i bits =
+            _mm512_packs_epi32(_mm512_cvtps_epi32(units[2 * block]), _mm512_cvtps_epi32(units[2 * block + 1]));
+        *most = _mm512_max_epi16(*most, bits);
+        bits = _mm512_max_epi16(bits, _mm512_setzero_si512());
+        const __m512i found = _mm512_permutex2var_epi8(low, bits, high);
+        bits = _mm512_ternarylogic_epi32(mantissa, found, bits, 0xCA); /* where mantissa: found, else bits */
+        _mm512_store_si512(p + block * BRIEF_TILE, bits);
+        sum = _mm512_dpbf16_ps(sum, (__m512bh)bits, ones);
+    }
+    return sum;
+}
+
+/* Weights relative to `tops`, and each row's sum of them; false if a score is more than LEAP above its top. */
+SIMD_INLINE bool brief_weights_rows(const struct brief_rows *rows, const enum brief_extra extra, const float *tops,
+                                    float *sums)
+{
+    __m512i most = _mm512_setzero_si512();
+    simd parts[BRIEF_ROWS];
+    for (uint32_t r = 0; r < rows->rows; r++) {
+        simd units[CHUNK_VECTORS];
+        brief_units(rows, r, extra, tops[r] > ALMOST_NOTHING ? UNITS_ZERO - UNITS * tops[r] : 0, units);
+        parts[r] = brief_weights_row(units, rows->p + r * BRIEF_COLUMNS, &most);
+    }
+    for (uint32_t r = rows->rows; r < BRIEF_ROWS; r++) parts[r] = simd_set(0);
+    simd_store(sums, simd_sums(parts));
+    return !_mm512_cmpgt_epi16_mask(most, _mm512_set1_epi16((int16_t)UNITS_ZERO + LEAP * (int16_t)UNITS));
+}
+
+OUT_OF_LINE static bool brief_weights(const struct brief_rows *rows, const float *tops, float *sums)
+{
+    if (rows->edges || rows->call->attend->softcap > 0) return brief_weights_rows(rows, EXTRA_ALL, tops, sums);
+    if (rows->key_q) return brief_weights_rows(rows, EXTRA_KEYS, tops, sums);
+    if (rows->groups) return brief_weights_rows(rows, EXTRA_GROUPS, tops, sums);
+    return brief_weights_rows(rows, EXTRA_NONE, tops, sums);
+}
+
+/* Scores to weights, and what of the rows' values is kept. */
+SIMD_INLINE void brief_softmax(const struct brief_rows *rows, float *keep)
+{
+    const struct fixed_call *call = rows->call;
+    _Alignas(64) float tops[BRIEF_ROWS], most[BRIEF_ROWS], sums[BRIEF_ROWS];
+    const __mmask16 here = simd_first(rows->rows);
+    const simd old = _mm512_mask_loadu_ps(simd_set(NOTHING), here, call->maximum + rows->row);
+    __mmask16 seeing = here;
+    simd top = old;
+    for (uint32_t r = 0; rows->edges && r < rows->rows; r++)
+        if (!rows->seen[r]) seeing &= (__mmask16) ~(1u << r);
+    const __mmask16 fresh = _mm512_mask_cmp_ps_mask(seeing, top, simd_set(ALMOST_NOTHING), _CMP_LE_OQ);
+    if (fresh) {
+        brief_maxima(rows, most);
+        top = _mm512_mask_loadu_ps(top, fresh, most);
+    }
+    simd_store(tops, top);
+    if (!brief_weights(rows, tops, sums)) {
+        brief_maxima(rows, most);
+        const simd leap = simd_add(top, simd_set(LEAP));
+        top = _mm512_mask_loadu_ps(top, _mm512_mask_cmp_ps_mask(seeing, simd_load(most), leap, _CMP_GT_OQ), most);
+        simd_store(tops, top);
+        brief_weights(rows, tops, sums);
+    }
+    const simd kept = simd_exp2_below_160(simd_sub(old, top));
+    simd_store(keep, kept);
+    simd_store_first(call->maximum + rows->row, rows->rows, top);
+    simd_store_first(call->sum + rows->row, rows->rows,
+                     simd_fma(simd_load_first(call->sum + rows->row, rows->rows), kept, simd_load(sums)));
+}
+
+/* ---- a chunk -------------------------------------------------------------------------------------------------------- */
+
+static uint64_t brief_sees(const struct kernel_attend *a, uint32_t row, uint32_t segment, uint32_t key)
+{
+    struct attend_keys keys = attend_visible(a, row / a->group, segment);
+    return attend_bits(&keys, key);
+}
+
+/* Which keys of the chunk the rows see; whether any. */
+static bool brief_seen(struct brief_rows *rows, uint32_t segment, uint32_t key, uint64_t *seen)
+{
+    const struct kernel_attend *a = rows->call->attend;
+    uint64_t any = 0;
+    /* Keys that the first row and the last see, all see. */
+    rows->edges =
+        ~(brief_sees(a, rows->row, segment, key) & brief_sees(a, rows->row + rows->rows - 1, segment, key)) != 0;
+    if (!rows->edges) return true;
+    for (uint32_t r = 0; r < rows->rows; r++)
+        any |= seen[r] = r && (rows->row + r) % a->group ? seen[r - 1] : brief_sees(a, rows->row + r, segment, key);
+    rows->seen = seen;
+    return any != 0;
+}
+
+/* All rows against a chunk whose K and V have been converted. */
+static void brief_chunk(const struct fixed_call *call, const struct segment *segment, uint32_t index, uint32_t chunk)
+{
+    const uint32_t first_group = chunk * CHUNK_GROUPS;
+    const float *keys[CHUNK_GROUPS],
+        *some = segment->key_offsets[first_group + __builtin_ctzll(segment->groups.seen >> first_group)];
+    uint64_t seen[2][BRIEF_ROWS];
+    for (uint32_t g = 0; g < CHUNK_GROUPS; g++) /* of a group that no row sees, another's */
+        keys[g] = segment->groups.seen >> (first_group + g) & 1 ? segment->key_offsets[first_group + g] : some;
+    _Alignas(64) float keep[2][BRIEF_ROWS];
+    if (call->brief.k_parts == 1)
+        brief_keys_of(call, false);
+    else
+        brief_keys_of(call, true);
+    brief_values_of(call);
+    for (uint32_t tile = 0; tile < call->brief.row_tiles; tile += 2) {
+        const bool two = tile + 1 < call->brief.row_tiles;
+        struct brief_rows rows[2];
+        bool any = false;
+        for (uint32_t i = 0; i <= two; i++) {
+            const uint32_t row = (tile + i) * BRIEF_ROWS, left = call->rows - row;
+            rows[i] = (struct brief_rows){
+                .call = call,
+                .row = row,
+                .rows = left < BRIEF_ROWS ? left : BRIEF_ROWS,
+                .scores = call->brief.scores + i * KEY_TILES * BRIEF_ROWS * SIMD_LANES,
+                .p = call->brief.p + i * KEY_BLOCKS * BRIEF_TILE,
+                .groups = call->offsets ? call->offsets + (uint64_t)row * KERNEL_SEGMENT_GROUPS + first_group : NULL,
+                .key_q = call->key_q ? call->key_q + (uint64_t)row * KERNEL_OFFSET_KEY_DIMS : NULL,
+                .keys = keys};
+            any |= brief_seen(&rows[i], index, chunk * CHUNK_KEYS, seen[i]);
+        }
+        if (!any) continue;
+        brief_scores(call, tile, two);
+        for (uint32_t i = 0; i <= two; i++) brief_softmax(&rows[i], keep[i]);
+        brief_values(call, rows, two, (const float(*)[BRIEF_ROWS])keep);
+    }
+}
+
+/* ---- a call --------------------------------------------------------------------------------------------------------- */
+
+/* Whether K's integers need more than the 8 bits of a bf16. */
+static bool brief_two_parts(enum number_format k_format)
+{
+    return k_format != NF_INT8 && k_format != NF_FP8_E5M2;
+}
+
+/* Lays the call out further, in what scratch fixed_open left, and converts the queries. */
+static void brief_open(struct fixed_call *call, float *left)
+{
+    const struct kernel_attend *a = call->attend;
+    struct brief_call *brief = &call->brief;
+    *brief = (struct brief_call){.depth = (a->head_dim + BRIEF_COLUMNS - 1) / BRIEF_COLUMNS,
+                                 .k_parts = brief_two_parts(a->k_format) ? 2 : 1,
+                                 .row_tiles = (call->rows + BRIEF_ROWS - 1) / BRIEF_ROWS,
+                                 .columns = call->columns / SIMD_LANES};
+    brief->scores = (float *)(((uintptr_t)left + 63) & ~(uintptr_t)63);
+    brief->products = brief->scores + 2 * BRIEF_ROWS * CHUNK_KEYS;
+    brief->p = (uint16_t *)(void *)(brief->products + 2 * 2 * BRIEF_ROWS * SIMD_LANES);
+    brief->k = brief->p + 2 * KEY_BLOCKS * BRIEF_TILE;
+    brief->v = brief->k + (uint64_t)brief->k_parts * brief->depth * KEY_TILES * BRIEF_TILE;
+    brief->q = brief->v + (uint64_t)brief->columns * KEY_BLOCKS * BRIEF_TILE;
+    for (uint32_t row = 0; row < call->rows; row++) brief_query(call, row);
+    _tile_loadconfig(&tile_shapes_whole);
+}
