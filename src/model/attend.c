@@ -105,9 +105,14 @@ uint64_t attend_state_floats(const struct model_run *run, uint32_t tokens)
     return round_up(kernel_attend_state_floats(&attend), 16);
 }
 
+uint32_t attend_strip_tokens(const struct model_run *run)
+{
+    return TILE_TOKENS * (model_has_tiles(run->model) ? STRIP_TILES : 1);
+}
+
 uint64_t attend_scratch_floats(const struct model_run *run)
 {
-    struct kernel_attend attend = shape_of(run, TILE_TOKENS);
+    struct kernel_attend attend = shape_of(run, attend_strip_tokens(run));
     return round_up(kernel_attend_scratch_floats(&attend), 16);
 }
 
@@ -261,19 +266,23 @@ static float *own_state(const struct model_run *run, uint32_t tile, uint32_t hea
            part * attend_state_floats(run, run->tiles[tile].count);
 }
 
-static void attend_whole(const struct model_run *run, uint32_t index, uint32_t head, struct worker *worker)
+/* `count` tiles side by side, all keys that they see. */
+static void attend_whole(const struct model_run *run, uint32_t first, uint32_t count, uint32_t head,
+                         struct worker *worker)
 {
-    const struct tile *tile = &run->tiles[index];
-    const struct tile_plan *own = &run->head_plans[head]->tiles[index];
+    const struct tile_plan *own = &run->head_plans[head]->tiles[first];
+    struct tile strip = run->tiles[first];
     struct kernel_attend attend;
-    attend_cached(run, tile, head, own->begin, own->end, 0, worker->state, worker);
-    attend_describe(run, tile, head, &attend);
+    for (uint32_t t = first + 1; t < first + count; t++) strip.count += run->tiles[t].count;
+    if (count > 1) strip.brief_end = strip.count; /* strip_joins */
+    attend_cached(run, &strip, head, own[0].begin, own[count - 1].end, 0, worker->state, worker);
+    attend_describe(run, &strip, head, &attend);
     if (run->treatment.closes) {
-        attend_open(run, tile, head, worker->open_state, worker);
+        attend_open(run, &run->tiles[first], head, worker->open_state, worker);
         run->model->kernel->attend_fold(&attend, worker->state, worker->open_state);
     }
     run->model->kernel->attend_finish(&attend, worker->state);
-    rows_finish(run, tile, head);
+    for (uint32_t t = first; t < first + count; t++) rows_finish(run, &run->tiles[t], head);
 }
 
 static void attend_place(const struct model_run *run, const struct place *place, uint32_t head, struct worker *worker)
@@ -286,7 +295,7 @@ static void attend_place(const struct model_run *run, const struct place *place,
         attend_shared(run, &plan->shares[i], head, segment, shared_state(run, &plan->shares[i], head, segment), worker);
         return;
     case PLACE_TILE:
-        attend_whole(run, i, head, worker);
+        attend_whole(run, i, place->tiles, head, worker);
         return;
     case PLACE_SEGMENT:
         attend_cached(run, &run->tiles[i], head, segment, segment + 1, 0,

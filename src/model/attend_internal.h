@@ -28,7 +28,8 @@ enum place_kind { PLACE_SHARED, PLACE_TILE, PLACE_SEGMENT, PLACE_CHOSEN, PLACE_O
 struct place {
     enum place_kind kind;
     uint32_t index;   /* share or tile */
-    uint32_t segment; /* PLACE_CHOSEN: of the keys that were chosen, as many as a segment has */
+    uint32_t tiles;   /* PLACE_TILE: from that on */
+    uint32_t segment; /* of the others; PLACE_CHOSEN: of the keys that were chosen, as many as a segment has */
 };
 
 struct attend_plan {

@@ -131,7 +131,7 @@ static bool splits(const struct model_run *run, const struct attend_plan *plan)
 
 static void add_place(struct attend_plan *plan, enum place_kind kind, uint32_t index, uint32_t segment)
 {
-    plan->places[plan->place_count++] = (struct place){.kind = kind, .index = index, .segment = segment};
+    plan->places[plan->place_count++] = (struct place){.kind = kind, .index = index, .segment = segment, .tiles = 1};
 }
 
 /* What tiles share comes first: it is the largest, and no tile that is whole waits for it. */
@@ -153,15 +153,37 @@ static uint64_t add_shared(const struct model_run *run, struct attend_plan *plan
     return state;
 }
 
+/* Tiles that may go in one call: no more than leave every worker some. */
+static uint32_t strip_tiles(const struct model_run *run)
+{
+    const uint32_t units = run->tile_count * run->model->config.kv_heads / (4 * pool_workers(run->pool));
+    return units < 1 ? 1 : units < STRIP_TILES ? units : STRIP_TILES;
+}
+
+/* Whether tile `t` and the one after it may go in one call: of one prompt, whose K has no group that is still open. */
+static bool strip_joins(const struct model_run *run, const struct attend_plan *plan, uint32_t t)
+{
+    return !plan->closes && run->tiles[t].entry == run->tiles[t + 1].entry && tile_is_brief(&run->tiles[t]) &&
+           tile_is_brief(&run->tiles[t + 1]);
+}
+
 /* Later tiles come first: they see the most keys, and the small ones fill the gaps at the end. */
 static void add_own(const struct model_run *run, struct attend_plan *plan, uint64_t state)
 {
     const bool split = splits(run, plan);
+    const uint32_t strip = strip_tiles(run);
     for (uint32_t t = run->tile_count; t-- > 0;) {
         struct tile_plan *own = &plan->tiles[t];
         own->whole = !split && own->share == SHARE_NONE && !own->retrieves;
         if (own->whole) {
-            add_place(plan, PLACE_TILE, t, 0);
+            struct place *after = plan->place_count ? &plan->places[plan->place_count - 1] : NULL;
+            if (after && after->kind == PLACE_TILE && after->index == t + 1 && after->tiles < strip &&
+                strip_joins(run, plan, t)) {
+                after->index = t;
+                after->tiles++;
+            } else {
+                add_place(plan, PLACE_TILE, t, 0);
+            }
             continue;
         }
         plan->folded[plan->folded_count++] = t;

@@ -66,7 +66,7 @@ static uint64_t feed_floats(const struct model_run *run)
 static void take_workers(struct model_run *run, uint32_t workers, bool *failed)
 {
     uint64_t spans = (uint64_t)run->context / KERNEL_GROUP_TOKENS + 2; /* no block is smaller than a group */
-    uint64_t state = attend_state_floats(run, TILE_TOKENS), scratch = attend_scratch_floats(run);
+    uint64_t state = attend_state_floats(run, attend_strip_tokens(run)), scratch = attend_scratch_floats(run);
     uint64_t input = round_up(kernel_input_bytes(2, run->widest), 64);
     run->workers = mem_zero(workers, sizeof *run->workers);
     if (!run->workers) *failed = true;

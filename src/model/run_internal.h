@@ -6,6 +6,8 @@
 
 /* Tokens of one sequence that one worker handles at a time: a tile of queries in attention, a run of rows to rotate. */
 #define TILE_TOKENS 32u
+/* Tiles that attend in one call at most, where prompts are multiplied in tiles of AMX: keys are converted once for all. */
+#define STRIP_TILES 4u
 
 /* Products with quantised weights see activations in int8, 32 to a scale. Two kinds of rows are worth a second int8 row
  * for what the first one lost (kernel_input_residual), at twice their cost: the first tokens of a sequence, attention
@@ -30,9 +32,10 @@ struct worker {
     void *input_storage;       /* kernel_input of two rows */
     struct kernel_input input; /* of the rows that give logits, here or of all workers */
     struct kernel_span *spans; /* [kv_spans_max] */
-    float *state, *open_state; /* softmax states of a tile: of all keys, or of the closed groups; of the open group */
-    float *scratch;            /* the kernels' */
-    float *queries;            /* [TILE_TOKENS] tokens' queries of one KV head, then their coefficients of offsets */
+    float *state,
+        *open_state; /* softmax states of a strip: of all keys, or of a tile, the closed groups; of the open group */
+    float *scratch;  /* the kernels' */
+    float *queries;  /* [TILE_TOKENS] tokens' queries of one KV head, then their coefficients of offsets */
     /* retrieve.c: what the index promises, [retrieve_stride], then the kernel's scratch; and where its entries lie, one pointer a
      * block */
     float *promises;
@@ -194,6 +197,7 @@ void forward_tiled(const struct model_run *run, const struct model_entry *entry,
 /* ---- attend.c ---- */
 uint64_t attend_state_floats(const struct model_run *run, uint32_t tokens);
 uint64_t attend_scratch_floats(const struct model_run *run);
+uint32_t attend_strip_tokens(const struct model_run *run); /* of one call of the kernel, at most */
 uint64_t attend_query_floats(const struct model_run *run); /* of worker.queries */
 void attend_tiles(struct model_run *run);                  /* cuts the batch into tiles; once a pass */
 /* The kernels' view of one tile and KV head. */
