@@ -35,8 +35,8 @@ static uint64_t fixed_scratch(const struct kernel_attend *attend)
     return chunk + tile + rows * (3 + columns + pairs) + offset_scratch(attend, rows);
 }
 
-/* What attention_tiles.h needs beyond that: a chunk's K, which may take two for a number, its V and all queries in bf16; two tiles of scores, weights and
- * products. */
+/* What attention_tiles.h needs beyond that: a chunk's K, which may take two for a number, its V and all queries in bf16; two tiles'
+ * scores, weights and products. */
 static uint64_t brief_scratch(const struct kernel_attend *attend)
 {
     const uint64_t rows = round_up((uint64_t)attend->tokens * attend->group, 16), keys = CHUNK_KEYS;

@@ -33,20 +33,12 @@ struct brief_rows {
     bool edges;           /* some key is not seen by some row */
     const float *scores;
     uint16_t *p;
-    const float *groups;      /* offsets of the chunk's groups, of the first row; or NULL */
-    const float *key_q;       /* [rows][KERNEL_OFFSET_KEY_DIMS], or NULL; */
-    const float *const *keys; /* and each group's part of the table */
+    const float *groups;      /* [rows][KERNEL_SEGMENT_GROUPS] offsets of groups, the chunk's first; or NULL */
+    const float *key_q;       /* [rows][KERNEL_OFFSET_KEY_DIMS] coefficients of offsets of keys, or NULL */
+    const float *const *keys; /* [CHUNK_GROUPS] parts of the table of those */
 };
 
 /* ---- conversion ----------------------------------------------------------------------------------------------------- */
-
-/* Interleaved: lane i of low, lane i of high. */
-SIMD_INLINE __m512i brief_pairs(simd low, simd high)
-{
-    const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22,
-                                                6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    return _mm512_permutexvar_epi16(interleave, (__m512i)_mm512_cvtne2ps_pbh(high, low));
-}
 
 SIMD_INLINE simd pair_low(__m512i pairs) /* as f32 */
 {
@@ -102,11 +94,11 @@ SIMD_INLINE void brief_keys_of(const struct fixed_call *call, const bool two)
             const __m512i integers =
                 d < pairs ? _mm512_load_si512(call->k + d * CHUNK_KEYS + i * SIMD_LANES) : simd_int_zero();
             const simd low = integers_low(integers), high = integers_high(integers);
-            const __m512i brief = brief_pairs(low, high);
+            const __m512i brief = pairs_to_bf16(low, high);
             _mm512_store_si512(out, brief);
             if (two)
                 _mm512_store_si512(out + part,
-                                   brief_pairs(simd_sub(low, pair_low(brief)), simd_sub(high, pair_high(brief))));
+                                   pairs_to_bf16(simd_sub(low, pair_low(brief)), simd_sub(high, pair_high(brief))));
         }
 }
 
@@ -132,9 +124,9 @@ static void brief_values_of(const struct fixed_call *call)
             const simd even = simd_set(scales[2 * pair]), odd = simd_set(scales[2 * pair + 1]);
             for (uint32_t c = 0; c < call->brief.columns; c++) {
                 const __m512i both = _mm512_load_si512(integers + c * SIMD_LANES);
-                _mm512_store_si512(call->brief.v +
-                                       (((uint64_t)c * KEY_BLOCKS + block) * BRIEF_ROWS + i) * BRIEF_COLUMNS,
-                                   brief_pairs(simd_mul(integers_low(both), even), simd_mul(integers_high(both), odd)));
+                _mm512_store_si512(
+                    call->brief.v + (((uint64_t)c * KEY_BLOCKS + block) * BRIEF_ROWS + i) * BRIEF_COLUMNS,
+                    pairs_to_bf16(simd_mul(integers_low(both), even), simd_mul(integers_high(both), odd)));
             }
         }
 }
@@ -269,10 +261,10 @@ OUT_OF_LINE static void brief_values(const struct fixed_call *call, const struct
 /* What a row's scores need beyond the scale of each key. */
 enum brief_extra {
     EXTRA_NONE,
-    EXTRA_GROUPS,
-    EXTRA_KEYS,
-    EXTRA_ALL
-}; /* offsets of groups; of keys too; edges and a softcap, perhaps */
+    EXTRA_GROUPS, /* offsets of groups */
+    EXTRA_KEYS,   /* and of keys */
+    EXTRA_ALL,    /* and, perhaps, edges and a softcap */
+};
 
 /* Scores of row `r` in units, plus `added`; of keys that are not seen NOTHING. */
 SIMD_INLINE void brief_units(const struct brief_rows *rows, uint32_t r, const enum brief_extra extra, float added,

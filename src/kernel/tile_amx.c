@@ -22,14 +22,6 @@ typedef uint32_t tile_weights[SLAB_GROUPS][PAIRS][TILE_ROWS];
 
 /* ---- weights to bf16 ------------------------------------------------------------------------------------------------ */
 
-/* [low's lane, high's lane] of every row, as bf16 to nearest even. */
-TILE_INLINE __m512i brief_pair(__m512 low, __m512 high)
-{
-    const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22,
-                                                6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    return _mm512_permutexvar_epi16(interleave, (__m512i)_mm512_cvtne2ps_pbh(high, low));
-}
-
 /* Of panels whose bytes are quant + offset, with `words` rows of four columns to a scale. */
 TILE_INLINE void brief_panel(const struct matmul_panel *panel, uint32_t groups, const uint32_t words,
                              const int32_t offset, const bool minimum, tile_weights out)
@@ -51,8 +43,8 @@ TILE_INLINE void brief_panel(const struct matmul_panel *panel, uint32_t groups, 
                 values[c] = _mm512_fmadd_ps(_mm512_castsi512_ps(quant), scale, base);
                 if (minimum) values[c] = _mm512_add_ps(values[c], least);
             }
-            _mm512_store_si512(out[g][2 * (half * words + w)], brief_pair(values[0], values[1]));
-            _mm512_store_si512(out[g][2 * (half * words + w) + 1], brief_pair(values[2], values[3]));
+            _mm512_store_si512(out[g][2 * (half * words + w)], pairs_to_bf16(values[0], values[1]));
+            _mm512_store_si512(out[g][2 * (half * words + w) + 1], pairs_to_bf16(values[2], values[3]));
         }
     }
 }

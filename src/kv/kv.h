@@ -113,9 +113,10 @@ MUST_CHECK enum status kv_seq_open(struct kv_cache *cache, const uint32_t *token
  * count as used a second time, and nothing is counted. */
 MUST_CHECK enum status kv_seq_reopen(struct kv_cache *cache, const uint32_t *tokens, uint32_t count, uint64_t salt,
                                      struct kv_seq **out);
-/* From the next token on the sequence's rows are no longer what its tokens alone give (retrieval attention; answers where prompts have tiles): nobody may find them.
- * What it has is cached like a closing sequence's, the partial block too; what was reserved beyond it is given up, and the
- * next reserve copies a shared tail. From then on nothing is published, nor after a cut or in a fork; such a sequence cannot be saved. */
+/* From the next token on the sequence's rows are no longer what its tokens alone give (retrieval attention; answers where prompts
+ * have tiles): nobody may find them. What it has is cached like a closing sequence's, the partial block too; what was reserved beyond
+ * it is given up, and the next reserve copies a shared tail. From then on nothing is published, nor after a cut or in a fork; such a
+ * sequence cannot be saved. */
 void kv_seq_stop_publishing(struct kv_seq *seq);
 /* A second sequence with the same tokens, which shares every block: parallel samples, beams. Nothing is copied now; who
  * goes on first copies the block that is not full. What `seq` had reserved beyond its tokens is given up: both reserve

@@ -342,10 +342,9 @@ static void run_layer(struct model_run *run, const float *residual_norm)
 /* Rows [begin, end) are in the one arithmetic or the other. */
 static void add_run(struct model_run *run, uint32_t begin, uint32_t end, bool tiles)
 {
-    struct row_run *last = run->row_runs + run->row_run_count - 1;
     if (begin == end) return;
-    if (run->row_run_count && last->tiles == tiles)
-        last->end = end;
+    if (run->row_run_count && run->row_runs[run->row_run_count - 1].tiles == tiles)
+        run->row_runs[run->row_run_count - 1].end = end;
     else
         run->row_runs[run->row_run_count++] = (struct row_run){.begin = begin, .end = end, .tiles = tiles};
 }

@@ -55,6 +55,7 @@ struct model {
     struct linear output;
     struct arena arena; /* norms and biases */
     uint64_t bytes;
+    bool tiles; /* model_has_tiles */
 };
 
 bool weights_quantised(const struct kernel_matrix *matrix);

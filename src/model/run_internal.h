@@ -32,10 +32,10 @@ struct worker {
     void *input_storage;       /* kernel_input of two rows */
     struct kernel_input input; /* of the rows that give logits, here or of all workers */
     struct kernel_span *spans; /* [kv_spans_max] */
-    float *state,
-        *open_state; /* softmax states of a strip: of all keys, or of a tile, the closed groups; of the open group */
-    float *scratch;  /* the kernels' */
-    float *queries;  /* [TILE_TOKENS] tokens' queries of one KV head, then their coefficients of offsets */
+    float *state;              /* softmax states of a strip: of all keys, or of a tile, the closed groups */
+    float *open_state;         /* the same of the open group */
+    float *scratch;            /* the kernels' */
+    float *queries;            /* [TILE_TOKENS] tokens' queries of one KV head, then their coefficients of offsets */
     /* retrieve.c: what the index promises, [retrieve_stride], then the kernel's scratch; and where its entries lie, one pointer a
      * block */
     float *promises;

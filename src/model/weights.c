@@ -159,6 +159,22 @@ static bool rounds_rope(const struct model *model, enum model_rope_frequencies w
     return format_kind(model->format) == FORMAT_HUGGING_FACE && embedding->format == NF_BF16;
 }
 
+/* The matrices of a layer. */
+#define LAYER_LINEARS(layer)                                                                                  \
+    {                                                                                                         \
+        &(layer)->q, &(layer)->k, &(layer)->v, &(layer)->output, &(layer)->gate, &(layer)->up, &(layer)->down \
+    }
+
+static bool some_quantised(const struct model *model)
+{
+    for (uint32_t i = 0; i < model->config.layers; i++) {
+        const struct linear *linears[] = LAYER_LINEARS(&model->layers[i]);
+        for (size_t j = 0; j < ARRAY_COUNT(linears); j++)
+            if (weights_quantised(&linears[j]->weights)) return true;
+    }
+    return false;
+}
+
 enum status model_open(const struct format *format, const struct kernel *kernel, struct pool *pool,
                        const struct model_options *options, struct model **out, struct error *error)
 {
@@ -184,6 +200,7 @@ enum status model_open(const struct format *format, const struct kernel *kernel,
     }
     model_kv_layers(&model->config, NF_F32, NF_F32, model->shapes);
     status = read_all(&loader);
+    model->tiles = status == ST_OK && kernel->tile_matmul && some_quantised(model);
     if (status == ST_OK && loader.options.progress) loader.options.progress(loader.options.progress_data, 1);
 done:
     if (status == ST_OK)
@@ -197,9 +214,7 @@ void model_close(struct model *model)
 {
     if (!model) return;
     for (uint32_t i = 0; model->layers && i < model->config.layers; i++) {
-        struct layer *layer = &model->layers[i];
-        struct linear *linears[] = {&layer->q,    &layer->k,  &layer->v,   &layer->output,
-                                    &layer->gate, &layer->up, &layer->down};
+        struct linear *linears[] = LAYER_LINEARS(&model->layers[i]);
         for (size_t j = 0; j < ARRAY_COUNT(linears); j++) kernel_matrix_release(&linears[j]->weights);
     }
     kernel_matrix_release(&model->output.weights);
@@ -217,13 +232,7 @@ const struct model_config *model_config(const struct model *model)
 
 bool model_has_tiles(const struct model *model)
 {
-    bool quantised = false;
-    for (uint32_t i = 0; i < model->config.layers; i++) {
-        const struct layer *l = &model->layers[i];
-        const struct linear *linears[] = {&l->q, &l->k, &l->v, &l->output, &l->gate, &l->up, &l->down};
-        for (size_t j = 0; j < ARRAY_COUNT(linears); j++) quantised |= weights_quantised(&linears[j]->weights);
-    }
-    return quantised && model->kernel->tile_matmul;
+    return model->tiles;
 }
 
 const struct kernel *model_kernel(const struct model *model)
