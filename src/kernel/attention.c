@@ -35,14 +35,14 @@ static uint64_t fixed_scratch(const struct kernel_attend *attend)
     return chunk + tile + rows * (3 + columns + pairs) + offset_scratch(attend, rows);
 }
 
-/* What attention_tiles.h needs beyond that: a chunk's K, which may take two for a number, its V and all queries in bf16; two tiles'
- * scores, weights and products. */
+/* What attention_tiles.h needs beyond that: a chunk's K, which may take two for a number, its V and all queries in bf16; scores and
+ * weights of two tiles. */
 static uint64_t brief_scratch(const struct kernel_attend *attend)
 {
     const uint64_t rows = round_up((uint64_t)attend->tokens * attend->group, 16), keys = CHUNK_KEYS;
     const uint64_t dims = round_up(attend->head_dim, 32), columns = round_up(attend->value_dim, 16);
     const uint64_t numbers = (2 * keys + rows) * dims + keys * columns + 2 * 16 * keys;
-    return numbers / 2 + 2 * 16 * (keys + 2 * 16) + 16;
+    return numbers / 2 + 2 * 16 * keys + 16;
 }
 
 uint64_t kernel_attend_scratch_floats(const struct kernel_attend *attend)

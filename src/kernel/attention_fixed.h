@@ -43,10 +43,9 @@ struct brief_call {
     uint32_t row_tiles, columns; /* tiles of q, of V */
     uint16_t *q;                 /* [row_tiles][depth][16 rows][32] */
     uint16_t *k;                 /* [k_parts][depth][KEY_TILES][16 pairs of columns][16 keys][2] */
-    uint16_t *v;     /* [columns][KEY_BLOCKS][16 pairs of keys][16][2]; pairs in the order of weights_order */
-    uint16_t *p;     /* [2][KEY_BLOCKS][16 rows][32 keys] */
-    float *scores;   /* [2][KEY_TILES][16 rows][16 keys] */
-    float *products; /* [2][2][16 rows][16] */
+    uint16_t *v;   /* [columns][KEY_BLOCKS][16 pairs of keys][16][2]; pairs in the order of weights_order */
+    uint16_t *p;   /* [2][KEY_BLOCKS][16 rows][32 keys] */
+    float *scores; /* [2][KEY_TILES][16 rows][16 keys] */
 };
 
 struct fixed_call {
@@ -56,7 +55,7 @@ struct fixed_call {
     int32_t k_bits;                  /* magnitudes of K's integers are below 2^k_bits */
     int32_t *q;                      /* tiles of at most ATTEND_TILE_ROWS rows, each part [q_pairs][rows]: two int16 */
     float *q_scale;                  /* [rows] what a row's integers are to be multiplied with */
-    float *maximum, *sum, *values;   /* the segment's partial: [rows], [rows], [rows][columns] */
+    float *maximum, *sum, *values;   /* the segment's partial: [rows], [rows], [rows in whole tiles][columns] */
     /* the chunk */
     int32_t *k;                 /* [q_pairs][CHUNK_KEYS] two int16 of d each */
     int32_t *v;                 /* [CHUNK_KEYS / 2][columns] two int16 of adjacent keys each */

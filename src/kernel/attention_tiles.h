@@ -215,45 +215,40 @@ OUT_OF_LINE static void brief_scores(const struct fixed_call *call, uint32_t row
                 brief_score_tiles(call, row_tile, i, false);
 }
 
-/* values = values * keep + p.v, of one column tile and the rows of a tile. */
-SIMD_INLINE void brief_add(const struct fixed_call *call, const struct brief_rows *rows, uint32_t column,
-                           const float *products, const float *keep)
+/* What is kept of the rows' values: all, but where a maximum has changed. */
+static void brief_keep(const struct fixed_call *call, const struct brief_rows *rows, const float *keep)
 {
-    float *values = call->values + (uint64_t)rows->row * call->columns + column * SIMD_LANES;
-    for (uint32_t r = 0; r < rows->rows; r++, values += call->columns)
-        simd_store(values, simd_fma(simd_load(values), simd_set(keep[r]), simd_load(products + r * SIMD_LANES)));
+    for (uint32_t r = 0; r < rows->rows; r++) {
+        float *values = call->values + (uint64_t)(rows->row + r) * call->columns;
+        for (uint32_t i = 0; keep[r] != 1 && i < call->columns; i += SIMD_LANES)
+            simd_store(values + i, simd_mul(simd_load(values + i), simd_set(keep[r])));
+    }
 }
 
-/* A column tile's products are added while the next one's are made: what a tile stores can be read only some time later. */
-OUT_OF_LINE static void brief_values(const struct fixed_call *call, const struct brief_rows *rows, bool two,
-                                     const float (*keep)[BRIEF_ROWS])
+/* values += p.v, of one or two tiles of rows. */
+OUT_OF_LINE static void brief_values(const struct fixed_call *call, uint32_t row_tile, const bool two)
 {
     const uint16_t *v = call->brief.v, *p = call->brief.p;
-    const uint32_t next = BRIEF_ROWS * SIMD_LANES;
+    const uint64_t stride = call->columns * sizeof *call->values, next = (uint64_t)BRIEF_ROWS * call->columns;
+    float *values = call->values + row_tile * next;
     brief_stored();
     _tile_loadd(4, p, 64);
     _tile_loadd(5, p + BRIEF_TILE, 64);
     if (two) _tile_loadd(6, p + 2 * BRIEF_TILE, 64);
     if (two) _tile_loadd(7, p + 3 * BRIEF_TILE, 64);
-    for (uint32_t c = 0; c <= call->brief.columns; c++, v += KEY_BLOCKS * BRIEF_TILE) {
-        float *products = call->brief.products + c % 2 * 2 * next,
-              *before = call->brief.products + (c + 1) % 2 * 2 * next;
-        if (c < call->brief.columns) {
-            _tile_loadd(2, v, 64);
-            _tile_loadd(3, v + BRIEF_TILE, 64);
-            _tile_zero(0);
-            _tile_zero(1);
-            _tile_dpbf16ps(0, 4, 2);
-            if (two) _tile_dpbf16ps(1, 6, 2);
-            _tile_dpbf16ps(0, 5, 3);
-            if (two) _tile_dpbf16ps(1, 7, 3);
-            _tile_stored(0, products, 64);
-            if (two) _tile_stored(1, products + next, 64);
-        }
-        if (c == 0) continue;
-        brief_add(call, &rows[0], c - 1, before, keep[0]);
-        if (two) brief_add(call, &rows[1], c - 1, before + next, keep[1]);
+    for (uint32_t c = 0; c < call->brief.columns; c++, v += KEY_BLOCKS * BRIEF_TILE, values += SIMD_LANES) {
+        _tile_loadd(0, values, stride);
+        if (two) _tile_loadd(1, values + next, stride);
+        _tile_loadd(2, v, 64);
+        _tile_loadd(3, v + BRIEF_TILE, 64);
+        _tile_dpbf16ps(0, 4, 2);
+        if (two) _tile_dpbf16ps(1, 6, 2);
+        _tile_dpbf16ps(0, 5, 3);
+        if (two) _tile_dpbf16ps(1, 7, 3);
+        _tile_stored(0, values, stride);
+        if (two) _tile_stored(1, values + next, stride);
     }
+    brief_stored();
 }
 
 /* ---- softmax -------------------------------------------------------------------------------------------------------- */
@@ -452,7 +447,8 @@ static void brief_chunk(const struct fixed_call *call, const struct segment *seg
         if (!any) continue;
         brief_scores(call, tile, two);
         for (uint32_t i = 0; i <= two; i++) brief_softmax(&rows[i], keep[i]);
-        brief_values(call, rows, two, (const float(*)[BRIEF_ROWS])keep);
+        for (uint32_t i = 0; i <= two; i++) brief_keep(call, &rows[i], keep[i]);
+        brief_values(call, tile, two);
     }
 }
 
@@ -474,8 +470,7 @@ static void brief_open(struct fixed_call *call, float *left)
                                  .row_tiles = (call->rows + BRIEF_ROWS - 1) / BRIEF_ROWS,
                                  .columns = call->columns / SIMD_LANES};
     brief->scores = (float *)(((uintptr_t)left + 63) & ~(uintptr_t)63);
-    brief->products = brief->scores + 2 * BRIEF_ROWS * CHUNK_KEYS;
-    brief->p = (uint16_t *)(void *)(brief->products + 2 * 2 * BRIEF_ROWS * SIMD_LANES);
+    brief->p = (uint16_t *)(void *)(brief->scores + 2 * BRIEF_ROWS * CHUNK_KEYS);
     brief->k = brief->p + 2 * KEY_BLOCKS * BRIEF_TILE;
     brief->v = brief->k + (uint64_t)brief->k_parts * brief->depth * KEY_TILES * BRIEF_TILE;
     brief->q = brief->v + (uint64_t)brief->columns * KEY_BLOCKS * BRIEF_TILE;
