@@ -43,9 +43,10 @@ struct brief_call {
     uint32_t row_tiles, columns; /* tiles of q, of V */
     uint16_t *q;                 /* [row_tiles][depth][16 rows][32] */
     uint16_t *k;                 /* [k_parts][depth][KEY_TILES][16 pairs of columns][16 keys][2] */
-    uint16_t *v;   /* [columns][KEY_BLOCKS][16 pairs of keys][16][2]; pairs in the order of weights_order */
-    uint16_t *p;   /* [2][KEY_BLOCKS][16 rows][32 keys] */
-    float *scores; /* [2][KEY_TILES][16 rows][16 keys] */
+    uint16_t *v;        /* [columns][KEY_BLOCKS][16 pairs of keys][16][2]; pairs in the order of weights_order */
+    uint16_t *p;        /* [2][KEY_BLOCKS][16 rows][32 keys] */
+    float *scores;      /* [2][KEY_TILES][16 rows][16 keys] */
+    float *key_offsets; /* [KERNEL_OFFSET_KEY_DIMS][CHUNK_KEYS] */
 };
 
 struct fixed_call {

@@ -33,9 +33,8 @@ struct brief_rows {
     bool edges;           /* some key is not seen by some row */
     const float *scores;
     uint16_t *p;
-    const float *groups;      /* [rows][KERNEL_SEGMENT_GROUPS] offsets of groups, the chunk's first; or NULL */
-    const float *key_q;       /* [rows][KERNEL_OFFSET_KEY_DIMS] coefficients of offsets of keys, or NULL */
-    const float *const *keys; /* [CHUNK_GROUPS] parts of the table of those */
+    const float *groups; /* [rows][KERNEL_SEGMENT_GROUPS] offsets of groups, the chunk's first; or NULL */
+    const float *key_q;  /* [rows][KERNEL_OFFSET_KEY_DIMS] coefficients of offsets of keys, or NULL */
 };
 
 /* ---- conversion ----------------------------------------------------------------------------------------------------- */
@@ -129,6 +128,18 @@ static void brief_values_of(const struct fixed_call *call)
                     pairs_to_bf16(simd_mul(integers_low(both), even), simd_mul(integers_high(both), odd)));
             }
         }
+}
+
+/* The parts of the table of the chunk's groups, side by side. */
+static void brief_key_offsets(const struct fixed_call *call, const struct segment *segment, uint32_t first_group)
+{
+    for (uint32_t g = 0; g < CHUNK_GROUPS; g++) {
+        const bool seen = segment->groups.seen >> (first_group + g) & 1;
+        const float *table = segment->key_offsets[first_group + g];
+        for (uint32_t d = 0; d < call->attend->offset.key_dims; d++)
+            simd_store(call->brief.key_offsets + d * CHUNK_KEYS + g * KERNEL_GROUP_TOKENS,
+                       seen ? simd_load(table + d * KERNEL_GROUP_TOKENS) : simd_set(0));
+    }
 }
 
 /* ---- products: tiles are named, a compiler cannot spill them ---------------------------------------------------------- */
@@ -261,35 +272,43 @@ enum brief_extra {
     EXTRA_ALL,    /* and, perhaps, edges and a softcap */
 };
 
-/* Scores of row `r` in units, plus `added`; of keys that are not seen NOTHING. */
-SIMD_INLINE void brief_units(const struct brief_rows *rows, uint32_t r, const enum brief_extra extra, float added,
-                             simd *out)
+/* Scores of `count` rows from `r` on in units, plus `added`; of keys that are not seen NOTHING. Two rows together load what is the keys'
+ * once. */
+SIMD_INLINE void brief_units(const struct brief_rows *rows, uint32_t r, const uint32_t count,
+                             const enum brief_extra extra, const float *added, simd (*out)[CHUNK_VECTORS])
 {
     const struct fixed_call *call = rows->call;
     const float softcap = extra == EXTRA_ALL ? call->attend->softcap : 0;
-    const float *scores = rows->scores + r * SIMD_LANES;
-    const simd start = simd_set(softcap > 0 ? 0 : added);
+#pragma GCC unroll 2
+    for (uint32_t j = 0; j < count; j++)
 #pragma GCC unroll 8
-    for (uint32_t i = 0; i < CHUNK_VECTORS; i++) {
-        out[i] = start;
-        if (extra != EXTRA_NONE && rows->groups)
-            out[i] = simd_add(start, simd_set(rows->groups[r * KERNEL_SEGMENT_GROUPS + i]));
-    }
+        for (uint32_t i = 0; i < CHUNK_VECTORS; i++) {
+            out[j][i] = simd_set(softcap > 0 ? 0 : added[j]);
+            if (extra != EXTRA_NONE && rows->groups)
+                out[j][i] = simd_add(out[j][i], simd_set(rows->groups[(r + j) * KERNEL_SEGMENT_GROUPS + i]));
+        }
     const uint32_t key_dims = extra >= EXTRA_KEYS && rows->key_q ? call->attend->offset.key_dims : 0;
-    for (uint32_t d = 0; d < key_dims; d++) {
-        const simd q = simd_set(rows->key_q[r * KERNEL_OFFSET_KEY_DIMS + d]);
+    const float *key = call->brief.key_offsets, *q = rows->key_q + r * KERNEL_OFFSET_KEY_DIMS;
+    for (uint32_t d = 0; d < key_dims; d++, q++)
 #pragma GCC unroll 8
-        for (uint32_t i = 0; i < CHUNK_VECTORS; i++)
-            out[i] = simd_fma(q, simd_load(rows->keys[i] + d * KERNEL_GROUP_TOKENS), out[i]);
-    }
+        for (uint32_t i = 0; i < CHUNK_VECTORS; i++, key += SIMD_LANES)
+#pragma GCC unroll 2
+            for (uint32_t j = 0; j < count; j++)
+                out[j][i] = simd_fma(simd_set(q[j * KERNEL_OFFSET_KEY_DIMS]), simd_load(key), out[j][i]);
+    const float *scores = rows->scores + r * SIMD_LANES;
 #pragma GCC unroll 8
     for (uint32_t i = 0; i < CHUNK_VECTORS; i++, scores += BRIEF_ROWS * SIMD_LANES) {
-        out[i] = simd_fma(simd_load(scores), simd_load(call->k_scale + i * SIMD_LANES), out[i]);
-        if (softcap > 0)
-            out[i] = simd_fma(simd_tanh(out[i]), simd_set((float)((double)softcap * SIMD_LOG2_E * (double)UNITS)),
-                              simd_set(added));
-        if (extra == EXTRA_ALL && rows->edges)
-            out[i] = simd_where_bits(rows->seen[r] >> i * SIMD_LANES, out[i], simd_set(NOTHING));
+        const simd scale = simd_load(call->k_scale + i * SIMD_LANES);
+#pragma GCC unroll 2
+        for (uint32_t j = 0; j < count; j++) {
+            out[j][i] = simd_fma(simd_load(scores + j * SIMD_LANES), scale, out[j][i]);
+            if (softcap > 0)
+                out[j][i] =
+                    simd_fma(simd_tanh(out[j][i]), simd_set((float)((double)softcap * SIMD_LOG2_E * (double)UNITS)),
+                             simd_set(added[j]));
+            if (extra == EXTRA_ALL && rows->edges)
+                out[j][i] = simd_where_bits(rows->seen[r + j] >> i * SIMD_LANES, out[j][i], simd_set(NOTHING));
+        }
     }
 }
 
@@ -297,9 +316,9 @@ SIMD_INLINE void brief_units(const struct brief_rows *rows, uint32_t r, const en
 OUT_OF_LINE static void brief_maxima(const struct brief_rows *rows, float *most)
 {
     for (uint32_t r = 0; r < rows->rows; r++) {
-        simd t[CHUNK_VECTORS];
-        brief_units(rows, r, EXTRA_ALL, 0, t);
-        most[r] = simd_top(simd_max(simd_max(t[0], t[1]), simd_max(t[2], t[3]))) / UNITS;
+        simd t[1][CHUNK_VECTORS];
+        brief_units(rows, r, 1, EXTRA_ALL, &(float){0}, t);
+        most[r] = simd_top(simd_max(simd_max(t[0][0], t[0][1]), simd_max(t[0][2], t[0][3]))) / UNITS;
     }
 }
 
@@ -334,18 +353,34 @@ SIMD_INLINE simd brief_weights_row(const simd *units, uint16_t *p, __m512i *most
     return sum;
 }
 
+/* Weights of `count` rows from `r` on, relative to `tops`, and the lanes of their sums. */
+SIMD_INLINE void brief_weights_some(const struct brief_rows *rows, uint32_t r, const uint32_t count,
+                                    const enum brief_extra extra, const float *tops, simd *sums, __m512i *most)
+{
+    const struct fixed_call *call = rows->call;
+    simd units[2][CHUNK_VECTORS];
+    float added[2];
+#pragma GCC unroll 2
+    for (uint32_t j = 0; j < count; j++) added[j] = tops[r + j] > ALMOST_NOTHING ? UNITS_ZERO - UNITS * tops[r + j] : 0;
+    brief_units(rows, r, count, extra, added, units);
+#pragma GCC unroll 2
+    for (uint32_t j = 0; j < count; j++) {
+        sums[r + j] = brief_weights_row(units[j], rows->p + (r + j) * BRIEF_COLUMNS, most);
+        const float *values = call->values + (uint64_t)(rows->row + r + j) * call->columns;
+        for (uint32_t i = 0; i < call->columns; i += SIMD_LANES) __builtin_prefetch(values + i, 1);
+    }
+}
+
 /* Weights relative to `tops`, and each row's sum of them; false if a score is more than LEAP above its top. */
 SIMD_INLINE bool brief_weights_rows(const struct brief_rows *rows, const enum brief_extra extra, const float *tops,
                                     float *sums)
 {
     __m512i most = _mm512_setzero_si512();
     simd parts[BRIEF_ROWS];
-    for (uint32_t r = 0; r < rows->rows; r++) {
-        simd units[CHUNK_VECTORS];
-        brief_units(rows, r, extra, tops[r] > ALMOST_NOTHING ? UNITS_ZERO - UNITS * tops[r] : 0, units);
-        parts[r] = brief_weights_row(units, rows->p + r * BRIEF_COLUMNS, &most);
-    }
-    for (uint32_t r = rows->rows; r < BRIEF_ROWS; r++) parts[r] = simd_set(0);
+    uint32_t r = 0;
+    for (; r + 2 <= rows->rows; r += 2) brief_weights_some(rows, r, 2, extra, tops, parts, &most);
+    if (r < rows->rows) brief_weights_some(rows, r++, 1, extra, tops, parts, &most);
+    for (; r < BRIEF_ROWS; r++) parts[r] = simd_set(0);
     simd_store(sums, simd_sums(parts));
     return !_mm512_cmpgt_epi16_mask(most, _mm512_set1_epi16((int16_t)UNITS_ZERO + LEAP * (int16_t)UNITS));
 }
@@ -416,17 +451,14 @@ static bool brief_seen(struct brief_rows *rows, uint32_t segment, uint32_t key, 
 static void brief_chunk(const struct fixed_call *call, const struct segment *segment, uint32_t index, uint32_t chunk)
 {
     const uint32_t first_group = chunk * CHUNK_GROUPS;
-    const float *keys[CHUNK_GROUPS],
-        *some = segment->key_offsets[first_group + __builtin_ctzll(segment->groups.seen >> first_group)];
     uint64_t seen[2][BRIEF_ROWS];
-    for (uint32_t g = 0; g < CHUNK_GROUPS; g++) /* of a group that no row sees, another's */
-        keys[g] = segment->groups.seen >> (first_group + g) & 1 ? segment->key_offsets[first_group + g] : some;
     _Alignas(64) float keep[2][BRIEF_ROWS];
     if (call->brief.k_parts == 1)
         brief_keys_of(call, false);
     else
         brief_keys_of(call, true);
     brief_values_of(call);
+    if (call->key_q) brief_key_offsets(call, segment, first_group);
     for (uint32_t tile = 0; tile < call->brief.row_tiles; tile += 2) {
         const bool two = tile + 1 < call->brief.row_tiles;
         struct brief_rows rows[2];
@@ -440,8 +472,7 @@ static void brief_chunk(const struct fixed_call *call, const struct segment *seg
                 .scores = call->brief.scores + i * KEY_TILES * BRIEF_ROWS * SIMD_LANES,
                 .p = call->brief.p + i * KEY_BLOCKS * BRIEF_TILE,
                 .groups = call->offsets ? call->offsets + (uint64_t)row * KERNEL_SEGMENT_GROUPS + first_group : NULL,
-                .key_q = call->key_q ? call->key_q + (uint64_t)row * KERNEL_OFFSET_KEY_DIMS : NULL,
-                .keys = keys};
+                .key_q = call->key_q ? call->key_q + (uint64_t)row * KERNEL_OFFSET_KEY_DIMS : NULL};
             any |= brief_seen(&rows[i], index, chunk * CHUNK_KEYS, seen[i]);
         }
         if (!any) continue;
@@ -471,7 +502,8 @@ static void brief_open(struct fixed_call *call, float *left)
                                  .columns = call->columns / SIMD_LANES};
     brief->scores = (float *)(((uintptr_t)left + 63) & ~(uintptr_t)63);
     brief->p = (uint16_t *)(void *)(brief->scores + 2 * BRIEF_ROWS * CHUNK_KEYS);
-    brief->k = brief->p + 2 * KEY_BLOCKS * BRIEF_TILE;
+    brief->key_offsets = (float *)(void *)(brief->p + 2 * KEY_BLOCKS * BRIEF_TILE);
+    brief->k = (uint16_t *)(void *)(brief->key_offsets + KERNEL_OFFSET_KEY_DIMS * CHUNK_KEYS);
     brief->v = brief->k + (uint64_t)brief->k_parts * brief->depth * KEY_TILES * BRIEF_TILE;
     brief->q = brief->v + (uint64_t)brief->columns * KEY_BLOCKS * BRIEF_TILE;
     for (uint32_t row = 0; row < call->rows; row++) brief_query(call, row);
