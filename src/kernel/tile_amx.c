@@ -14,7 +14,10 @@
 #include <string.h>
 
 #define TILE_INLINE static inline __attribute__((always_inline))
-#define SLAB_GROUPS 16u /* of 32 columns: two row tiles of them are 32 KB, which the first-level cache holds */
+/* Groups of a slab, at most. Two row tiles of 32 groups are 64 KB, which the second-level cache has ready, as they are read in the order in which
+ * they lie; smaller slabs would have chains stored and loaded again more often. */
+#define SLAB_GROUPS (2 * PANEL_GROUPS)
+#define SLAB_UNIT 8u /* of which there is a whole number in each but the last: a block of the k-quants */
 #define PAIRS (GROUP_COLUMNS / 2)
 
 /* Weights of a slab as the instruction takes them: of each two columns, 16 rows of both. */
@@ -24,7 +27,7 @@ typedef uint32_t tile_weights[SLAB_GROUPS][PAIRS][TILE_ROWS];
 
 /* Of panels whose bytes are quant + offset, with `words` rows of four columns to a scale. */
 TILE_INLINE void brief_panel(const struct matmul_panel *panel, uint32_t groups, const uint32_t words,
-                             const int32_t offset, const bool minimum, tile_weights out)
+                             const int32_t offset, const bool minimum, uint32_t (*out)[PAIRS][TILE_ROWS])
 {
     const __m512i start = _mm512_set1_epi32(DOT_START - offset); /* the bits of DOT_ZERO - offset */
     const uint32_t halves = 8 / words;
@@ -49,7 +52,8 @@ TILE_INLINE void brief_panel(const struct matmul_panel *panel, uint32_t groups, 
     }
 }
 
-static void brief_weights(enum matmul_kind kind, const struct matmul_panel *panel, uint32_t groups, tile_weights out)
+static void brief_weights(enum matmul_kind kind, const struct matmul_panel *panel, uint32_t groups,
+                          uint32_t (*out)[PAIRS][TILE_ROWS])
 {
     switch (kind) {
     case KIND_OFFSET_8:
@@ -222,10 +226,12 @@ static void slab_weights(const struct kernel_matrix *weights, uint32_t row, uint
     struct matmul_panel panel;
     const uint8_t *tile =
         (const uint8_t *)weights->data + row / TILE_ROWS * tile_bytes(weights->format, weights->columns);
-    unpack_table[weights->format]((const uint16_t *)tile,
-                                  (const uint32_t *)(tile + tile_words_at(weights->format, weights->columns)), group,
-                                  groups, &panel);
-    brief_weights(matmul_kind(weights->format), &panel, groups, out);
+    const uint32_t *words = (const uint32_t *)(tile + tile_words_at(weights->format, weights->columns));
+    for (uint32_t done = 0, some; done < groups; done += some) {
+        some = groups - done < PANEL_GROUPS ? groups - done : PANEL_GROUPS;
+        unpack_table[weights->format]((const uint16_t *)tile, words, group + done, some, &panel);
+        brief_weights(matmul_kind(weights->format), &panel, some, out + done);
+    }
 }
 
 void kernel_tile_matmul_amx(const struct kernel_matrix *weights, const struct kernel_input *input, uint32_t token_begin,
@@ -234,19 +240,21 @@ void kernel_tile_matmul_amx(const struct kernel_matrix *weights, const struct ke
 {
     ASSERT(input->columns == weights->columns && token_end <= input->tokens && row_end <= weights->rows);
     ASSERT(row_begin % TILE_ROWS == 0 && token_end <= output->tokens);
-    _Alignas(64) tile_weights slab[2];
-    const uint32_t groups = weights->columns / GROUP_COLUMNS;
+    _Alignas(64) tile_weights unpacked[2];
+    const uint32_t groups = weights->columns / GROUP_COLUMNS, slabs = (groups + SLAB_GROUPS - 1) / SLAB_GROUPS;
+    const uint32_t units = (groups + SLAB_UNIT - 1) / SLAB_UNIT;
     struct tile_job job = {
         .input = input, .output = output, .token_begin = token_begin, .token_end = token_end, .row_end = row_end};
     _tile_loadconfig(&tile_shapes_whole);
-    for (job.group = 0; job.group < groups; job.group += job.groups) {
-        job.groups = groups - job.group < SLAB_GROUPS ? groups - job.group : SLAB_GROUPS;
-        job.first = job.group == 0;
-        job.last = job.group + job.groups == groups;
+    for (uint32_t slab = 0; slab < slabs; slab++, job.group += job.groups) {
+        const uint32_t end = (slab + 1) * units / slabs * SLAB_UNIT;
+        job.groups = (end < groups ? end : groups) - job.group;
+        job.first = slab == 0;
+        job.last = slab + 1 == slabs;
         for (uint32_t row = row_begin; row < row_end; row += 2 * TILE_ROWS) {
-            slab_weights(weights, row, job.group, job.groups, slab[0]);
-            if (row + TILE_ROWS < row_end) slab_weights(weights, row + TILE_ROWS, job.group, job.groups, slab[1]);
-            tile_tokens(&job, (const tile_weights *)slab, row);
+            slab_weights(weights, row, job.group, job.groups, unpacked[0]);
+            if (row + TILE_ROWS < row_end) slab_weights(weights, row + TILE_ROWS, job.group, job.groups, unpacked[1]);
+            tile_tokens(&job, (const tile_weights *)unpacked, row);
         }
     }
     _tile_release();
