@@ -36,13 +36,13 @@ static uint64_t fixed_scratch(const struct kernel_attend *attend)
 }
 
 /* What attention_tiles.h needs beyond that: a chunk's K, which may take two for a number, its V and all queries in bf16; scores and
- * weights of two tiles; a chunk's offsets of keys. */
+ * weights of two tiles; what a chunk's groups of keys were stored less. */
 static uint64_t brief_scratch(const struct kernel_attend *attend)
 {
     const uint64_t rows = round_up((uint64_t)attend->tokens * attend->group, 16), keys = CHUNK_KEYS;
     const uint64_t dims = round_up(attend->head_dim, 32), columns = round_up(attend->value_dim, 16);
     const uint64_t numbers = (2 * keys + rows) * dims + keys * columns + 2 * 16 * keys;
-    return numbers / 2 + (2 * 16 + KERNEL_OFFSET_KEY_DIMS) * keys + 16;
+    return numbers / 2 + 2 * 16 * keys + CHUNK_KEYS / KERNEL_GROUP_TOKENS * dims + 16;
 }
 
 uint64_t kernel_attend_scratch_floats(const struct kernel_attend *attend)

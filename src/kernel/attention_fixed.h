@@ -43,10 +43,10 @@ struct brief_call {
     uint32_t row_tiles, columns; /* tiles of q, of V */
     uint16_t *q;                 /* [row_tiles][depth][16 rows][32] */
     uint16_t *k;                 /* [k_parts][depth][KEY_TILES][16 pairs of columns][16 keys][2] */
-    uint16_t *v;        /* [columns][KEY_BLOCKS][16 pairs of keys][16][2]; pairs in the order of weights_order */
-    uint16_t *p;        /* [2][KEY_BLOCKS][16 rows][32 keys] */
-    float *scores;      /* [2][KEY_TILES][16 rows][16 keys] */
-    float *key_offsets; /* [KERNEL_OFFSET_KEY_DIMS][CHUNK_KEYS] */
+    uint16_t *v;   /* [columns][KEY_BLOCKS][16 pairs of keys][16][2]; pairs in the order of weights_order */
+    uint16_t *p;   /* [2][KEY_BLOCKS][16 rows][32 keys] */
+    float *scores; /* [2][KEY_TILES][16 rows][16 keys] */
+    float *bias;   /* [CHUNK_GROUPS][depth * 32] what each group of keys was stored less */
 };
 
 struct fixed_call {
@@ -432,16 +432,15 @@ static void fixed_segment(struct fixed_call *call, struct segment *segment, cons
                  call->sum[row], call->values + (uint64_t)row * call->columns, a->value_dim);
 }
 
-/* Coefficients of offsets, times the scale of scores, if there are any. */
-static void fixed_offsets(const struct fixed_call *call, float scale)
+/* Coefficients of offsets, if there are any. */
+static void fixed_offsets(const struct fixed_call *call)
 {
-    if (call->key_q) key_queries(call->attend, 0, call->rows, scale, call->key_q);
+    if (call->key_q) key_queries(call->attend, 0, call->rows, call->key_q);
     if (!call->offset_q) return;
     const uint32_t tiles = (call->rows + ATTEND_TILE_ROWS - 1) / ATTEND_TILE_ROWS;
     for (uint32_t t = 0; t < tiles; t++) {
         const uint32_t row = part_begin(call->rows, tiles, t), rows = part_begin(call->rows, tiles, t + 1) - row;
-        offset_queries(call->attend, row, rows, scale,
-                       call->offset_q + (uint64_t)row * call->attend->offset.group_dims);
+        offset_queries(call->attend, row, rows, call->offset_q + (uint64_t)row * call->attend->offset.group_dims);
     }
 }
 
@@ -488,6 +487,15 @@ static void fixed_open(struct fixed_call *call, const struct kernel_attend *atte
     call->sum = call->maximum + rows;
     call->values = call->sum + rows;
     call->q = (int32_t *)(void *)(call->values + rows * columns);
+    /* Groups between the sinks and the window are not converted: what they hold is multiplied by 0, so it has to be finite. */
+    memset(call->v_scale, 0, 2 * CHUNK_KEYS * sizeof *call->v_scale);
+#ifdef ATTEND_TILES
+    if (attend->brief) {
+        call->chunk = brief_chunk;
+        brief_open(call, (float *)(void *)call->q);
+        return;
+    }
+#endif
     float *left = (float *)(void *)(call->q + rows * call->q_pairs);
     if (attend->offset.q && attend->offset.key_dims) {
         call->key_q = left;
@@ -497,18 +505,7 @@ static void fixed_open(struct fixed_call *call, const struct kernel_attend *atte
         call->offsets = left;
         call->offset_q = call->offsets + rows * KERNEL_SEGMENT_GROUPS;
         call->turned_offsets = call->offset_q + rows * round_up(attend->offset.group_dims, 16);
-        left = call->turned_offsets + ATTEND_OFFSET_GROUPS * round_up(attend->offset.group_dims, 16);
     }
-    /* Groups between the sinks and the window are not converted: what they hold is multiplied by 0, so it has to be finite. */
-    memset(call->v_scale, 0, 2 * CHUNK_KEYS * sizeof *call->v_scale);
-#ifdef ATTEND_TILES
-    if (attend->brief) {
-        call->chunk = brief_chunk;
-        fixed_offsets(call, brief_scale(attend));
-        brief_open(call, left);
-        return;
-    }
-#endif
-    fixed_offsets(call, score_scale(attend));
+    fixed_offsets(call);
     fixed_queries(call);
 }

@@ -284,8 +284,9 @@ static const float *offset_row(const struct kernel_attend *a, uint32_t row)
 }
 
 /* Those of groups of a tile's rows times the scale, in parts like the queries themselves: each [group_dims][rows]. */
-static void offset_queries(const struct kernel_attend *a, uint32_t row, uint32_t rows, float scale, float *out)
+static void offset_queries(const struct kernel_attend *a, uint32_t row, uint32_t rows, float *out)
 {
+    const float scale = score_scale(a);
     uint32_t parts = (rows + SIMD_TILE_ROWS - 1) / SIMD_TILE_ROWS;
     for (uint32_t part = 0; part < parts; part++) {
         uint32_t begin = part_begin(rows, parts, part), some = part_begin(rows, parts, part + 1) - begin;
@@ -298,8 +299,9 @@ static void offset_queries(const struct kernel_attend *a, uint32_t row, uint32_t
 }
 
 /* Those of keys, of `rows` rows, times the scale. */
-static void key_queries(const struct kernel_attend *a, uint32_t row, uint32_t rows, float scale, float *out)
+static void key_queries(const struct kernel_attend *a, uint32_t row, uint32_t rows, float *out)
 {
+    const float scale = score_scale(a);
     for (uint32_t r = 0; r < rows; r++, out += KERNEL_OFFSET_KEY_DIMS) {
         const float *q = offset_row(a, row + r) + a->offset.group_dims;
         for (uint32_t i = 0; i < a->offset.key_dims; i++) out[i] = q[i] * scale;
@@ -340,7 +342,7 @@ static void find_offsets(const struct kernel_attend *a, uint32_t index, struct s
         segment->group_lanes = o->groups + (uint64_t)index * o->group_dims * KERNEL_SEGMENT_GROUPS;
     for (uint32_t g = range.begin / KERNEL_GROUP_TOKENS; g * KERNEL_GROUP_TOKENS < range.end; g++) {
         const uint64_t group = attend_offset_group(a, index, g);
-        if (o->group_dims && o->order) segment->group_rows[g] = o->rows + group * o->group_dims;
+        if (o->group_dims && o->rows) segment->group_rows[g] = o->rows + group * o->group_dims;
         if (o->key_dims) segment->key_offsets[g] = o->keys + group * o->key_dims * KERNEL_GROUP_TOKENS;
     }
 }
@@ -654,10 +656,10 @@ static void tile_attend(const struct tile *tile, float *state)
     tile_queries(tile);
     tile_scores(tile);
     if (tile->offsets) {
-        offset_queries(a, tile->row, tile->rows, score_scale(a), tile->offset_q);
+        offset_queries(a, tile->row, tile->rows, tile->offset_q);
         offset_rows(a, tile->segment, tile->rows, tile->offset_q, tile->turned_offsets, tile->offsets);
     }
-    if (tile->key_q) key_queries(a, tile->row, tile->rows, score_scale(a), tile->key_q);
+    if (tile->key_q) key_queries(a, tile->row, tile->rows, tile->key_q);
     struct row_offsets offsets = {tile->offsets, tile->segment->key_offsets, tile->key_q, a->offset.key_dims};
     for (uint32_t row = 0; row < tile->rows; row++) {
         maximum[row] = -INFINITY;

@@ -2,8 +2,10 @@
  * go through tiles of AMX in bf16. Included by attention_fixed.h, whose chunks and conversions it goes on with.
  *
  *   q       bf16, times the scale of scores and 128
- *   k       its integers, which are exact in one bf16 up to 8 bits, else in two: with one, a channel that is large in all keys (Qwen2's)
- *           would hide what tells them apart. What rounding does to q is the same for all keys. A row's scale is applied to the sum, in f32.
+ *   k       int8 and fp8_e5m2: its integers, which are exact in one bf16; the row's scale is applied to the sum, in f32. Others in two
+ *           bf16, which are added: with one, a channel that is large in all keys (Qwen2's) would hide what tells them apart; also int8 and
+ *           fp8_e5m2 that are stored less a bias, which is added to them here: offsets of scores, which the integers of
+ *           attention_fixed.h need, take longer. What rounding does to q is the same for all keys.
  *   v       integers times their scale, as bf16
  *   p       2^t of a score t, as bf16: its bits are a whole number, 128 for each power of 2, of which the upper ones are the
  *           exponent; the lower 7 look the mantissa up. So a score is rounded to 1/128 of a power of 2, which is what bf16 does to p, and no
@@ -33,8 +35,6 @@ struct brief_rows {
     bool edges;           /* some key is not seen by some row */
     const float *scores;
     uint16_t *p;
-    const float *groups; /* [rows][KERNEL_SEGMENT_GROUPS] offsets of groups, the chunk's first; or NULL */
-    const float *key_q;  /* [rows][KERNEL_OFFSET_KEY_DIMS] coefficients of offsets of keys, or NULL */
 };
 
 /* ---- conversion ----------------------------------------------------------------------------------------------------- */
@@ -82,7 +82,51 @@ static void brief_query(const struct fixed_call *call, uint32_t row)
     }
 }
 
-SIMD_INLINE void brief_keys_of(const struct fixed_call *call, const bool two)
+/* What a chunk's keys were stored less: numbers of each group, and of a few dimensions each key's. */
+struct brief_bias {
+    const float *groups;             /* [CHUNK_GROUPS][brief.depth * BRIEF_COLUMNS]; NULL: none */
+    const float *keys[CHUNK_GROUPS]; /* [key_dims][KERNEL_GROUP_TOKENS] */
+    const float *basis;              /* [key_dims][head_dim] */
+};
+
+static void brief_bias_of(const struct fixed_call *call, const struct segment *segment, uint32_t chunk,
+                          struct brief_bias *out)
+{
+    const struct kernel_offset *o = &call->attend->offset;
+    const uint32_t head_dim = call->attend->head_dim, stride = call->brief.depth * BRIEF_COLUMNS;
+    const uint32_t first = chunk * CHUNK_GROUPS,
+                   some = first + (uint32_t)__builtin_ctzll(segment->groups.seen >> first);
+    float *groups = call->brief.bias;
+    out->groups = groups;
+    out->basis = o->basis + (uint64_t)o->group_dims * head_dim;
+    for (uint32_t g = 0; g < CHUNK_GROUPS; g++, groups += stride) {
+        const uint32_t group = segment->groups.seen >> (first + g) & 1 ? first + g : some; /* of one not seen: any */
+        if (o->key_dims) out->keys[g] = segment->key_offsets[group];
+        for (uint32_t d = 0; d < stride; d += SIMD_LANES) {
+            const uint32_t left = d < head_dim ? head_dim - d : 0, count = left < SIMD_LANES ? left : SIMD_LANES;
+            simd sum = simd_set(0);
+            for (uint32_t i = 0; i < o->group_dims && count; i++)
+                sum = simd_fma(simd_set(segment->group_rows[group][i]),
+                               simd_load_first(o->basis + (uint64_t)i * head_dim + d, count), sum);
+            simd_store(groups + d, sum);
+        }
+    }
+}
+
+/* Adds to 16 keys' numbers of dimension `d` what they were stored less. */
+SIMD_INLINE simd brief_biased(const struct fixed_call *call, const struct brief_bias *bias, uint32_t group, uint32_t d,
+                              simd numbers)
+{
+    const struct kernel_attend *a = call->attend;
+    numbers = simd_add(numbers, simd_set(bias->groups[group * call->brief.depth * BRIEF_COLUMNS + d]));
+    for (uint32_t i = 0; i < a->offset.key_dims && d < a->head_dim; i++)
+        numbers = simd_fma(simd_load(bias->keys[group] + i * KERNEL_GROUP_TOKENS),
+                           simd_set(bias->basis[i * a->head_dim + d]), numbers);
+    return numbers;
+}
+
+/* In one bf16 the integers, in two the numbers. */
+SIMD_INLINE void brief_keys_of(const struct fixed_call *call, const bool two, const struct brief_bias *bias)
 {
     const uint32_t pairs = call->q_pairs, tile_pairs = BRIEF_COLUMNS / 2;
     const uint64_t part = (uint64_t)call->brief.depth * KEY_TILES * BRIEF_TILE;
@@ -92,7 +136,16 @@ SIMD_INLINE void brief_keys_of(const struct fixed_call *call, const bool two)
                             d % tile_pairs * BRIEF_COLUMNS;
             const __m512i integers =
                 d < pairs ? _mm512_load_si512(call->k + d * CHUNK_KEYS + i * SIMD_LANES) : simd_int_zero();
-            const simd low = integers_low(integers), high = integers_high(integers);
+            simd low = integers_low(integers), high = integers_high(integers);
+            if (two) {
+                const simd scale = simd_load(call->k_scale + i * SIMD_LANES);
+                low = simd_mul(low, scale);
+                high = simd_mul(high, scale);
+            }
+            if (two && bias->groups) {
+                low = brief_biased(call, bias, i, 2 * d, low);
+                high = brief_biased(call, bias, i, 2 * d + 1, high);
+            }
             const __m512i brief = pairs_to_bf16(low, high);
             _mm512_store_si512(out, brief);
             if (two)
@@ -128,18 +181,6 @@ static void brief_values_of(const struct fixed_call *call)
                     pairs_to_bf16(simd_mul(integers_low(both), even), simd_mul(integers_high(both), odd)));
             }
         }
-}
-
-/* The parts of the table of the chunk's groups, side by side. */
-static void brief_key_offsets(const struct fixed_call *call, const struct segment *segment, uint32_t first_group)
-{
-    for (uint32_t g = 0; g < CHUNK_GROUPS; g++) {
-        const bool seen = segment->groups.seen >> (first_group + g) & 1;
-        const float *table = segment->key_offsets[first_group + g];
-        for (uint32_t d = 0; d < call->attend->offset.key_dims; d++)
-            simd_store(call->brief.key_offsets + d * CHUNK_KEYS + g * KERNEL_GROUP_TOKENS,
-                       seen ? simd_load(table + d * KERNEL_GROUP_TOKENS) : simd_set(0));
-    }
 }
 
 /* ---- products: tiles are named, a compiler cannot spill them ---------------------------------------------------------- */
@@ -264,49 +305,26 @@ OUT_OF_LINE static void brief_values(const struct fixed_call *call, uint32_t row
 
 /* ---- softmax -------------------------------------------------------------------------------------------------------- */
 
-/* What a row's scores need beyond the scale of each key. */
-enum brief_extra {
-    EXTRA_NONE,
-    EXTRA_GROUPS, /* offsets of groups */
-    EXTRA_KEYS,   /* and of keys */
-    EXTRA_ALL,    /* and, perhaps, edges and a softcap */
-};
-
-/* Scores of `count` rows from `r` on in units, plus `added`; of keys that are not seen NOTHING. Two rows together load what is the keys'
- * once. */
-SIMD_INLINE void brief_units(const struct brief_rows *rows, uint32_t r, const uint32_t count,
-                             const enum brief_extra extra, const float *added, simd (*out)[CHUNK_VECTORS])
+/* Scores of `count` rows from `r` on in units, plus `added`; of keys that are not seen NOTHING. `scaled`: each key has a scale, which rows
+ * that go together load once. `plain`: no edges, no softcap. */
+SIMD_INLINE void brief_units(const struct brief_rows *rows, uint32_t r, const uint32_t count, const bool scaled,
+                             const bool plain, const float *added, simd (*out)[CHUNK_VECTORS])
 {
     const struct fixed_call *call = rows->call;
-    const float softcap = extra == EXTRA_ALL ? call->attend->softcap : 0;
-#pragma GCC unroll 2
-    for (uint32_t j = 0; j < count; j++)
-#pragma GCC unroll 8
-        for (uint32_t i = 0; i < CHUNK_VECTORS; i++) {
-            out[j][i] = simd_set(softcap > 0 ? 0 : added[j]);
-            if (extra != EXTRA_NONE && rows->groups)
-                out[j][i] = simd_add(out[j][i], simd_set(rows->groups[(r + j) * KERNEL_SEGMENT_GROUPS + i]));
-        }
-    const uint32_t key_dims = extra >= EXTRA_KEYS && rows->key_q ? call->attend->offset.key_dims : 0;
-    const float *key = call->brief.key_offsets, *q = rows->key_q + r * KERNEL_OFFSET_KEY_DIMS;
-    for (uint32_t d = 0; d < key_dims; d++, q++)
-#pragma GCC unroll 8
-        for (uint32_t i = 0; i < CHUNK_VECTORS; i++, key += SIMD_LANES)
-#pragma GCC unroll 2
-            for (uint32_t j = 0; j < count; j++)
-                out[j][i] = simd_fma(simd_set(q[j * KERNEL_OFFSET_KEY_DIMS]), simd_load(key), out[j][i]);
+    const float softcap = plain ? 0 : call->attend->softcap;
     const float *scores = rows->scores + r * SIMD_LANES;
 #pragma GCC unroll 8
     for (uint32_t i = 0; i < CHUNK_VECTORS; i++, scores += BRIEF_ROWS * SIMD_LANES) {
-        const simd scale = simd_load(call->k_scale + i * SIMD_LANES);
+        const simd scale = scaled ? simd_load(call->k_scale + i * SIMD_LANES) : simd_set(1);
 #pragma GCC unroll 2
         for (uint32_t j = 0; j < count; j++) {
-            out[j][i] = simd_fma(simd_load(scores + j * SIMD_LANES), scale, out[j][i]);
+            const simd score = simd_load(scores + j * SIMD_LANES), start = simd_set(softcap > 0 ? 0 : added[j]);
+            out[j][i] = scaled ? simd_fma(score, scale, start) : simd_add(score, start);
             if (softcap > 0)
                 out[j][i] =
                     simd_fma(simd_tanh(out[j][i]), simd_set((float)((double)softcap * SIMD_LOG2_E * (double)UNITS)),
                              simd_set(added[j]));
-            if (extra == EXTRA_ALL && rows->edges)
+            if (!plain && rows->edges)
                 out[j][i] = simd_where_bits(rows->seen[r + j] >> i * SIMD_LANES, out[j][i], simd_set(NOTHING));
         }
     }
@@ -317,7 +335,7 @@ OUT_OF_LINE static void brief_maxima(const struct brief_rows *rows, float *most)
 {
     for (uint32_t r = 0; r < rows->rows; r++) {
         simd t[1][CHUNK_VECTORS];
-        brief_units(rows, r, 1, EXTRA_ALL, &(float){0}, t);
+        brief_units(rows, r, 1, rows->call->brief.k_parts == 1, false, &(float){0}, t);
         most[r] = simd_top(simd_max(simd_max(t[0][0], t[0][1]), simd_max(t[0][2], t[0][3]))) / UNITS;
     }
 }
@@ -354,15 +372,15 @@ SIMD_INLINE simd brief_weights_row(const simd *units, uint16_t *p, __m512i *most
 }
 
 /* Weights of `count` rows from `r` on, relative to `tops`, and the lanes of their sums. */
-SIMD_INLINE void brief_weights_some(const struct brief_rows *rows, uint32_t r, const uint32_t count,
-                                    const enum brief_extra extra, const float *tops, simd *sums, __m512i *most)
+SIMD_INLINE void brief_weights_some(const struct brief_rows *rows, uint32_t r, const uint32_t count, const bool scaled,
+                                    const bool plain, const float *tops, simd *sums, __m512i *most)
 {
     const struct fixed_call *call = rows->call;
     simd units[2][CHUNK_VECTORS];
     float added[2];
 #pragma GCC unroll 2
     for (uint32_t j = 0; j < count; j++) added[j] = tops[r + j] > ALMOST_NOTHING ? UNITS_ZERO - UNITS * tops[r + j] : 0;
-    brief_units(rows, r, count, extra, added, units);
+    brief_units(rows, r, count, scaled, plain, added, units);
 #pragma GCC unroll 2
     for (uint32_t j = 0; j < count; j++) {
         sums[r + j] = brief_weights_row(units[j], rows->p + (r + j) * BRIEF_COLUMNS, most);
@@ -372,14 +390,14 @@ SIMD_INLINE void brief_weights_some(const struct brief_rows *rows, uint32_t r, c
 }
 
 /* Weights relative to `tops`, and each row's sum of them; false if a score is more than LEAP above its top. */
-SIMD_INLINE bool brief_weights_rows(const struct brief_rows *rows, const enum brief_extra extra, const float *tops,
-                                    float *sums)
+SIMD_INLINE bool brief_weights_rows(const struct brief_rows *rows, const bool scaled, const bool plain,
+                                    const float *tops, float *sums)
 {
     __m512i most = _mm512_setzero_si512();
     simd parts[BRIEF_ROWS];
     uint32_t r = 0;
-    for (; r + 2 <= rows->rows; r += 2) brief_weights_some(rows, r, 2, extra, tops, parts, &most);
-    if (r < rows->rows) brief_weights_some(rows, r++, 1, extra, tops, parts, &most);
+    for (; r + 2 <= rows->rows; r += 2) brief_weights_some(rows, r, 2, scaled, plain, tops, parts, &most);
+    if (r < rows->rows) brief_weights_some(rows, r++, 1, scaled, plain, tops, parts, &most);
     for (; r < BRIEF_ROWS; r++) parts[r] = simd_set(0);
     simd_store(sums, simd_sums(parts));
     return !_mm512_cmpgt_epi16_mask(most, _mm512_set1_epi16((int16_t)UNITS_ZERO + LEAP * (int16_t)UNITS));
@@ -387,10 +405,11 @@ SIMD_INLINE bool brief_weights_rows(const struct brief_rows *rows, const enum br
 
 OUT_OF_LINE static bool brief_weights(const struct brief_rows *rows, const float *tops, float *sums)
 {
-    if (rows->edges || rows->call->attend->softcap > 0) return brief_weights_rows(rows, EXTRA_ALL, tops, sums);
-    if (rows->key_q) return brief_weights_rows(rows, EXTRA_KEYS, tops, sums);
-    if (rows->groups) return brief_weights_rows(rows, EXTRA_GROUPS, tops, sums);
-    return brief_weights_rows(rows, EXTRA_NONE, tops, sums);
+    const bool scaled = rows->call->brief.k_parts == 1, plain = !rows->edges && !(rows->call->attend->softcap > 0);
+    if (scaled && plain) return brief_weights_rows(rows, true, true, tops, sums);
+    if (scaled) return brief_weights_rows(rows, true, false, tops, sums);
+    if (plain) return brief_weights_rows(rows, false, true, tops, sums);
+    return brief_weights_rows(rows, false, false, tops, sums);
 }
 
 /* Scores to weights, and what of the rows' values is kept. */
@@ -450,29 +469,26 @@ static bool brief_seen(struct brief_rows *rows, uint32_t segment, uint32_t key, 
 /* All rows against a chunk whose K and V have been converted. */
 static void brief_chunk(const struct fixed_call *call, const struct segment *segment, uint32_t index, uint32_t chunk)
 {
-    const uint32_t first_group = chunk * CHUNK_GROUPS;
+    struct brief_bias bias = {.groups = NULL};
     uint64_t seen[2][BRIEF_ROWS];
     _Alignas(64) float keep[2][BRIEF_ROWS];
+    if (call->attend->offset.q) brief_bias_of(call, segment, chunk, &bias);
     if (call->brief.k_parts == 1)
-        brief_keys_of(call, false);
+        brief_keys_of(call, false, &bias);
     else
-        brief_keys_of(call, true);
+        brief_keys_of(call, true, &bias);
     brief_values_of(call);
-    if (call->key_q) brief_key_offsets(call, segment, first_group);
     for (uint32_t tile = 0; tile < call->brief.row_tiles; tile += 2) {
         const bool two = tile + 1 < call->brief.row_tiles;
         struct brief_rows rows[2];
         bool any = false;
         for (uint32_t i = 0; i <= two; i++) {
             const uint32_t row = (tile + i) * BRIEF_ROWS, left = call->rows - row;
-            rows[i] = (struct brief_rows){
-                .call = call,
-                .row = row,
-                .rows = left < BRIEF_ROWS ? left : BRIEF_ROWS,
-                .scores = call->brief.scores + i * KEY_TILES * BRIEF_ROWS * SIMD_LANES,
-                .p = call->brief.p + i * KEY_BLOCKS * BRIEF_TILE,
-                .groups = call->offsets ? call->offsets + (uint64_t)row * KERNEL_SEGMENT_GROUPS + first_group : NULL,
-                .key_q = call->key_q ? call->key_q + (uint64_t)row * KERNEL_OFFSET_KEY_DIMS : NULL};
+            rows[i] = (struct brief_rows){.call = call,
+                                          .row = row,
+                                          .rows = left < BRIEF_ROWS ? left : BRIEF_ROWS,
+                                          .scores = call->brief.scores + i * KEY_TILES * BRIEF_ROWS * SIMD_LANES,
+                                          .p = call->brief.p + i * KEY_BLOCKS * BRIEF_TILE};
             any |= brief_seen(&rows[i], index, chunk * CHUNK_KEYS, seen[i]);
         }
         if (!any) continue;
@@ -485,10 +501,10 @@ static void brief_chunk(const struct fixed_call *call, const struct segment *seg
 
 /* ---- a call --------------------------------------------------------------------------------------------------------- */
 
-/* Whether K's integers need more than the 8 bits of a bf16. */
-static bool brief_two_parts(enum number_format k_format)
+/* Whether K needs more than the 8 bits of a bf16. */
+static bool brief_two_parts(const struct kernel_attend *attend)
 {
-    return k_format != NF_INT8 && k_format != NF_FP8_E5M2;
+    return (attend->k_format != NF_INT8 && attend->k_format != NF_FP8_E5M2) || attend->offset.q;
 }
 
 /* Lays the call out further, in what scratch fixed_open left, and converts the queries. */
@@ -497,13 +513,13 @@ static void brief_open(struct fixed_call *call, float *left)
     const struct kernel_attend *a = call->attend;
     struct brief_call *brief = &call->brief;
     *brief = (struct brief_call){.depth = (a->head_dim + BRIEF_COLUMNS - 1) / BRIEF_COLUMNS,
-                                 .k_parts = brief_two_parts(a->k_format) ? 2 : 1,
+                                 .k_parts = brief_two_parts(a) ? 2 : 1,
                                  .row_tiles = (call->rows + BRIEF_ROWS - 1) / BRIEF_ROWS,
                                  .columns = call->columns / SIMD_LANES};
     brief->scores = (float *)(((uintptr_t)left + 63) & ~(uintptr_t)63);
     brief->p = (uint16_t *)(void *)(brief->scores + 2 * BRIEF_ROWS * CHUNK_KEYS);
-    brief->key_offsets = (float *)(void *)(brief->p + 2 * KEY_BLOCKS * BRIEF_TILE);
-    brief->k = (uint16_t *)(void *)(brief->key_offsets + KERNEL_OFFSET_KEY_DIMS * CHUNK_KEYS);
+    brief->bias = (float *)(void *)(brief->p + 2 * KEY_BLOCKS * BRIEF_TILE);
+    brief->k = (uint16_t *)(void *)(brief->bias + CHUNK_GROUPS * brief->depth * BRIEF_COLUMNS);
     brief->v = brief->k + (uint64_t)brief->k_parts * brief->depth * KEY_TILES * BRIEF_TILE;
     brief->q = brief->v + (uint64_t)brief->columns * KEY_BLOCKS * BRIEF_TILE;
     for (uint32_t row = 0; row < call->rows; row++) brief_query(call, row);

@@ -188,9 +188,13 @@ struct kernel_offset {
     /* u(p, i) = keys[(p / 16 * key_dims + i) * 16 + p % 16]: whole groups, lanes are keys. NULL without key_dims. */
     const float *keys;
     /* Where the keys are not from where they stand: those at positions 16 g ... have the numbers of group order[g] in place of g, and
-     * t(g, i) = rows[order[g] * group_dims + i] in place of what `groups` has. Or NULL, both. */
+     * t(g, i) is looked up in `rows`. Or NULL. */
     const uint32_t *order;
+    /* t(g, i) = rows[g * group_dims + i]. Needed with `order`, and by kernel_attend.brief. */
     const float *rows;
+    /* [group_dims + key_dims, head_dim] with c[i] = q . basis[i], for whoever adds to the keys what others add to scores. Needed by
+     * kernel_attend.brief. */
+    const float *basis;
 };
 
 /* One KV head of one sequence, read by the queries of `tokens` consecutive tokens of that sequence. */

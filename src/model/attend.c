@@ -27,12 +27,8 @@ static void describe(const struct model_run *run, uint32_t head, struct kernel_a
     if (!rows->offset) return;
     out->offset.keys = run->key_table[c->sliding[run->layer]];
     out->offset.groups = run->offset_table[c->sliding[run->layer]];
-}
-
-/* Coefficients of the offsets of a query row. */
-static uint32_t offset_dims(const struct model_run *run)
-{
-    return run->treatment.group_dims + 2 * run->treatment.fast_pairs;
+    out->offset.rows = run->offset_rows[c->sliding[run->layer]];
+    out->offset.basis = run->offset_basis + (uint64_t)head * rows_offset_dims(run) * c->head_dim;
 }
 
 void attend_describe(const struct model_run *run, const struct tile *tile, uint32_t head, struct kernel_attend *out)
@@ -48,8 +44,8 @@ void attend_describe(const struct model_run *run, const struct tile *tile, uint3
     out->out = run->attended + row * c->value_dim;
     out->out_token_stride = (uint64_t)c->heads * c->value_dim;
     if (!run->treatment.offset) return;
-    out->offset.q = run->offset_q + row * offset_dims(run);
-    out->offset.q_token_stride = (uint64_t)c->heads * offset_dims(run);
+    out->offset.q = run->offset_q + row * rows_offset_dims(run);
+    out->offset.q_token_stride = (uint64_t)c->heads * rows_offset_dims(run);
 }
 
 /* Rows of `floats` floats of all the share's tokens from `rows`, which has `stride` floats a token, side by side. */
@@ -81,9 +77,9 @@ static void describe_share(const struct model_run *run, const struct share *shar
     if (!run->treatment.offset) return;
     float *offset_q = worker->queries + TILE_TOKENS * out->q_token_stride;
     out->offset.q = offset_q;
-    out->offset.q_token_stride = (uint64_t)out->group * offset_dims(run);
-    gather(run, plan, share, run->offset_q + head * out->offset.q_token_stride, (uint64_t)c->heads * offset_dims(run),
-           out->offset.q_token_stride, offset_q);
+    out->offset.q_token_stride = (uint64_t)out->group * rows_offset_dims(run);
+    gather(run, plan, share, run->offset_q + head * out->offset.q_token_stride,
+           (uint64_t)c->heads * rows_offset_dims(run), out->offset.q_token_stride, offset_q);
 }
 
 /* ---- sizes ------------------------------------------------------------------------------------------------------- */

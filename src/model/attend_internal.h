@@ -52,16 +52,6 @@ struct attend_plan {
 /* The plan for one head of run->layer; its work may be done in any order, by any worker. */
 struct attend_plan *attend_plan(struct model_run *run, uint32_t head);
 
-/* Whether all its tokens are multiplied in tiles, or some. */
-static inline bool tile_is_brief(const struct tile *tile)
-{
-    return tile->brief_end - tile->brief_begin == tile->count;
-}
-static inline bool tile_is_mixed(const struct tile *tile)
-{
-    return tile->brief_end > tile->brief_begin && !tile_is_brief(tile);
-}
-
 /* First position of the closing group that the tile lies in. */
 static inline uint32_t open_begin(const struct tile *tile)
 {

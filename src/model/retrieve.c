@@ -280,7 +280,6 @@ void retrieve_attend(const struct model_run *run, const struct tile *tile, uint3
     }
     attend->position = keys ? keys - 1 : 0;
     attend->offset.order = groups;
-    attend->offset.rows = run->offset_rows[run->model->config.sliding[run->layer]];
     run->model->kernel->attend(attend, 0, count > 0, state, worker->scratch);
 }
 

@@ -51,6 +51,11 @@ uint32_t rows_fast_pairs(const struct model_config *c, uint32_t kind)
     return pairs;
 }
 
+uint32_t rows_offset_dims(const struct model_run *run)
+{
+    return run->treatment.group_dims + 2 * run->treatment.fast_pairs;
+}
+
 void *rows_exact(const struct model_run *run, const struct tile *tile, uint32_t head)
 {
     const struct model_config *c = &run->model->config;
@@ -137,6 +142,29 @@ static void stored_bias(const struct model_run *run, const float *bias, uint32_t
     }
 }
 
+/* What keys of a KV head were stored less, and queries meet, for each 1 in the tables: what query_offset() has as products with q. */
+static void offset_basis(const struct model_run *run, uint32_t head)
+{
+    const struct model_config *c = &run->model->config;
+    const float *bias = run->model->layers[run->layer].k.bias + (uint64_t)head * c->head_dim;
+    const uint32_t half = c->rope_dimensions / 2, fast = run->treatment.fast_pairs, dims = rows_offset_dims(run);
+    const uint32_t step = c->rope_neighbours ? 2 : 1, apart = c->rope_neighbours ? 1 : half;
+    float *out = run->offset_basis + (uint64_t)head * dims * c->head_dim;
+    memset(out, 0, (uint64_t)dims * c->head_dim * sizeof *out);
+    for (uint32_t i = 0, a = 0; i < half; i++, a += step) {
+        const uint32_t b = a + apart;
+        float *cosine = out + (uint64_t)(i < fast ? run->treatment.group_dims + i : i) * c->head_dim,
+              *sine = cosine + (uint64_t)(i < fast ? fast : half) * c->head_dim;
+        cosine[a] = bias[a];
+        cosine[b] = bias[b];
+        sine[a] = -bias[b];
+        sine[b] = bias[a];
+    }
+    for (uint32_t d = c->rope_dimensions; d < c->head_dim; d++) out[(uint64_t)2 * half * c->head_dim + d] = bias[d];
+    for (uint32_t i = 0; run->treatment.turn_k && i < dims; i++)
+        run->model->kernel->hadamard(out + (uint64_t)i * c->head_dim, c->head_dim);
+}
+
 /* What query `q` has with the bias of its KV head, as coefficients of the two tables: [rows_group_dims + 2 * fast]. */
 static void query_offset(const struct model_config *c, uint32_t fast, const float *bias, const float *q, float *out)
 {
@@ -170,16 +198,16 @@ static void rotate_head(const struct model_run *run, float *head, const float *n
                         c->rope_dimensions, c->rope_neighbours);
 }
 
-static void ready_queries(const struct model_run *run, uint32_t row, uint32_t head)
+static void ready_queries(const struct model_run *run, uint32_t row, uint32_t head, bool brief)
 {
     const struct model_config *c = &run->model->config;
     const struct layer *layer = &run->model->layers[run->layer];
     const struct row_treatment *treatment = &run->treatment;
-    uint32_t group = c->heads / c->kv_heads, fast = treatment->fast_pairs, dims = treatment->group_dims + 2 * fast;
+    uint32_t group = c->heads / c->kv_heads, fast = treatment->fast_pairs, dims = rows_offset_dims(run);
     for (uint32_t h = head * group; h < (head + 1) * group; h++) {
         float *q = run->q + ((uint64_t)row * c->heads + h) * c->head_dim;
         rotate_head(run, q, layer->q_norm, row);
-        if (treatment->offset)
+        if (treatment->offset && !brief)
             query_offset(c, fast, layer->k.bias + (uint64_t)head * c->head_dim, q,
                          run->offset_q + ((uint64_t)row * c->heads + h) * dims);
         if (treatment->turn_k) run->model->kernel->hadamard(q, c->head_dim);
@@ -245,10 +273,18 @@ static void ready_and_write(const struct model_run *run, const struct tile *tile
     const struct model_config *c = &run->model->config;
     const float *norm = run->model->layers[run->layer].k_norm;
     for (uint32_t row = tile->row; row < tile->row + tile->count; row++) {
-        ready_queries(run, row, head);
+        ready_queries(run, row, head, tile_is_brief(tile));
         rotate_head(run, run->k + ((uint64_t)row * c->kv_heads + head) * c->head_dim, norm, row);
     }
     rows_write(run, tile, head);
+}
+
+/* Whether tokens of some tile are brief. */
+static bool some_brief(const struct model_run *run)
+{
+    bool some = false;
+    for (uint32_t i = 0; i < run->row_run_count; i++) some |= run->row_runs[i].tiles;
+    return some;
 }
 
 void rows_write_task(struct model_run *run, uint32_t worker, uint32_t workers)
@@ -258,6 +294,7 @@ void rows_write_task(struct model_run *run, uint32_t worker, uint32_t workers)
     for (uint64_t unit = begin; unit < end; unit++) {
         const struct tile *tile = &run->tiles[unit / heads];
         const uint32_t head = (uint32_t)(unit % heads);
+        if (tile == run->tiles && run->treatment.offset && some_brief(run)) offset_basis(run, head);
         ready_and_write(run, tile, head);
         retrieve_index(run, tile, head, &run->workers[worker]);
         retrieve_choose(run, tile, head, &run->workers[worker]);

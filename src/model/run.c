@@ -167,6 +167,8 @@ enum status model_run_open(const struct model *model, struct pool *pool, uint32_
     run->bias = take(run, (uint64_t)tokens_max * c->kv_heads * c->head_dim, sizeof(float), &failed);
     run->offset_q = take(run, (uint64_t)tokens_max * c->heads * (rows_group_dims(c) + KERNEL_OFFSET_KEY_DIMS),
                          sizeof(float), &failed);
+    run->offset_basis = take(run, (uint64_t)c->kv_heads * (rows_group_dims(c) + KERNEL_OFFSET_KEY_DIMS) * c->head_dim,
+                             sizeof(float), &failed);
     for (int kind = 0; kind < 2; kind++) {
         uint64_t segments = run->segments_max;
         run->offset_table[kind] =

@@ -50,6 +50,16 @@ struct tile {
     uint32_t brief_begin, brief_end; /* tokens of it that are multiplied in tiles, and attend so: kernel_attend.brief */
 };
 
+/* Whether all its tokens are multiplied in tiles, or some. */
+static inline bool tile_is_brief(const struct tile *tile)
+{
+    return tile->brief_end - tile->brief_begin == tile->count;
+}
+static inline bool tile_is_mixed(const struct tile *tile)
+{
+    return tile->brief_end > tile->brief_begin && !tile_is_brief(tile);
+}
+
 /* The key groups that a token with retrieval reads of one KV head, ascending: [count] of [retrieve_stride]. */
 struct chosen {
     const uint32_t *groups;
@@ -112,7 +122,9 @@ struct model_run {
     uint32_t *precise;        /* [tokens_max] rows of this pass that are multiplied precisely */
     struct row_run *row_runs; /* [tokens_max + 1]: the pass's rows, ascending, then those of residuals */
     float *bias;              /* [tokens_max, kv_heads, head_dim] the bias that a tile's keys are stored less */
-    float *offset_q;          /* [tokens_max, heads, rows_group_dims + 2 * rows_fast_pairs] */
+    float *offset_q; /* [tokens_max, heads, rows_group_dims + 2 * rows_fast_pairs]; none of a tile that is brief */
+    float *
+        offset_basis; /* [kv_heads, rows_group_dims + 2 * rows_fast_pairs, head_dim] of the layer at hand, where tiles are brief */
     /* For full and sliding layers, as struct kernel_offset has them: [segments_max][rows_group_dims][64], the same as [groups][rows_group_dims],
      * and [groups][2 * rows_fast_pairs][16]; of the first offset_groups groups */
     float *offset_table[2], *offset_rows[2], *key_table[2];
@@ -179,7 +191,9 @@ void rows_key(const struct model_run *run, const struct tile *tile, uint32_t hea
               const void *k_groups, uint32_t slot, float *out);
 uint32_t rows_group_dims(const struct model_config *config);
 uint32_t rows_fast_pairs(const struct model_config *config, uint32_t kind);
-void rows_begin(struct model_run *run); /* tables for the positions of a pass; once a pass */
+uint32_t
+rows_offset_dims(const struct model_run *run); /* coefficients of the offsets of a query of the layer at hand */
+void rows_begin(struct model_run *run);        /* tables for the positions of a pass; once a pass */
 void rows_write_task(struct model_run *run, uint32_t worker,
                      uint32_t workers); /* q, k, v of run->layer: ready, written */
 /* Of one tile and KV head: keys (rotated, with their bias) and values in run->k and run->v are made fit for their format and written. */

@@ -22,7 +22,8 @@ struct scene {
     struct shape shape;
     float *q, *k, *v;            /* [keys, group * head_dim], [keys, head_dim], [keys, value_dim] */
     float *k_read, *v_read;      /* the same rows, as the cache has them */
-    float *offset_q;             /* [keys, group * (group_dims + key_dims)] */
+    float *offset_basis;         /* [group_dims + key_dims, head_dim] */
+    float *offset_q;             /* [keys, group * (group_dims + key_dims)]: q . offset_basis */
     uint32_t *order;             /* [keys / 16 + 1] of the groups in offset_rows and offset_keys */
     float *offset_rows;          /* [keys / 16 + 1, group_dims] */
     float *offset_groups;        /* [keys / 1024 + 1, group_dims, 64]; NULL where the groups are in another order */
@@ -130,6 +131,22 @@ static bool ordered(const struct shape *s)
     return s->group % 2 == 1;
 }
 
+static void make_offset_queries(struct scene *scene)
+{
+    const struct shape *s = &scene->shape;
+    const uint32_t dims = s->group_dims + s->key_dims, rows = s->keys * s->group;
+    scene->offset_basis =
+        random_rows((uint64_t)dims * s->head_dim, 0.7f / sqrtf((float)s->head_dim)); /* scores: see below */
+    scene->offset_q = random_rows((uint64_t)rows * dims, 0);
+    for (uint64_t row = 0; row < rows; row++)
+        for (uint32_t i = 0; i < dims; i++) {
+            double sum = 0;
+            for (uint32_t d = 0; d < s->head_dim; d++)
+                sum += (double)scene->q[row * s->head_dim + d] * (double)scene->offset_basis[i * s->head_dim + d];
+            scene->offset_q[row * dims + i] = (float)sum;
+        }
+}
+
 static struct scene scene_open(const struct shape *shape, const struct kernel *kernel)
 {
     struct scene scene = {.shape = *shape};
@@ -141,7 +158,7 @@ static struct scene scene_open(const struct shape *shape, const struct kernel *k
     scene.v = random_rows((uint64_t)s->keys * s->value_dim, 1);
     scene.k_read = random_rows((uint64_t)s->keys * s->head_dim, 1);
     scene.v_read = random_rows((uint64_t)s->keys * s->value_dim, 1);
-    scene.offset_q = random_rows((uint64_t)s->keys * s->group * (s->group_dims + s->key_dims), 3);
+    make_offset_queries(&scene);
     const uint32_t groups = s->keys / 16 + 1;
     scene.order = calloc(groups, sizeof *scene.order);
     assert_non_null(scene.order);
@@ -181,6 +198,7 @@ static void scene_close(struct scene *scene)
     free(scene->k);
     free(scene->v);
     free(scene->k_read);
+    free(scene->offset_basis);
     free(scene->offset_q);
     free(scene->order);
     free(scene->offset_rows);
@@ -215,9 +233,10 @@ static struct kernel_attend scene_attend(const struct scene *scene, uint32_t pos
                    .group_dims = s->group_dims,
                    .key_dims = s->key_dims,
                    .groups = s->group_dims ? scene->offset_groups : NULL,
-                   .rows = s->group_dims && ordered(s) ? scene->offset_rows : NULL,
+                   .rows = s->group_dims ? scene->offset_rows : NULL,
                    .keys = s->key_dims ? scene->offset_keys : NULL,
-                   .order = ordered(s) ? scene->order : NULL},
+                   .order = ordered(s) ? scene->order : NULL,
+                   .basis = scene->offset_basis},
         .scale = 1.0f / sqrtf((float)s->head_dim),
         .softcap = s->softcap,
         .q = scene->q + position * q_stride,
