@@ -276,7 +276,7 @@ struct kernel {
     /* Or NULL, both: the same products in another arithmetic, faster for many tokens and more precise (bf16 activations, each
      * rounded for itself; sums in f32), but with other bits: a token's rows must be computed in the one or the other. Reads the
      * bf16 rows that tile_prepare writes of rows [begin, end) of input->rows. Quantised weights only; every token has its bias
-     * and sum. */
+     * and sum, and products are added to a sum one by one, then the bias: there is no scratch. */
     void (*tile_prepare)(const struct kernel_input *input, uint32_t begin, uint32_t end);
     void (*tile_matmul)(const struct kernel_matrix *weights, const struct kernel_input *input, uint32_t token_begin,
                         uint32_t token_end, uint32_t row_begin, uint32_t row_end, const struct kernel_output *output);

@@ -102,16 +102,19 @@ typedef float tile_chains[BRIEF_TOKENS][TILE_ROWS];
 
 struct tile_job {
     const struct kernel_input *input;
-    const struct kernel_output *output;
+    const float *bias; /* or NULL */
+    float *chains;     /* [tokens, stride] */
+    uint64_t stride;
+    bool sums; /* they are to be added to what is there */
     uint32_t token_begin, token_end, row_end;
     uint32_t group, groups; /* of the slab */
     bool first, last;       /* of the row's slabs */
 };
 
-/* Chains of the 16 tokens from `token`, rows from `row` on, where they wait between slabs. */
+/* Chains of the 16 tokens from `token`, rows from `row` on, where they wait between slabs: what they are added to they begin with. */
 static float *chains_at(const struct tile_job *job, uint32_t token, uint32_t row)
 {
-    return job->output->out + (uint64_t)token * job->output->stride + row;
+    return job->chains + token * job->stride + row;
 }
 /* Whether all of a tile are wanted, so that it can lie there as it is. */
 static bool tile_whole(const struct tile_job *job, uint32_t token, uint32_t row)
@@ -135,40 +138,35 @@ static void chains_read(const struct tile_job *job, uint32_t token, uint32_t row
 static void chains_write(const struct tile_job *job, uint32_t token, uint32_t row, tile_chains chains)
 {
     const __mmask16 rows = tile_mask(job, row);
-    const float *bias = job->last && job->output->bias ? job->output->bias + row : NULL;
+    const float *bias = job->last && job->bias ? job->bias + row : NULL;
     for (uint32_t t = 0; t < BRIEF_TOKENS; t++) {
         if (token + t < job->token_begin || token + t >= job->token_end) continue;
-        float *out = chains_at(job, token + t, row);
         __m512 chain = _mm512_load_ps(chains[t]);
         if (bias) chain = _mm512_add_ps(chain, _mm512_maskz_loadu_ps(rows, bias));
-        if (job->last && job->output->sum) {
-            out = job->output->sum + (token + t) * job->output->sum_stride + row;
-            chain = _mm512_add_ps(_mm512_maskz_loadu_ps(rows, out), chain);
-        }
-        _mm512_mask_storeu_ps(out, rows, chain);
+        _mm512_mask_storeu_ps(chains_at(job, token + t, row), rows, chain);
     }
 }
 
 /* One of the four: before its products, and after. */
-#define CHAIN_BEGIN(number, token, row)                                               \
-    do {                                                                              \
-        if (job->first) {                                                             \
-            _tile_zero(number);                                                       \
-        } else if (tile_whole(job, token, row)) {                                     \
-            _tile_loadd(number, chains_at(job, token, row), job->output->stride * 4); \
-        } else {                                                                      \
-            chains_read(job, token, row, chains);                                     \
-            _tile_loadd(number, chains, 64);                                          \
-        }                                                                             \
+#define CHAIN_BEGIN(number, token, row)                                       \
+    do {                                                                      \
+        if (job->first && !job->sums) {                                       \
+            _tile_zero(number);                                               \
+        } else if (tile_whole(job, token, row)) {                             \
+            _tile_loadd(number, chains_at(job, token, row), job->stride * 4); \
+        } else {                                                              \
+            chains_read(job, token, row, chains);                             \
+            _tile_loadd(number, chains, 64);                                  \
+        }                                                                     \
     } while (0)
-#define CHAIN_END(number, token, row)                                                                 \
-    do {                                                                                              \
-        if (tile_whole(job, token, row) && !(job->last && (job->output->bias || job->output->sum))) { \
-            _tile_stored(number, chains_at(job, token, row), job->output->stride * 4);                \
-        } else {                                                                                      \
-            _tile_stored(number, chains, 64);                                                         \
-            chains_write(job, token, row, chains);                                                    \
-        }                                                                                             \
+#define CHAIN_END(number, token, row)                                          \
+    do {                                                                       \
+        if (tile_whole(job, token, row) && !(job->last && job->bias)) {        \
+            _tile_stored(number, chains_at(job, token, row), job->stride * 4); \
+        } else {                                                               \
+            _tile_stored(number, chains, 64);                                  \
+            chains_write(job, token, row, chains);                             \
+        }                                                                      \
     } while (0)
 
 /* 16 or 32 tokens from `token` on, 16 or 32 rows. Registers 0...3 hold chains of [token tile][row tile], 4 and 5 tokens, 6 and 7
@@ -243,8 +241,14 @@ void kernel_tile_matmul_amx(const struct kernel_matrix *weights, const struct ke
     _Alignas(64) tile_weights unpacked[2];
     const uint32_t groups = weights->columns / GROUP_COLUMNS, slabs = (groups + SLAB_GROUPS - 1) / SLAB_GROUPS;
     const uint32_t units = (groups + SLAB_UNIT - 1) / SLAB_UNIT;
-    struct tile_job job = {
-        .input = input, .output = output, .token_begin = token_begin, .token_end = token_end, .row_end = row_end};
+    struct tile_job job = {.input = input,
+                           .bias = output->bias,
+                           .chains = output->sum ? output->sum : output->out,
+                           .stride = output->sum ? output->sum_stride : output->stride,
+                           .sums = output->sum,
+                           .token_begin = token_begin,
+                           .token_end = token_end,
+                           .row_end = row_end};
     _tile_loadconfig(&tile_shapes_whole);
     for (uint32_t slab = 0; slab < slabs; slab++, job.group += job.groups) {
         const uint32_t end = (slab + 1) * units / slabs * SLAB_UNIT;

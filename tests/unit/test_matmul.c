@@ -175,11 +175,10 @@ static float to_bf16(float value)
     return value;
 }
 
-/* The chain that TDPBF16PS defines: of each 32 columns the even and the odd ones apart. */
-static float tile_chain(const struct fixture *f, uint32_t token, uint32_t row)
+/* The chain that TDPBF16PS defines, going on with `chain`: of each 32 columns the even and the odd ones apart. */
+static float tile_chain(const struct fixture *f, uint32_t token, uint32_t row, float chain)
 {
     const float *x = f->x + token * f->stride, *w = f->weights + (uint64_t)row * f->columns;
-    float chain = 0;
     for (uint32_t c = 0; c < f->columns; c += 32) {
         float sums[2] = {0, 0};
         for (uint32_t i = 0; i < 32; i++) sums[i % 2] = fmaf(to_bf16(w[c + i]), to_bf16(x[c + i]), sums[i % 2]);
@@ -207,7 +206,7 @@ static void check_tiles(const struct kernel *kernel, const struct fixture *f)
     tile_part(kernel, f, &p, 0, f->tokens, 0, f->rows, whole);
     for (uint32_t t = 0; t < f->tokens; t++)
         for (uint32_t r = 0; r < f->rows; r++) {
-            float got = whole[(uint64_t)t * f->rows + r], want = tile_chain(f, t, r);
+            float got = whole[(uint64_t)t * f->rows + r], want = tile_chain(f, t, r, 0);
             if (memcmp(&got, &want, 4))
                 fail_msg("%s rows %u columns %u: [%u][%u] is %a, not %a", number_format_info(f->format)->name, f->rows,
                          f->columns, t, r, (double)got, (double)want);
@@ -225,7 +224,8 @@ static void check_tiles(const struct kernel *kernel, const struct fixture *f)
     /* With bias, added to a sum. */
     for (uint32_t r = 0; r < f->rows; r++) bias[r] = random_normal();
     for (uint64_t i = 0; i < count; i++) sum[i] = random_normal();
-    for (uint64_t i = 0; i < count; i++) whole[i] = sum[i] + (whole[i] + bias[i % f->rows]);
+    for (uint64_t i = 0; i < count; i++)
+        whole[i] = tile_chain(f, (uint32_t)(i / f->rows), (uint32_t)(i % f->rows), sum[i]) + bias[i % f->rows];
     const struct kernel_output output = {
         .out = parts, .stride = f->rows, .bias = bias, .sum = sum, .sum_stride = f->rows, .tokens = f->tokens};
     kernel->tile_matmul(&p.matrix, &p.input, 0, f->tokens, 0, f->rows, &output);
