@@ -13,7 +13,8 @@
  *   weights and position alone, so it takes no bytes and no later token changes it. A query adds back, to all scores of a group,
  *       q . R(p0) b = sum over pairs i of (q1 b1 + q2 b2) cos(p0 f_i) + (q2 b1 - q1 b2) sin(p0 f_i),
  *   a product of a vector of the query's and one of the group's: struct kernel_offset. The few pairs that turn by more than half a
- *   radian a token would be elsewhere by the end of a group: for them p0 is the key's own position. */
+ *   radian a token would be elsewhere by the end of a group: for them p0 is the key's own position. Queries of prompts that go
+ *   through tiles add R(p0) b to the keys themselves, from the same tables. */
 #include "run_internal.h"
 #include <math.h>
 #include <string.h>
