@@ -287,7 +287,6 @@ static enum status write_file(struct folder *folder, const struct store_key *key
     snprintf(fan, sizeof fan, "%s/%02x", folder->path, key->bytes[0]);
     pthread_mutex_lock(&folder->lock);
     bool made = folder->made[key->bytes[0]];
-    folder->made[key->bytes[0]] = true;
     pthread_mutex_unlock(&folder->lock);
     enum status status = made ? ST_OK : file_folder_open(fan, true, NULL);
     if (status == ST_OK) status = file_writer_open_cached(path, &writer, NULL);
@@ -296,9 +295,9 @@ static enum status write_file(struct folder *folder, const struct store_key *key
         enum status closed = file_writer_close(&writer, status == ST_OK, NULL);
         if (status == ST_OK) status = closed;
     }
-    if (status == ST_OK) return ST_OK;
+    /* Known only now, as other threads rely on it; and not after a failure: somebody may have removed it. */
     pthread_mutex_lock(&folder->lock);
-    folder->made[key->bytes[0]] = false; /* somebody may have removed it */
+    folder->made[key->bytes[0]] = status == ST_OK;
     pthread_mutex_unlock(&folder->lock);
     return status;
 }

@@ -217,6 +217,49 @@ static void test_threads(void **state)
     scratch_release(&scratch);
 }
 
+struct newcomer {
+    struct store *store;
+    pthread_barrier_t *together;
+    uint64_t number;
+    enum status status;
+};
+
+static void *put_one(void *data)
+{
+    struct newcomer *newcomer = data;
+    pthread_barrier_wait(newcomer->together);
+    newcomer->status = blob_put(newcomer->store, newcomer->number);
+    return NULL;
+}
+
+/* The first files of one subfolder at once: nobody writes into it before it is there. */
+static void test_threads_begin_a_subfolder(void **state)
+{
+    (void)state;
+    uint64_t same[4] = {0};
+    uint32_t found = 1;
+    for (uint64_t n = 1; found < ARRAY_COUNT(same); n++)
+        if (blob_key(n).bytes[0] == blob_key(0).bytes[0]) same[found++] = n;
+    for (uint32_t round = 0; round < test_count(50, 500); round++) {
+        struct scratch scratch;
+        struct newcomer newcomers[ARRAY_COUNT(same)];
+        pthread_t threads[ARRAY_COUNT(same)];
+        pthread_barrier_t together;
+        scratch_init(&scratch);
+        struct store *store = open_folder(scratch.folder, 1 << 24);
+        pthread_barrier_init(&together, NULL, ARRAY_COUNT(same));
+        for (uint32_t i = 0; i < ARRAY_COUNT(same); i++) {
+            newcomers[i] = (struct newcomer){.store = store, .together = &together, .number = same[i]};
+            assert_int_equal(pthread_create(&threads[i], NULL, put_one, &newcomers[i]), 0);
+        }
+        for (uint32_t i = 0; i < ARRAY_COUNT(same); i++) pthread_join(threads[i], NULL);
+        for (uint32_t i = 0; i < ARRAY_COUNT(same); i++) assert_int_equal(newcomers[i].status, ST_OK);
+        pthread_barrier_destroy(&together);
+        store_close(store);
+        scratch_release(&scratch);
+    }
+}
+
 /* ---- the folder ------------------------------------------------------------------------------------------------------ */
 
 /* What is not ours stays: beside our folder, in it, and under names that are nearly ours. */
@@ -616,6 +659,7 @@ int main(void)
         cmocka_unit_test(test_least_recently_used_go),
         cmocka_unit_test(test_processes_share_a_folder),
         cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_threads_begin_a_subfolder),
         cmocka_unit_test(test_strangers_are_left_alone),
         cmocka_unit_test(test_folders_that_cannot_be),
         cmocka_unit_test(test_temporary_files),
