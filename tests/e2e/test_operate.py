@@ -561,7 +561,7 @@ class Load(Case):
         body = {"prompt": "s", "max_tokens": tokens, "stream": True, "logit_bias": A}
         slow = []
         for _ in range(self.SLOW):
-            slow.append(self.server.send(body, SO_RCVBUF=2048))
+            slow.append(self.server.send(body))
         self.all_paused(self.SLOW)
         grown = self.beside_the_cache() - memory
         if not SANITIZED:  # once: what steps with many answers need, a huge page of the cache
@@ -609,7 +609,7 @@ class Load(Case):
             read_all(connection)  # from now on steps with many answers need no more memory
         self.settled()
         memory = self.beside_the_cache()
-        slow = [server.send({**body, limit: tokens}, path, SO_RCVBUF=2048) for _ in range(count)]
+        slow = [server.send({**body, limit: tokens}, path) for _ in range(count)]
         self.all_paused(count * answers)
         each = (self.beside_the_cache() - memory) / count
         told = "".join(map(delta_of, re.findall(rb"^data: (\{.*\})$", read_all(slow.pop()), re.M)))
