@@ -431,6 +431,7 @@ struct kvasir_engine_stats {
     uint64_t drafted_tokens, accepted_tokens;     /* of prompt lookup; accepted: that were what the model chose */
     uint64_t steps, prompt_tokens, output_tokens; /* computed: prompt tokens found in the cache are not in it */
     double stage_s[KVASIR_STAGES];                /* time in each stage */
+    double attention_s; /* of KVASIR_STAGE_EXECUTION: from q, k and v to what the heads give, of all layers */
 };
 void kvasir_engine_stats(const struct kvasir_engine *engine, struct kvasir_engine_stats *out);
 

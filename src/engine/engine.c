@@ -258,9 +258,9 @@ int kvasir_engine_timings(const struct kvasir_engine *engine, uint64_t id, struc
 void kvasir_engine_stats(const struct kvasir_engine *engine, struct kvasir_engine_stats *out)
 {
     struct kv_stats kv;
-    struct model_retrieval_tally tally;
+    struct model_attention_tally tally;
     kv_stats(engine->kv, &kv);
-    model_run_retrieval_tally(engine->run, &tally);
+    model_run_attention_tally(engine->run, &tally);
     *out = (struct kvasir_engine_stats){.context = engine->plan.context,
                                         .block_size = kv.block_tokens,
                                         .kv_bytes_per_token = kv.bytes_per_token,
@@ -294,6 +294,7 @@ void kvasir_engine_stats(const struct kvasir_engine *engine, struct kvasir_engin
                                         .retrieval_answers = engine->sparse_answers,
                                         .retrieval_rows_read = tally.rows_read,
                                         .retrieval_rows_dense = tally.rows_dense,
+                                        .attention_s = tally.attention_s,
                                         .drafted_tokens = engine->drafted_tokens,
                                         .accepted_tokens = engine->accepted_tokens,
                                         .steps = engine->steps,

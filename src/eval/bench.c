@@ -137,9 +137,23 @@ double bench_topk(const struct bench_test *test)
     return (test->recall_tokens ? test->recall_tokens : test->budget * test->prompt - FIXED_TOKENS) / between;
 }
 
-/* Seconds from submit to the first token, and from there to the last. */
+/* What attention has read and taken so far. */
+static struct model_attention_tally tally_of(const struct bench *bench)
+{
+    struct model_attention_tally tally;
+    struct kvasir_engine_stats stats;
+    if (bench->depth) {
+        bench_depth_tally(bench->depth, &tally);
+        return tally;
+    }
+    kvasir_engine_stats(bench->engine, &stats);
+    return (struct model_attention_tally){.rows_read = stats.retrieval_rows_read,
+                                          .rows_dense = stats.retrieval_rows_dense,
+                                          .attention_s = stats.attention_s};
+}
+
 static enum status run_request(struct bench *bench, const struct bench_test *test, uint32_t prompt, uint32_t generate,
-                               uint64_t seed, double *prefill_s, double *decode_s, struct error *error)
+                               uint64_t seed, struct bench_times *out, struct error *error)
 {
     struct random random;
     random_seed(&random, seed);
@@ -155,38 +169,27 @@ static enum status run_request(struct bench *bench, const struct bench_test *tes
     const struct kvasir_event *events;
     size_t count;
     uint64_t id;
-    double first = 0, begin = clock_seconds();
+    double first = 0, attention = 0, begin = clock_seconds();
     int status = kvasir_engine_submit(bench->engine, &request, &id, public_error);
     while (status == KVASIR_OK && kvasir_engine_busy(bench->engine)) {
         status = kvasir_engine_step(bench->engine, &events, &count, public_error);
-        if (first == 0 && count && events[0].token_count) first = clock_seconds();
+        if (first == 0 && count && events[0].token_count) {
+            first = clock_seconds();
+            attention = tally_of(bench).attention_s;
+        }
     }
-    *prefill_s = first - begin;
-    *decode_s = clock_seconds() - first;
+    *out = (struct bench_times){.prefill = first - begin,
+                                .decode = clock_seconds() - first,
+                                .attention = tally_of(bench).attention_s - attention};
     return (enum status)status;
 }
 
 static enum status run_once(struct bench *bench, struct bench_test *test, uint32_t prompt, uint32_t generate,
-                            uint64_t seed, double *prefill_s, double *decode_s, struct error *error)
+                            uint64_t seed, struct bench_times *out, struct error *error)
 {
-    if (!test->decode || !bench->depth)
-        return run_request(bench, test, prompt, generate, seed, prefill_s, decode_s, error);
-    *prefill_s = 0;
-    return bench_depth_decode(bench->depth, test, generate - 1, decode_s, error);
-}
-
-/* Rows that retrieval attention has read so far, and that it would have read. */
-static struct model_retrieval_tally tally_of(const struct bench *bench)
-{
-    struct model_retrieval_tally tally;
-    struct kvasir_engine_stats stats;
-    if (bench->depth) {
-        bench_depth_tally(bench->depth, &tally);
-        return tally;
-    }
-    kvasir_engine_stats(bench->engine, &stats);
-    return (struct model_retrieval_tally){.rows_read = stats.retrieval_rows_read,
-                                          .rows_dense = stats.retrieval_rows_dense};
+    if (!test->decode || !bench->depth) return run_request(bench, test, prompt, generate, seed, out, error);
+    out->prefill = 0;
+    return bench_depth_decode(bench->depth, test, generate - 1, out, error);
 }
 
 static void summarise(struct bench_test *test, const double *rates, uint32_t count)
@@ -223,23 +226,26 @@ static enum status run_test(struct bench *bench, uint32_t index, struct error *e
     struct bench_test *test = &bench->tests[index];
     uint64_t seed = (uint64_t)index * (REPETITIONS_MAX + 1); /* no two tests share prompts */
     const struct eval_bench_options *o = bench->options;
-    double prefill_s, decode_s;
+    struct bench_times times;
+    double attention = 0;
     uint32_t prompt = test->prompt, generate = test->generate;
     /* A decode test keeps its prompt, so the warm-up fills the cache for the timed runs. */
     if (!test->decode && prompt > WARM_UP_PREFILL) prompt = WARM_UP_PREFILL;
     if (test->decode && generate > WARM_UP_DECODE + 1) generate = WARM_UP_DECODE + 1;
     enum status status = bound_test(bench, test, error);
-    if (status == ST_OK) status = run_once(bench, test, prompt, generate, seed, &prefill_s, &decode_s, error);
-    const struct model_retrieval_tally before = tally_of(bench);
+    if (status == ST_OK) status = run_once(bench, test, prompt, generate, seed, &times, error);
+    const struct model_attention_tally before = tally_of(bench);
     for (uint32_t r = 0; r < o->repetitions && status == ST_OK; r++) {
         if (o->progress) o->progress(o->progress_data, test->name, r, o->repetitions);
         if (!test->decode) seed++;
-        status = run_once(bench, test, test->prompt, test->generate, seed, &prefill_s, &decode_s, error);
-        bench->rates[r] = test->decode ? (test->generate - 1) / decode_s : test->prompt / prefill_s;
+        status = run_once(bench, test, test->prompt, test->generate, seed, &times, error);
+        bench->rates[r] = test->decode ? (test->generate - 1) / times.decode : test->prompt / times.prefill;
+        attention += times.attention;
     }
-    const struct model_retrieval_tally after = tally_of(bench);
+    const struct model_attention_tally after = tally_of(bench);
     if (after.rows_dense > before.rows_dense)
         test->rows_read = (double)(after.rows_read - before.rows_read) / (double)(after.rows_dense - before.rows_dense);
+    if (test->decode) test->attention_ms = 1e3 * attention / o->repetitions / (test->generate - 1);
     if (status == ST_OK) summarise(test, bench->rates, o->repetitions);
     if (status == ST_OK) status = bound_test(bench, test, error);
     if (status == ST_OK && o->progress) o->progress(o->progress_data, test->name, o->repetitions, o->repetitions);

@@ -210,16 +210,20 @@ static void cut_off(struct bench_depth *d, uint32_t depth, struct kv_seq *branch
         forget(d);
 }
 
-enum status bench_depth_decode(struct bench_depth *d, struct bench_test *test, uint32_t generate, double *decode_s,
-                               struct error *error)
+enum status bench_depth_decode(struct bench_depth *d, struct bench_test *test, uint32_t generate,
+                               struct bench_times *out, struct error *error)
 {
     struct kv_seq *branch = NULL;
     struct kv_stats stats;
+    struct model_attention_tally before, after;
     enum status status = go_to(d, test->prompt);
     if (status == ST_OK) status = branch_off(d, &branch);
+    bench_depth_tally(d, &before);
     const double began = clock_seconds();
     if (status == ST_OK) status = decode(d, branch, test, generate);
-    *decode_s = clock_seconds() - began;
+    out->decode = clock_seconds() - began;
+    bench_depth_tally(d, &after);
+    out->attention = after.attention_s - before.attention_s;
     kv_stats(d->cache, &stats);
     test->kv_bytes = stats.bytes_used;
     test->kv_bytes_offloaded = stats.bytes_offloaded;
@@ -227,7 +231,7 @@ enum status bench_depth_decode(struct bench_depth *d, struct bench_test *test, u
     return status == ST_OK ? ST_OK : explain(status, test->prompt, error);
 }
 
-void bench_depth_tally(const struct bench_depth *d, struct model_retrieval_tally *out)
+void bench_depth_tally(const struct bench_depth *d, struct model_attention_tally *out)
 {
-    model_run_retrieval_tally(d->run, out);
+    model_run_attention_tally(d->run, out);
 }

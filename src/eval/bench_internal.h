@@ -12,6 +12,7 @@ struct bench_test {
     double rows_read;                      /* of a test with retrieval */
     uint64_t kv_bytes, kv_bytes_offloaded; /* of a synthetic depth: in memory, on the disk */
     double mean, deviation;                /* tokens per second, over the repetitions */
+    double attention_ms;                   /* of a decode test, for a token */
     struct roofline_cell cell;             /* only with a roofline */
 };
 
@@ -25,6 +26,11 @@ struct bench {
     uint32_t *prompt;          /* [longest prompt] */
     double *rates;             /* [repetitions] */
     struct bench_depth *depth; /* with `computed` */
+};
+
+/* Of one run, in seconds: from submit to the first token; from there to the last, and how much of that attention took. */
+struct bench_times {
+    double prefill, decode, attention;
 };
 
 /* What retrieval reads in any case, the rest of a budget is recalled. */
@@ -46,8 +52,8 @@ MUST_CHECK enum status bench_depth_open(struct bench *bench, struct kvasir_model
 void bench_depth_close(struct bench_depth *depth); /* NULL is allowed */
 /* Decodes `generate` tokens after the test's depth, which stays as it is. */
 MUST_CHECK enum status bench_depth_decode(struct bench_depth *depth, struct bench_test *test, uint32_t generate,
-                                          double *decode_s, struct error *error);
-void bench_depth_tally(const struct bench_depth *depth, struct model_retrieval_tally *out);
+                                          struct bench_times *out, struct error *error);
+void bench_depth_tally(const struct bench_depth *depth, struct model_attention_tally *out);
 
 MUST_CHECK enum status bench_report(const struct bench *bench, enum eval_output output, struct buffer *out,
                                     struct error *error);

@@ -40,6 +40,7 @@ static json_t *json_test(const struct bench *bench, const struct bench_test *tes
     json_t *row =
         json_pack("{s:s, s:f, s:f}", "test", test->name, "tokens_per_s", test->mean, "stddev", test->deviation);
     int failed = row ? 0 : -1;
+    if (test->decode) failed |= json_object_set_new(row, "attention_ms", json_real(test->attention_ms));
     if (test->budget > 0) failed |= json_object_set_new(row, "budget", json_real(test->budget));
     if (test->recall_tokens)
         failed |= json_object_set_new(row, "recall_tokens", json_integer((json_int_t)test->recall_tokens));
@@ -94,7 +95,7 @@ static void append_known(struct buffer *out, const char *before, int decimals, d
 static void write_csv(const struct bench *bench, struct buffer *out)
 {
     bool roofline = bench->options->roofline;
-    buffer_text(out, "test,tokens_per_s,stddev");
+    buffer_text(out, "test,tokens_per_s,stddev,attention_ms");
     if (roofline)
         buffer_text(out, ",limit_tokens_per_s,share,int8_macs_per_token,f32_macs_per_token,attention_macs_per_token,"
                          "attention_int16_macs_per_token,bytes_per_token,"
@@ -104,6 +105,7 @@ static void write_csv(const struct bench *bench, struct buffer *out)
         const struct bench_test *test = &bench->tests[i];
         const struct roofline_cell *cell = &test->cell;
         buffer_printf(out, "%s,%.3f,%.3f", test->name, test->mean, test->deviation);
+        append_known(out, ",", 3, test->attention_ms, "");
         if (roofline) {
             append_known(out, ",", 3, cell->limit_tokens_per_s, "");
             append_known(out, ",", 4, share(test), "");
@@ -144,11 +146,13 @@ static void write_markdown(const struct bench *bench, struct buffer *out)
                       "~: synthetic depths. The first %u tokens are a text that was computed, the other rows copies of "
                       "its rows, turned to their positions.\n\n",
                       bench->computed);
-    buffer_printf(out, "| test | tokens/s | stddev |%s\n", roofline ? " limit | share |" : "");
-    buffer_printf(out, "|---|---:|---:|%s\n", roofline ? "---:|---:|" : "");
+    buffer_printf(out, "| test | tokens/s | stddev | attention ms |%s\n", roofline ? " limit | share |" : "");
+    buffer_printf(out, "|---|---:|---:|---:|%s\n", roofline ? "---:|---:|" : "");
     for (uint32_t i = 0; i < bench->test_count; i++) {
         const struct bench_test *test = &bench->tests[i];
         buffer_printf(out, "| %s | %.2f | %.2f |", test->name, test->mean, test->deviation);
+        append_known(out, " ", 2, test->attention_ms, "-");
+        buffer_text(out, " |");
         if (roofline) {
             append_known(out, " ", 1, test->cell.limit_tokens_per_s, "-");
             append_known(out, " | ", 1, share(test) * 100, "-");

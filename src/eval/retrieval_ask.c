@@ -147,7 +147,7 @@ static enum status step_sparse(struct asking *a, size_t budget, uint32_t step, s
     struct rows rows = {0};
     const uint32_t vocabulary = r->config->vocabulary;
     const double share = r->options->budgets[budget];
-    struct model_retrieval_tally before, after;
+    struct model_attention_tally before, after;
     const float *logits;
     for (uint32_t i = 0; i < a->count; i++) {
         struct asked *asked = &a->asked[i];
@@ -158,11 +158,11 @@ static enum status step_sparse(struct asking *a, size_t budget, uint32_t step, s
         add_row(&rows, sparse->followed.seq, asked->dense.tokens[step], &recalled);
         if (sparse->free.seq) add_row(&rows, sparse->free.seq, sparse->free.tokens[step], &recalled);
     }
-    model_run_retrieval_tally(r->run, &before);
+    model_run_attention_tally(r->run, &before);
     model_run_observe(r->run, step == 0 ? retrieval_observe : NULL, r);
     enum status status = run_rows(r, &rows, &logits, error);
     model_run_observe(r->run, NULL, NULL);
-    model_run_retrieval_tally(r->run, &after);
+    model_run_attention_tally(r->run, &after);
     if (status == ST_OK && step == 0) status = retrieval_gather(r, budget, error);
     r->distances[budget].tally.rows_read += after.rows_read - before.rows_read;
     r->distances[budget].tally.rows_dense += after.rows_dense - before.rows_dense;

@@ -33,7 +33,7 @@ struct retrieval_masses {
 struct retrieval_distance {
     double *kl; /* [positions], nats; sorted by the report */
     uint64_t positions, capacity, agreed;
-    struct model_retrieval_tally tally;
+    struct model_attention_tally tally;
     struct retrieval_masses *masses; /* [layers, kv_heads] of the first token after each question */
 };
 

@@ -368,6 +368,7 @@ static void fold_task(struct model_run *run, uint32_t index, uint32_t workers)
 
 void attend_layer(struct model_run *run)
 {
+    const double began = clock_seconds();
     bool folds = false;
     rows_treatment(run, &run->treatment);
     run_phase(run, rows_write_task);
@@ -377,4 +378,5 @@ void attend_layer(struct model_run *run)
     }
     run_phase(run, place_task);
     if (folds) run_phase(run, fold_task);
+    run->tally.attention_s += clock_seconds() - began;
 }

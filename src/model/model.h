@@ -104,12 +104,14 @@ void model_forward(struct model_run *run, const struct model_entry *entries, uin
  * embedding], rows in the order of entries and tokens, borrowed until the next pass. */
 const float *model_run_hidden(const struct model_run *run);
 
-/* K and V rows (of one KV head and one token) that entries with retrieval have read since the run was opened, in layers that keep
- * every token, and those that they would have read without it. */
-struct model_retrieval_tally {
+/* Since the run was opened: K and V rows (of one KV head and one token) that entries with retrieval have read, in layers that keep
+ * every token, and those that they would have read without it; and the time that attention has taken, of all entries: from q, k and v to
+ * what the heads give, rows written, looked up and fetched included. */
+struct model_attention_tally {
     uint64_t rows_read, rows_dense;
+    double attention_s;
 };
-void model_run_retrieval_tally(const struct model_run *run, struct model_retrieval_tally *out);
+void model_run_attention_tally(const struct model_run *run, struct model_attention_tally *out);
 
 /* For measurements at depths that nobody waits for: `count` tokens after those of `seq` get, in place of being computed, the rows of
  * tokens [begin, kv_seq_count(source)) of `source`, again and again, in every layer: values as they are, keys turned from their own

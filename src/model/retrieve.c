@@ -199,7 +199,7 @@ static void count_rows(struct model_run *run, uint64_t read, uint64_t dense)
     __atomic_fetch_add(&run->tally.rows_dense, dense, __ATOMIC_RELAXED);
 }
 
-void model_run_retrieval_tally(const struct model_run *run, struct model_retrieval_tally *out)
+void model_run_attention_tally(const struct model_run *run, struct model_attention_tally *out)
 {
     *out = run->tally;
 }

@@ -136,7 +136,7 @@ struct model_run {
     uint32_t plan_count;
     struct chosen *chosen;              /* [tokens_max tiles at most, kv_heads] of the layer at hand */
     uint32_t *chosen_groups;            /* [tokens_max, kv_heads, retrieve_stride] */
-    struct model_retrieval_tally tally; /* atomic while a phase runs */
+    struct model_attention_tally tally; /* rows: atomic while a phase runs */
     void (*observe)(void *data, const struct model_choice *choice); /* may be NULL */
     void *observe_data;
     struct worker *workers;

@@ -297,6 +297,12 @@ static void test_bench(void **state)
             assert_string_equal(json_string_value(json_object_get(row, "test")), names[i]);
             assert_true(json_number_value(json_object_get(row, "tokens_per_s")) > 0);
             assert_true(json_number_value(json_object_get(row, "stddev")) >= 0);
+            const double attention_s = json_number_value(json_object_get(row, "attention_ms")) / 1e3;
+            if (names[i][0] == 't') /* a part of the step */
+                assert_true(attention_s > 0 &&
+                            attention_s * json_number_value(json_object_get(row, "tokens_per_s")) < 1.5);
+            else
+                assert_null(json_object_get(row, "attention_ms"));
         }
         json_decref(list);
         buffer_release(&out);
@@ -309,7 +315,8 @@ static void test_bench_tables(void **state)
     const struct {
         enum eval_output output;
         const char *first, *row;
-    } tables[] = {{EVAL_MARKDOWN, "| test |", "\n| tg4@40 | "}, {EVAL_CSV, "test,tokens_per_s,stddev\n", "\ntg4@40,"}};
+    } tables[] = {{EVAL_MARKDOWN, "| test |", "\n| tg4@40 | "},
+                  {EVAL_CSV, "test,tokens_per_s,stddev,attention_ms\n", "\ntg4@40,"}};
     for (size_t i = 0; i < ARRAY_COUNT(tables); i++) {
         struct buffer out;
         buffer_init(&out, 0);
@@ -351,7 +358,7 @@ static void test_bench_retrieval(void **state)
     json_t *list = bench_rows(model, &options, names, ARRAY_COUNT(names));
     for (size_t i = 0; i < ARRAY_COUNT(names); i++) {
         json_t *row = json_array_get(list, i);
-        assert_int_equal(json_object_size(row), i ? 5 : 3);
+        assert_int_equal(json_object_size(row), i ? 6 : 4);
         if (!i) continue;
         assert_true(real_at(row, "budget") == budgets[i - 1]);
         assert_true(fabs(real_at(row, "rows_read") - budgets[i - 1]) < 0.05);
@@ -424,19 +431,20 @@ static void test_bench_roofline_tables(void **state)
     assert_int_equal(eval_bench(ref, &options, EVAL_MARKDOWN, &out, NULL), ST_OK);
     assert_int_equal(
         strncmp(out.data, "ref, 1 thread: int8 - GMAC/s, int16 - GMAC/s, f32 - GMAC/s; reads 1 MiB at ", 75), 0);
-    assert_non_null(
-        strstr(out.data, "\n\n| test | tokens/s | stddev | limit | share |\n|---|---:|---:|---:|---:|\n| pp20 |"));
+    assert_non_null(strstr(
+        out.data,
+        "\n\n| test | tokens/s | stddev | attention ms | limit | share |\n|---|---:|---:|---:|---:|---:|\n| pp20 |"));
     assert_non_null(strstr(out.data, " | - | - |\n")); /* no limit of arithmetic is known */
     out.length = 0;
     assert_int_equal(eval_bench(ref, &options, EVAL_CSV, &out, NULL), ST_OK);
-    assert_int_equal(strncmp(out.data, "test,tokens_per_s,stddev,limit_tokens_per_s,share,", 50), 0);
+    assert_int_equal(strncmp(out.data, "test,tokens_per_s,stddev,attention_ms,limit_tokens_per_s,share,", 63), 0);
     assert_non_null(strchr(out.data, '\n'));
     const char *row = strchr(out.data, '\n') + 1;
     assert_int_equal(strncmp(row, "pp20,", 5), 0);
     int commas[2] = {0};
     for (const char *at = out.data; *at; at++) commas[at >= row] += *at == ',';
-    assert_int_equal(commas[0], 14);
-    assert_int_equal(commas[1], 14);
+    assert_int_equal(commas[0], 15);
+    assert_int_equal(commas[1], 15);
     options.cache.no_kv_cache = true;
     assert_int_equal(eval_bench(ref, &options, EVAL_CSV, &out, &error), ST_INVALID);
     assert_non_null(strstr(error.text, "roofline"));
