@@ -227,8 +227,12 @@ struct newcomer {
 static void *put_one(void *data)
 {
     struct newcomer *newcomer = data;
+    struct store_key key = blob_key(newcomer->number);
+    unsigned char *bytes = malloc(BLOB_BYTES);
+    blob_fill(bytes, BLOB_BYTES, newcomer->number);
     pthread_barrier_wait(newcomer->together);
-    newcomer->status = blob_put(newcomer->store, newcomer->number);
+    newcomer->status = store_put(newcomer->store, &key, bytes, BLOB_BYTES);
+    free(bytes);
     return NULL;
 }
 
