@@ -84,9 +84,9 @@ class Server:
         connection.connect(("127.0.0.1", self.port))
         return connection
 
-    def send(self, body, path="/v1/completions", **options):
+    def send(self, body, path="/v1/completions"):
         """A connection on which the request was written; nothing was read."""
-        connection = self.connect(**options)
+        connection = self.connect()
         data = json.dumps(body).encode()
         connection.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data)
         return connection
@@ -497,8 +497,7 @@ class Slow(Case):
             self.assertEqual(stream[-1]["usage"]["completion_tokens"], self.TOKENS)
 
     def test_a_slow_reader_leaves(self):
-        slow = [self.server.send({"prompt": "x", "max_tokens": LONG, "stream": True, "logit_bias": A})
-                for _ in range(20)]
+        slow = [self.server.send({"prompt": "x", "max_tokens": LONG, "stream": True, "logit_bias": A}) for _ in range(20)]
         time.sleep(0.5)
         for connection in slow:
             connection.close()
