@@ -522,19 +522,39 @@ SIMD_INLINE void convert_v_codes(const struct fixed_call *call, enum number_form
         ASSERT(!"a cache format");                                       \
     }
 
-/* The groups of chunk `chunk` of a segment whose bits are set in `groups`. */
-static void convert_chunk(const struct fixed_call *call, const struct segment *segment, uint32_t chunk, uint32_t groups)
+/* Group `i` of chunk `chunk` of a segment, of whose groups those in `groups` are seen. */
+OUT_OF_LINE static void convert_k_group(const struct fixed_call *call, const struct segment *segment, uint32_t chunk,
+                                        uint32_t groups, uint32_t i)
 {
     const struct kernel_attend *a = call->attend;
+    const uint32_t g = chunk * CHUNK_GROUPS + i, lane = i * KERNEL_GROUP_TOKENS;
+    if (kernel_k_closes(a->k_format) && (i % 2 == 0 || !(groups >> (i - 1) & 1)))
+        (a->k_format == NF_INT4 ? affine_open : channels_open)(call, attend_k_pair(a, &segment->groups, g),
+                                                               lane / KERNEL_CLOSED_TOKENS * KERNEL_CLOSED_TOKENS);
+    CONVERT_SWITCH(a->k_format, convert_k_elements, convert_k_codes, convert_k_channels, convert_k_affine,
+                   segment->groups.k, segment->k_ahead)
+}
+
+OUT_OF_LINE static void convert_v_group(const struct fixed_call *call, const struct segment *segment, uint32_t chunk,
+                                        uint32_t i)
+{
+    const uint32_t g = chunk * CHUNK_GROUPS + i, lane = i * KERNEL_GROUP_TOKENS;
+    CONVERT_SWITCH(call->attend->v_format, convert_v_elements, convert_v_codes, convert_v_codes, convert_v_codes,
+                   segment->groups.v, segment->v_ahead)
+}
+
+/* Of the groups of chunk `chunk` those that are seen, a bit each. */
+static uint32_t chunk_groups(const struct segment *segment, uint32_t chunk)
+{
+    return segment->groups.seen >> chunk * CHUNK_GROUPS & ((1u << CHUNK_GROUPS) - 1);
+}
+
+static void convert_chunk(const struct fixed_call *call, const struct segment *segment, uint32_t chunk)
+{
+    const uint32_t groups = chunk_groups(segment, chunk);
     for (uint32_t i = 0; i < CHUNK_GROUPS; i++) {
-        const uint32_t g = chunk * CHUNK_GROUPS + i, lane = i * KERNEL_GROUP_TOKENS;
         if (!(groups >> i & 1)) continue;
-        if (kernel_k_closes(a->k_format) && (i % 2 == 0 || !(groups >> (i - 1) & 1)))
-            (a->k_format == NF_INT4 ? affine_open : channels_open)(call, attend_k_pair(a, &segment->groups, g),
-                                                                   lane / KERNEL_CLOSED_TOKENS * KERNEL_CLOSED_TOKENS);
-        CONVERT_SWITCH(a->k_format, convert_k_elements, convert_k_codes, convert_k_channels, convert_k_affine,
-                       segment->groups.k, segment->k_ahead)
-        CONVERT_SWITCH(a->v_format, convert_v_elements, convert_v_codes, convert_v_codes, convert_v_codes,
-                       segment->groups.v, segment->v_ahead)
+        convert_k_group(call, segment, chunk, groups, i);
+        convert_v_group(call, segment, chunk, i);
     }
 }

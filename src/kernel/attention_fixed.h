@@ -394,10 +394,11 @@ static void fixed_begin(const struct fixed_call *call, float *state)
     }
 }
 
-/* All rows against a chunk that has been converted. */
+/* All rows against a chunk. */
 static void fixed_chunk(const struct fixed_call *call, const struct segment *segment, uint32_t index, uint32_t chunk)
 {
     const uint32_t tiles = (call->rows + ATTEND_TILE_ROWS - 1) / ATTEND_TILE_ROWS;
+    convert_chunk(call, segment, chunk);
     for (uint32_t t = 0; t < tiles; t++) {
         struct fixed_tile tile = {.call = call,
                                   .row = part_begin(call->rows, tiles, t),
@@ -420,12 +421,8 @@ static void fixed_segment(struct fixed_call *call, struct segment *segment, cons
     fixed_begin(call, state);
     if (a->offset.q) find_offsets(a, index, segment);
     if (call->offsets) offset_rows(a, segment, call->rows, call->offset_q, call->turned_offsets, call->offsets);
-    for (uint32_t chunk = 0; chunk < KERNEL_SEGMENT_TOKENS / CHUNK_KEYS; chunk++) {
-        uint32_t groups = segment->groups.seen >> chunk * CHUNK_GROUPS & ((1u << CHUNK_GROUPS) - 1);
-        if (!groups) continue;
-        convert_chunk(call, segment, chunk, groups);
-        call->chunk(call, segment, index, chunk);
-    }
+    for (uint32_t chunk = 0; chunk < KERNEL_SEGMENT_TOKENS / CHUNK_KEYS; chunk++)
+        if (chunk_groups(segment, chunk)) call->chunk(call, segment, index, chunk);
     uint64_t stride = 2 + (uint64_t)a->value_dim;
     for (uint32_t row = 0; row < call->rows; row++)
         fold_row(state + row * stride, call->maximum[row] > ALMOST_NOTHING ? call->maximum[row] : -INFINITY,

@@ -2,11 +2,11 @@
  * go through tiles of AMX in bf16. Included by attention_fixed.h, whose chunks and conversions it goes on with.
  *
  *   q       bf16, times the scale of scores and 128
- *   k       int8 and fp8_e5m2: its integers, which are exact in one bf16; the row's scale is applied to the sum, in f32. Others in two
- *           bf16, which are added: with one, a channel that is large in all keys (Qwen2's) would hide what tells them apart; also int8 and
- *           fp8_e5m2 that are stored less a bias, which is added to them here: offsets of scores, which the integers of
- *           attention_fixed.h need, take longer. What rounding does to q is the same for all keys.
- *   v       integers times their scale, as bf16
+ *   k       bf16, as it is; int8 and fp8_e5m2: the integers of attention_fixed.h, exact in one bf16, whose row's scale is applied to the sum,
+ *           in f32. Others in two bf16, which are added: with one, a channel that is large in all keys (Qwen2's) would hide what tells
+ *           them apart; also those that are stored less a bias, which is added to them here: offsets of scores, which integers need, take
+ *           longer. What rounding does to q is the same for all keys.
+ *   v       elements, and codes times their scale, as bf16
  *   p       2^t of a score t, as bf16: its bits are a whole number, 128 for each power of 2, of which the upper ones are the
  *           exponent; the lower 7 look the mantissa up. So a score is rounded to 1/128 of a power of 2, which is what bf16 does to p, and no
  *           polynomial is computed. The sum over p is of what p became.
@@ -125,33 +125,56 @@ SIMD_INLINE simd brief_biased(const struct fixed_call *call, const struct brief_
     return numbers;
 }
 
-/* In one bf16 the integers, in two the numbers. */
+/* Dimensions 2 * d and 2 * d + 1 of the 16 keys of group `i`, in one bf16 each or in two. */
+SIMD_INLINE void brief_store_keys(const struct fixed_call *call, const bool two, const struct brief_bias *bias,
+                                  uint32_t i, uint32_t d, simd low, simd high)
+{
+    const uint32_t tile_pairs = BRIEF_COLUMNS / 2;
+    uint16_t *out =
+        call->brief.k + ((uint64_t)(d / tile_pairs) * KEY_TILES + i) * BRIEF_TILE + d % tile_pairs * BRIEF_COLUMNS;
+    if (two && bias->groups) {
+        low = brief_biased(call, bias, i, 2 * d, low);
+        high = brief_biased(call, bias, i, 2 * d + 1, high);
+    }
+    const __m512i brief = pairs_to_bf16(low, high);
+    _mm512_store_si512(out, brief);
+    if (!two) return;
+    out += (uint64_t)call->brief.depth * KEY_TILES * BRIEF_TILE;
+    _mm512_store_si512(out, pairs_to_bf16(simd_sub(low, pair_low(brief)), simd_sub(high, pair_high(brief))));
+}
+
+/* Codes, which were made integers: in one bf16 these, in two the numbers. */
 SIMD_INLINE void brief_keys_of(const struct fixed_call *call, const bool two, const struct brief_bias *bias)
 {
-    const uint32_t pairs = call->q_pairs, tile_pairs = BRIEF_COLUMNS / 2;
-    const uint64_t part = (uint64_t)call->brief.depth * KEY_TILES * BRIEF_TILE;
-    for (uint32_t d = 0; d < call->brief.depth * tile_pairs; d++)
+    for (uint32_t d = 0; d < call->brief.depth * BRIEF_COLUMNS / 2; d++)
         for (uint32_t i = 0; i < KEY_TILES; i++) {
-            uint16_t *out = call->brief.k + ((uint64_t)(d / tile_pairs) * KEY_TILES + i) * BRIEF_TILE +
-                            d % tile_pairs * BRIEF_COLUMNS;
             const __m512i integers =
-                d < pairs ? _mm512_load_si512(call->k + d * CHUNK_KEYS + i * SIMD_LANES) : simd_int_zero();
+                d < call->q_pairs ? _mm512_load_si512(call->k + d * CHUNK_KEYS + i * SIMD_LANES) : simd_int_zero();
             simd low = integers_low(integers), high = integers_high(integers);
             if (two) {
                 const simd scale = simd_load(call->k_scale + i * SIMD_LANES);
                 low = simd_mul(low, scale);
                 high = simd_mul(high, scale);
             }
-            if (two && bias->groups) {
-                low = brief_biased(call, bias, i, 2 * d, low);
-                high = brief_biased(call, bias, i, 2 * d + 1, high);
-            }
-            const __m512i brief = pairs_to_bf16(low, high);
-            _mm512_store_si512(out, brief);
-            if (two)
-                _mm512_store_si512(out + part,
-                                   pairs_to_bf16(simd_sub(low, pair_low(brief)), simd_sub(high, pair_high(brief))));
+            brief_store_keys(call, two, bias, i, d, low, high);
         }
+}
+
+/* Elements of group `i`, which need no integers. */
+SIMD_INLINE void brief_key_elements(const struct fixed_call *call, const bool two, const struct brief_bias *bias,
+                                    enum number_format format, const char *k, const char *ahead, uint32_t i)
+{
+    const uint32_t dim = call->attend->head_dim;
+    if (!two) simd_store(call->k_scale + i * SIMD_LANES, simd_set(1));
+#pragma GCC unroll 4
+    for (uint32_t d = 0; d < call->brief.depth * BRIEF_COLUMNS / 2; d++) {
+        const uint64_t at = 2 * (uint64_t)d * KERNEL_GROUP_TOKENS;
+        simd low = simd_set(0), high = low;
+        PREFETCH(ahead + d * LINE_BYTES);
+        if (2 * d < dim) low = element_load(format, k, at);
+        if (2 * d + 1 < dim) high = element_load(format, k, at + KERNEL_GROUP_TOKENS);
+        brief_store_keys(call, two, bias, i, d, low, high);
+    }
 }
 
 /* Where two vectors of 16 weights become one of 32 (_mm512_packs_epi32), of each four lanes those of the first come before those of
@@ -161,6 +184,13 @@ static uint32_t weights_order(uint32_t i)
     return i / 4 * 2 + i % 2 + (i % 4 < 2 ? 0 : BRIEF_ROWS / 2);
 }
 
+/* The row of a tile that a pair of keys of a block is in. */
+static uint32_t weights_row(uint32_t pair)
+{
+    return pair % (BRIEF_ROWS / 2) / 2 * 4 + pair % 2 + (pair < BRIEF_ROWS / 2 ? 0 : 2);
+}
+
+/* Codes, which were made integers. */
 static void brief_values_of(const struct fixed_call *call)
 {
     _Alignas(64) float scales[CHUNK_KEYS];
@@ -181,6 +211,98 @@ static void brief_values_of(const struct fixed_call *call)
                     pairs_to_bf16(simd_mul(integers_low(both), even), simd_mul(integers_high(both), odd)));
             }
         }
+}
+
+/* A slot that was not written may hold no number, and the weight 0 would not take it away. */
+#define BRIEF_MOST 0x1.fep127f /* of bf16 */
+SIMD_INLINE simd brief_finite(simd x)
+{
+    return simd_max(simd_min(x, simd_set(BRIEF_MOST)), simd_set(-BRIEF_MOST));
+}
+
+/* Elements of group `i`. */
+SIMD_INLINE void brief_value_elements(const struct fixed_call *call, enum number_format format, const char *v,
+                                      const char *ahead, uint32_t i)
+{
+    const uint32_t dim = call->attend->value_dim, block = i / 2, first = i % 2 * BRIEF_ROWS / 2;
+    const uint64_t row_bytes = (uint64_t)dim * (format == NF_F32 ? 4 : 2);
+    for (uint32_t pair = 0; pair < KERNEL_GROUP_TOKENS / 2; pair++, v += 2 * row_bytes, ahead += 2 * row_bytes) {
+        uint16_t *out = call->brief.v + ((uint64_t)block * BRIEF_ROWS + weights_row(first + pair)) * BRIEF_COLUMNS;
+        for (uint32_t line = 0; line < 2 * row_bytes; line += LINE_BYTES) PREFETCH(ahead + line);
+#pragma GCC unroll 4
+        for (uint32_t c = 0; c < dim; c += SIMD_LANES, out += KEY_BLOCKS * BRIEF_TILE) {
+            const bool whole = c + SIMD_LANES <= dim;
+            const simd even = whole ? element_load(format, v, c) : element_load_first(format, v, c, dim - c),
+                       odd = whole ? element_load(format, v + row_bytes, c)
+                                   : element_load_first(format, v + row_bytes, c, dim - c);
+            _mm512_store_si512(out, pairs_to_bf16(brief_finite(even), brief_finite(odd)));
+        }
+    }
+}
+
+/* Of a group that is not seen. */
+static void brief_no_values(const struct fixed_call *call, uint32_t i)
+{
+    const uint32_t block = i / 2, first = i % 2 * BRIEF_ROWS / 2;
+    for (uint32_t c = 0; c < call->brief.columns; c++)
+        for (uint32_t pair = 0; pair < KERNEL_GROUP_TOKENS / 2; pair++)
+            memset(call->brief.v +
+                       (((uint64_t)c * KEY_BLOCKS + block) * BRIEF_ROWS + weights_row(first + pair)) * BRIEF_COLUMNS,
+                   0, BRIEF_COLUMNS * sizeof *call->brief.v);
+}
+
+#define ELEMENTS_SWITCH(wanted, call_with) \
+    switch (wanted) {                      \
+    case NF_F16:                           \
+        call_with(NF_F16);                 \
+        break;                             \
+    case NF_BF16:                          \
+        call_with(NF_BF16);                \
+        break;                             \
+    default:                               \
+        call_with(NF_F32);                 \
+    }
+
+OUT_OF_LINE static void brief_convert_keys(const struct fixed_call *call, const struct segment *segment, uint32_t chunk)
+{
+    const enum number_format format = call->attend->k_format;
+    const uint32_t groups = chunk_groups(segment, chunk), first = chunk * CHUNK_GROUPS;
+    struct brief_bias bias = {.groups = NULL};
+    if (call->attend->offset.q) brief_bias_of(call, segment, chunk, &bias);
+#define KEY_ELEMENTS(format)                                                                        \
+    brief_key_elements(call, call->brief.k_parts == 2, &bias, format, segment->groups.k[first + i], \
+                       segment->k_ahead[first + i], i)
+    for (uint32_t i = 0; i < CHUNK_GROUPS; i++) {
+        if (!(groups >> i & 1)) continue;
+        if (cache_coded(format))
+            convert_k_group(call, segment, chunk, groups, i);
+        else
+            ELEMENTS_SWITCH(format, KEY_ELEMENTS)
+    }
+    if (!cache_coded(format)) return;
+    if (call->brief.k_parts == 1)
+        brief_keys_of(call, false, &bias);
+    else
+        brief_keys_of(call, true, &bias);
+}
+
+OUT_OF_LINE static void brief_convert_values(const struct fixed_call *call, const struct segment *segment,
+                                             uint32_t chunk)
+{
+    const enum number_format format = call->attend->v_format;
+    const uint32_t groups = chunk_groups(segment, chunk), first = chunk * CHUNK_GROUPS;
+#define VALUE_ELEMENTS(format) \
+    brief_value_elements(call, format, segment->groups.v[first + i], segment->v_ahead[first + i], i)
+    for (uint32_t i = 0; i < CHUNK_GROUPS; i++) {
+        if (cache_coded(format)) {
+            if (groups >> i & 1) convert_v_group(call, segment, chunk, i);
+        } else if (groups >> i & 1) {
+            ELEMENTS_SWITCH(format, VALUE_ELEMENTS)
+        } else {
+            brief_no_values(call, i);
+        }
+    }
+    if (cache_coded(format)) brief_values_of(call);
 }
 
 /* ---- products: tiles are named, a compiler cannot spill them ---------------------------------------------------------- */
@@ -466,18 +588,13 @@ static bool brief_seen(struct brief_rows *rows, uint32_t segment, uint32_t key, 
     return any != 0;
 }
 
-/* All rows against a chunk whose K and V have been converted. */
+/* All rows against a chunk. */
 static void brief_chunk(const struct fixed_call *call, const struct segment *segment, uint32_t index, uint32_t chunk)
 {
-    struct brief_bias bias = {.groups = NULL};
     uint64_t seen[2][BRIEF_ROWS];
     _Alignas(64) float keep[2][BRIEF_ROWS];
-    if (call->attend->offset.q) brief_bias_of(call, segment, chunk, &bias);
-    if (call->brief.k_parts == 1)
-        brief_keys_of(call, false, &bias);
-    else
-        brief_keys_of(call, true, &bias);
-    brief_values_of(call);
+    brief_convert_keys(call, segment, chunk);
+    brief_convert_values(call, segment, chunk);
     for (uint32_t tile = 0; tile < call->brief.row_tiles; tile += 2) {
         const bool two = tile + 1 < call->brief.row_tiles;
         struct brief_rows rows[2];
@@ -504,7 +621,8 @@ static void brief_chunk(const struct fixed_call *call, const struct segment *seg
 /* Whether K needs more than the 8 bits of a bf16. */
 static bool brief_two_parts(const struct kernel_attend *attend)
 {
-    return (attend->k_format != NF_INT8 && attend->k_format != NF_FP8_E5M2) || attend->offset.q;
+    const enum number_format format = attend->k_format;
+    return (format != NF_INT8 && format != NF_FP8_E5M2 && format != NF_BF16) || attend->offset.q;
 }
 
 /* Lays the call out further, in what scratch fixed_open left, and converts the queries. */
