@@ -160,19 +160,49 @@ SIMD_INLINE void brief_keys_of(const struct fixed_call *call, const bool two, co
         }
 }
 
-/* Elements of group `i`, which need no integers. */
-SIMD_INLINE void brief_key_elements(const struct fixed_call *call, const bool two, const struct brief_bias *bias,
-                                    enum number_format format, const char *k, const char *ahead, uint32_t i)
+/* Formats whose numbers become bf16 at once: elements, and the codes of int8. Others go by way of attention_fixed.h's integers. */
+static bool brief_direct(enum number_format format)
 {
-    const uint32_t dim = call->attend->head_dim;
-    if (!two) simd_store(call->k_scale + i * SIMD_LANES, simd_set(1));
+    return !cache_coded(format) || format == NF_INT8;
+}
+
+/* Dimensions 2 * d and 2 * d + 1 of a group's keys: elements, or codes that their scales are not applied to. */
+SIMD_INLINE void brief_load_keys(enum number_format format, const char *k, uint32_t dim, uint32_t d, simd *low,
+                                 simd *high)
+{
+    const uint64_t at = 2 * (uint64_t)d * KERNEL_GROUP_TOKENS;
+    const bool both = 2 * d + 1 < dim;
+    *low = *high = simd_set(0);
+    if (2 * d >= dim) return;
+    if (format == NF_INT8) {
+        const uint8_t *codes = (const uint8_t *)k + CACHE_SCALE_BYTES + at;
+        uint8_t pairs[2 * KERNEL_GROUP_TOKENS];
+        if (!both) last_pairs(codes, pairs);
+        const __m512i integers = simd_int_load_i8(both ? codes : pairs);
+        *low = integers_low(integers);
+        *high = integers_high(integers);
+        return;
+    }
+    *low = element_load(format, k, at);
+    if (both) *high = element_load(format, k, at + KERNEL_GROUP_TOKENS);
+}
+
+/* Group `i` of a format that is direct. */
+SIMD_INLINE void brief_key_group(const struct fixed_call *call, const bool two, const struct brief_bias *bias,
+                                 enum number_format format, const char *k, const char *ahead, uint32_t i)
+{
+    const bool coded = format == NF_INT8;
+    const simd scale = coded ? simd_load_f16((const uint16_t *)(const void *)k) : simd_set(1);
+    if (!two) simd_store(call->k_scale + i * SIMD_LANES, scale);
 #pragma GCC unroll 4
     for (uint32_t d = 0; d < call->brief.depth * BRIEF_COLUMNS / 2; d++) {
-        const uint64_t at = 2 * (uint64_t)d * KERNEL_GROUP_TOKENS;
-        simd low = simd_set(0), high = low;
-        PREFETCH(ahead + d * LINE_BYTES);
-        if (2 * d < dim) low = element_load(format, k, at);
-        if (2 * d + 1 < dim) high = element_load(format, k, at + KERNEL_GROUP_TOKENS);
+        simd low, high;
+        if (!coded || d % 2 == 0) PREFETCH(ahead + (coded ? d / 2 : d) * LINE_BYTES);
+        brief_load_keys(format, k, call->attend->head_dim, d, &low, &high);
+        if (two && coded) {
+            low = simd_mul(low, scale);
+            high = simd_mul(high, scale);
+        }
         brief_store_keys(call, two, bias, i, d, low, high);
     }
 }
@@ -220,22 +250,48 @@ SIMD_INLINE simd brief_finite(simd x)
     return simd_max(simd_min(x, simd_set(BRIEF_MOST)), simd_set(-BRIEF_MOST));
 }
 
-/* Elements of group `i`. */
-SIMD_INLINE void brief_value_elements(const struct fixed_call *call, enum number_format format, const char *v,
-                                      const char *ahead, uint32_t i)
+/* Columns [c, c + SIMD_LANES) of pair `pair` of a group's rows: elements, or codes times `scales`. */
+SIMD_INLINE void brief_load_values(enum number_format format, const char *v, uint32_t dim, uint32_t pair, uint32_t c,
+                                   const float *scales, simd *even, simd *odd)
+{
+    const uint32_t left = dim - c;
+    if (format == NF_INT8) {
+        const uint8_t *codes = (const uint8_t *)v + CACHE_SCALE_BYTES + 2 * ((uint64_t)pair * dim + c);
+        uint8_t pairs[2 * SIMD_LANES] = {0};
+        if (left < SIMD_LANES) memcpy(pairs, codes, 2 * (uint64_t)left);
+        const __m512i integers = simd_int_load_i8(left < SIMD_LANES ? pairs : codes);
+        *even = simd_mul(integers_low(integers), simd_set(scales[2 * pair]));
+        *odd = simd_mul(integers_high(integers), simd_set(scales[2 * pair + 1]));
+        return;
+    }
+    const uint64_t row_bytes = (uint64_t)dim * (format == NF_F32 ? 4 : 2);
+    const char *row = v + 2 * pair * row_bytes;
+    *even = left < SIMD_LANES ? element_load_first(format, row, c, left) : element_load(format, row, c);
+    row += row_bytes;
+    *odd = left < SIMD_LANES ? element_load_first(format, row, c, left) : element_load(format, row, c);
+    *even = brief_finite(*even);
+    *odd = brief_finite(*odd);
+}
+
+/* Group `i` of a format that is direct. */
+SIMD_INLINE void brief_value_group(const struct fixed_call *call, enum number_format format, const char *v,
+                                   const char *ahead, uint32_t i)
 {
     const uint32_t dim = call->attend->value_dim, block = i / 2, first = i % 2 * BRIEF_ROWS / 2;
-    const uint64_t row_bytes = (uint64_t)dim * (format == NF_F32 ? 4 : 2);
-    for (uint32_t pair = 0; pair < KERNEL_GROUP_TOKENS / 2; pair++, v += 2 * row_bytes, ahead += 2 * row_bytes) {
+    const uint64_t pair_bytes = 2 * (uint64_t)dim * (format == NF_F32 ? 4 : format == NF_INT8 ? 1 : 2);
+    _Alignas(64) float scales[KERNEL_GROUP_TOKENS];
+    if (format == NF_INT8) {
+        const simd most = simd_set(KERNEL_F16_MAX), scale = simd_load_f16((const uint16_t *)(const void *)v);
+        simd_store(scales, simd_max(simd_min(scale, most), simd_sub(simd_set(0), most)));
+    }
+    for (uint32_t pair = 0; pair < KERNEL_GROUP_TOKENS / 2; pair++, ahead += pair_bytes) {
         uint16_t *out = call->brief.v + ((uint64_t)block * BRIEF_ROWS + weights_row(first + pair)) * BRIEF_COLUMNS;
-        for (uint32_t line = 0; line < 2 * row_bytes; line += LINE_BYTES) PREFETCH(ahead + line);
+        for (uint32_t line = 0; line < pair_bytes; line += LINE_BYTES) PREFETCH(ahead + line);
 #pragma GCC unroll 4
         for (uint32_t c = 0; c < dim; c += SIMD_LANES, out += KEY_BLOCKS * BRIEF_TILE) {
-            const bool whole = c + SIMD_LANES <= dim;
-            const simd even = whole ? element_load(format, v, c) : element_load_first(format, v, c, dim - c),
-                       odd = whole ? element_load(format, v + row_bytes, c)
-                                   : element_load_first(format, v + row_bytes, c, dim - c);
-            _mm512_store_si512(out, pairs_to_bf16(brief_finite(even), brief_finite(odd)));
+            simd even, odd;
+            brief_load_values(format, v, dim, pair, c, scales, &even, &odd);
+            _mm512_store_si512(out, pairs_to_bf16(even, odd));
         }
     }
 }
@@ -251,58 +307,63 @@ static void brief_no_values(const struct fixed_call *call, uint32_t i)
                    0, BRIEF_COLUMNS * sizeof *call->brief.v);
 }
 
-#define ELEMENTS_SWITCH(wanted, call_with) \
-    switch (wanted) {                      \
-    case NF_F16:                           \
-        call_with(NF_F16);                 \
-        break;                             \
-    case NF_BF16:                          \
-        call_with(NF_BF16);                \
-        break;                             \
-    default:                               \
-        call_with(NF_F32);                 \
+/* One instance each, so that the format is a constant. */
+#define DIRECT_SWITCH(wanted, group_of) \
+    switch (wanted) {                   \
+    case NF_INT8:                       \
+        group_of(NF_INT8);              \
+        break;                          \
+    case NF_F16:                        \
+        group_of(NF_F16);               \
+        break;                          \
+    case NF_BF16:                       \
+        group_of(NF_BF16);              \
+        break;                          \
+    default:                            \
+        group_of(NF_F32);               \
     }
 
 OUT_OF_LINE static void brief_convert_keys(const struct fixed_call *call, const struct segment *segment, uint32_t chunk)
 {
-    const enum number_format format = call->attend->k_format;
+    const enum number_format wanted = call->attend->k_format;
     const uint32_t groups = chunk_groups(segment, chunk), first = chunk * CHUNK_GROUPS;
+    const bool two = call->brief.k_parts == 2;
     struct brief_bias bias = {.groups = NULL};
     if (call->attend->offset.q) brief_bias_of(call, segment, chunk, &bias);
-#define KEY_ELEMENTS(format)                                                                        \
-    brief_key_elements(call, call->brief.k_parts == 2, &bias, format, segment->groups.k[first + i], \
-                       segment->k_ahead[first + i], i)
+#define KEY_GROUP(format) \
+    brief_key_group(call, two, &bias, format, segment->groups.k[first + i], segment->k_ahead[first + i], i)
     for (uint32_t i = 0; i < CHUNK_GROUPS; i++) {
         if (!(groups >> i & 1)) continue;
-        if (cache_coded(format))
-            convert_k_group(call, segment, chunk, groups, i);
+        if (brief_direct(wanted))
+            DIRECT_SWITCH(wanted, KEY_GROUP)
         else
-            ELEMENTS_SWITCH(format, KEY_ELEMENTS)
+            convert_k_group(call, segment, chunk, groups, i);
     }
-    if (!cache_coded(format)) return;
-    if (call->brief.k_parts == 1)
-        brief_keys_of(call, false, &bias);
-    else
+    if (brief_direct(wanted)) return;
+    if (two)
         brief_keys_of(call, true, &bias);
+    else
+        brief_keys_of(call, false, &bias);
 }
 
 OUT_OF_LINE static void brief_convert_values(const struct fixed_call *call, const struct segment *segment,
                                              uint32_t chunk)
 {
-    const enum number_format format = call->attend->v_format;
+    const enum number_format wanted = call->attend->v_format;
     const uint32_t groups = chunk_groups(segment, chunk), first = chunk * CHUNK_GROUPS;
-#define VALUE_ELEMENTS(format) \
-    brief_value_elements(call, format, segment->groups.v[first + i], segment->v_ahead[first + i], i)
+#define VALUE_GROUP(format) \
+    brief_value_group(call, format, segment->groups.v[first + i], segment->v_ahead[first + i], i)
     for (uint32_t i = 0; i < CHUNK_GROUPS; i++) {
-        if (cache_coded(format)) {
-            if (groups >> i & 1) convert_v_group(call, segment, chunk, i);
-        } else if (groups >> i & 1) {
-            ELEMENTS_SWITCH(format, VALUE_ELEMENTS)
+        const bool seen = groups >> i & 1;
+        if (!brief_direct(wanted)) {
+            if (seen) convert_v_group(call, segment, chunk, i);
+        } else if (seen) {
+            DIRECT_SWITCH(wanted, VALUE_GROUP)
         } else {
             brief_no_values(call, i);
         }
     }
-    if (cache_coded(format)) brief_values_of(call);
+    if (!brief_direct(wanted)) brief_values_of(call);
 }
 
 /* ---- products: tiles are named, a compiler cannot spill them ---------------------------------------------------------- */
