@@ -194,10 +194,10 @@ SIMD_INLINE void brief_key_group(const struct fixed_call *call, const bool two, 
     const bool coded = format == NF_INT8;
     const simd scale = coded ? simd_load_f16((const uint16_t *)(const void *)k) : simd_set(1);
     if (!two) simd_store(call->k_scale + i * SIMD_LANES, scale);
+    prefetch_group(ahead, kernel_k_group_bytes(format, call->attend->head_dim));
 #pragma GCC unroll 4
     for (uint32_t d = 0; d < call->brief.depth * BRIEF_COLUMNS / 2; d++) {
         simd low, high;
-        if (!coded || d % 2 == 0) PREFETCH(ahead + (coded ? d / 2 : d) * LINE_BYTES);
         brief_load_keys(format, k, call->attend->head_dim, d, &low, &high);
         if (two && coded) {
             low = simd_mul(low, scale);
@@ -278,15 +278,14 @@ SIMD_INLINE void brief_value_group(const struct fixed_call *call, enum number_fo
                                    const char *ahead, uint32_t i)
 {
     const uint32_t dim = call->attend->value_dim, block = i / 2, first = i % 2 * BRIEF_ROWS / 2;
-    const uint64_t pair_bytes = 2 * (uint64_t)dim * (format == NF_F32 ? 4 : format == NF_INT8 ? 1 : 2);
     _Alignas(64) float scales[KERNEL_GROUP_TOKENS];
     if (format == NF_INT8) {
         const simd most = simd_set(KERNEL_F16_MAX), scale = simd_load_f16((const uint16_t *)(const void *)v);
         simd_store(scales, simd_max(simd_min(scale, most), simd_sub(simd_set(0), most)));
     }
-    for (uint32_t pair = 0; pair < KERNEL_GROUP_TOKENS / 2; pair++, ahead += pair_bytes) {
+    prefetch_group(ahead, kernel_v_group_bytes(format, dim));
+    for (uint32_t pair = 0; pair < KERNEL_GROUP_TOKENS / 2; pair++) {
         uint16_t *out = call->brief.v + ((uint64_t)block * BRIEF_ROWS + weights_row(first + pair)) * BRIEF_COLUMNS;
-        for (uint32_t line = 0; line < pair_bytes; line += LINE_BYTES) PREFETCH(ahead + line);
 #pragma GCC unroll 4
         for (uint32_t c = 0; c < dim; c += SIMD_LANES, out += KEY_BLOCKS * BRIEF_TILE) {
             simd even, odd;
