@@ -3,6 +3,7 @@
  * whatever the policy. */
 #ifndef TESTS_KV_FAKE_H
 #define TESTS_KV_FAKE_H
+#include "kernel/index_internal.h"
 #include "kv/kv.h"
 #include "support.h"
 
@@ -66,6 +67,18 @@ static inline uint64_t fake_entry(const struct fake_seq *s, uint32_t index, uint
     return fake_mix(s->prefix[position], (uint64_t)index << 32 | (head + 1) << 8);
 }
 
+/* Where a fake entry's halves lie: where the sketch (part 0) and the codes (part 1) of the group of `position` begin; the narrowest
+ * heads have no codes. */
+static inline unsigned char *fake_entry_part(const struct fake_seq *s, const struct kv_layer *layer, uint32_t index,
+                                             uint32_t head, uint32_t position, uint32_t part)
+{
+    uint32_t per_block;
+    unsigned char *block = kv_seq_index_block(s->seq, index, head, position, &per_block);
+    const uint32_t group = position / KERNEL_GROUP_TOKENS % per_block, sketch = index_sketch_bytes(layer->head_dim),
+                   codes = index_codes_bytes(layer->head_dim);
+    return part && codes ? block + per_block * sketch + group * codes : block + group * sketch + 4 * part;
+}
+
 /* What the forward pass does in one layer: K and V of `count` tokens after s->count. */
 static inline void fake_write_layer(const struct fake_seq *s, const struct kv_config *config, uint32_t index,
                                     uint32_t count)
@@ -85,7 +98,9 @@ static inline void fake_write_layer(const struct fake_seq *s, const struct kv_co
         for (uint32_t h = 0; h < layer->kv_heads; h++) {
             if (!fake_has_entry(s, layer, index, h, s->count + i)) continue;
             uint64_t entry = fake_entry(s, index, h, s->count + i);
-            memcpy(kv_seq_index_entry(s->seq, index, h, s->count + i), &entry, sizeof entry);
+            uint32_t halves[2] = {(uint32_t)entry, (uint32_t)(entry >> 32)};
+            for (uint32_t part = 0; part < 2; part++)
+                memcpy(fake_entry_part(s, layer, index, h, s->count + i, part), &halves[part], sizeof halves[part]);
         }
     }
 }
@@ -165,7 +180,9 @@ static inline void fake_verify_head(const struct fake_seq *s, const struct kv_co
     for (uint32_t at = 15; at <= position && layer->kind != KV_SHARED; at += 16) {
         if (!fake_has_entry(s, layer, index, head, at)) continue;
         uint64_t entry = fake_entry(s, index, head, at);
-        assert_memory_equal(kv_seq_index_entry(s->seq, index, head, at), &entry, sizeof entry);
+        uint32_t halves[2] = {(uint32_t)entry, (uint32_t)(entry >> 32)};
+        for (uint32_t part = 0; part < 2; part++)
+            assert_memory_equal(fake_entry_part(s, layer, index, head, at, part), &halves[part], sizeof halves[part]);
     }
 }
 

@@ -4,7 +4,7 @@
 
 uint64_t kernel_index_bytes(uint32_t head_dim)
 {
-    return index_codes_offset(head_dim) + (uint64_t)index_units(head_dim) * INDEX_UNIT_BYTES;
+    return (uint64_t)index_sketch_bytes(head_dim) + index_codes_bytes(head_dim);
 }
 
 uint64_t kernel_index_scratch_floats(const struct kernel_index *index, uint32_t count)
@@ -12,6 +12,22 @@ uint64_t kernel_index_scratch_floats(const struct kernel_index *index, uint32_t 
     const struct index_sizes sizes = index_sizes(index->group, index->head_dim);
     return sizes.queries + sizes.sizes + INDEX_HEAD_NUMBERS * sizes.heads + sizes.lanes +
            2 * index->group * round_up(count, 16);
+}
+
+static uint8_t *sketch_of(void *block, uint32_t head_dim, uint32_t group)
+{
+    return (uint8_t *)block + (uint64_t)group * index_sketch_bytes(head_dim);
+}
+
+static uint8_t *codes_of(void *block, uint32_t head_dim, uint32_t per_block, uint32_t group)
+{
+    return sketch_of(block, head_dim, per_block) + (uint64_t)group * index_codes_bytes(head_dim);
+}
+
+void kernel_index_blank(void *block, uint32_t head_dim, uint32_t per_block, uint32_t first)
+{
+    memset(sketch_of(block, head_dim, first), 0, (uint64_t)(per_block - first) * index_sketch_bytes(head_dim));
+    memset(codes_of(block, head_dim, per_block, first), 0, (uint64_t)(per_block - first) * index_codes_bytes(head_dim));
 }
 
 /* The least scale that there is of at least `scale`, or the largest one. */
@@ -38,8 +54,8 @@ static float mean_of(const float *keys, uint64_t stride)
     return sum / KERNEL_GROUP_TOKENS;
 }
 
-/* Of `means` those that an entry has; what is behind them is 0. */
-static void write_means(const float *means, uint32_t head_dim, uint8_t *entry)
+/* Of `means` those that a sketch has; what is behind them is 0. */
+static void write_means(const float *means, uint32_t head_dim, uint8_t *sketch)
 {
     const uint32_t channels = index_part_channels(head_dim), count = index_means(head_dim);
     for (uint32_t part = 0; part < INDEX_PARTS; part++) {
@@ -47,10 +63,10 @@ static void write_means(const float *means, uint32_t head_dim, uint8_t *entry)
         float top = 0;
         for (uint32_t d = begin; d < end && d < count; d++)
             if (fabsf(means[d]) > top) top = fabsf(means[d]);
-        uint8_t *code = &entry[index_scales_offset(head_dim) + part];
+        uint8_t *code = &sketch[index_scales_offset(head_dim) + part];
         *code = scale_code(top / (INDEX_ZERO - 1));
         for (uint32_t d = begin; d < end; d++)
-            entry[d] = whole((d < count ? means[d] / index_scale_of(*code) : 0) + INDEX_ZERO, 2 * INDEX_ZERO - 1);
+            sketch[d] = whole((d < count ? means[d] / index_scale_of(*code) : 0) + INDEX_ZERO, 2 * INDEX_ZERO - 1);
     }
 }
 
@@ -74,23 +90,25 @@ static void write_channel(const float *keys, uint64_t stride, uint32_t d, float 
                whole(sqrtf(squares / KERNEL_GROUP_TOKENS) / INDEX_SPREAD, 15));
 }
 
-void kernel_index_write(const float *keys, uint64_t stride, uint32_t head_dim, void *entry)
+void kernel_index_write(const float *keys, uint64_t stride, uint32_t head_dim, void *block, uint32_t per_block,
+                        uint32_t group)
 {
     static const float middle[KERNEL_GROUP_TOKENS];
     const uint32_t coded = index_units(head_dim) * INDEX_UNIT, known = coded < head_dim ? coded : head_dim;
-    uint8_t *bytes = entry, *spreads = bytes + index_spreads_offset(head_dim),
-            *codes = bytes + index_codes_offset(head_dim);
+    uint8_t *sketch = sketch_of(block, head_dim, group), *codes = codes_of(block, head_dim, per_block, group),
+            *spreads = sketch + index_spreads_offset(head_dim);
     float means[INDEX_CHANNELS_MAX], top = 0;
     ASSERT(head_dim <= ARRAY_COUNT(means));
-    memset(entry, 0, kernel_index_bytes(head_dim));
+    memset(sketch, 0, index_sketch_bytes(head_dim));
+    memset(codes, 0, index_codes_bytes(head_dim));
     for (uint32_t d = 0; d < known || d < index_means(head_dim); d++) means[d] = mean_of(keys + d, stride);
-    write_means(means, head_dim, bytes);
+    write_means(means, head_dim, sketch);
     for (uint32_t d = 0; d < known; d++)
         for (uint32_t i = 0; i < KERNEL_GROUP_TOKENS; i++) {
             const float apart = fabsf(keys[i * stride + d] - means[d]);
             if (apart > top) top = apart;
         }
-    uint8_t *code = &bytes[index_scales_offset(head_dim) + INDEX_PARTS];
+    uint8_t *code = &sketch[index_scales_offset(head_dim) + INDEX_PARTS];
     *code = scale_code(top / INDEX_MIDDLE);
     for (uint32_t d = 0; d < coded; d++)
         if (d < known)

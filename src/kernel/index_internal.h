@@ -1,12 +1,14 @@
-/* index_internal.h - the layout of an entry of the index for retrieval, channels slowest first:
+/* index_internal.h - the layout of the index for retrieval. The entries of a block come in two parts, the sketches of all groups and behind
+ * them the codes of all, so that a scan of sketches reads memory without gaps. Channels slowest first:
  *
- *   means    [INDEX_PARTS][index_part_channels] bytes: (byte - INDEX_ZERO) * the part's scale; those behind index_means are 0
- *   spreads  [index_units * 4] bytes: of eight channels the first four in the low nibbles, the others in the high ones; the root mean
- *            square of what keys differ from the mean by, in INDEX_SPREAD of the codes' scale
- *   scales   [4] bytes: of the parts of the means, and of the codes (index_scale_of)
- *            to a multiple of 16 bytes: one cache line for heads of 64 channels
- *   codes    [index_units][16 keys][4 bytes]: nibbles as in spreads; (code - INDEX_MIDDLE) * scale is what a key differs from the mean
- *            by; channels behind the last one are in the middle */
+ *   sketches [groups of the block], each
+ *     means    [INDEX_PARTS][index_part_channels] bytes: (byte - INDEX_ZERO) * the part's scale; those behind index_means are 0
+ *     spreads  [index_units * 4] bytes: of eight channels the first four in the low nibbles, the others in the high ones; the root mean
+ *              square of what keys differ from the mean by, in INDEX_SPREAD of the codes' scale
+ *     scales   [4] bytes: of the parts of the means, and of the codes (index_scale_of)
+ *              to a multiple of 16 bytes: one cache line for heads of 64 channels
+ *   codes    [groups of the block][index_units][16 keys][4 bytes]: nibbles as in spreads; (code - INDEX_MIDDLE) * scale is what a key
+ *            differs from the mean by; channels behind the last one are in the middle */
 #ifndef KERNEL_INDEX_INTERNAL_H
 #define KERNEL_INDEX_INTERNAL_H
 #include "kernel/kernel.h"
@@ -50,9 +52,14 @@ static inline uint32_t index_scales_offset(uint32_t head_dim)
     return index_spreads_offset(head_dim) + index_units(head_dim) * (INDEX_UNIT / 2);
 }
 
-static inline uint32_t index_codes_offset(uint32_t head_dim)
+static inline uint32_t index_sketch_bytes(uint32_t head_dim)
 {
     return (uint32_t)round_up(index_scales_offset(head_dim) + INDEX_PARTS + 1, 16);
+}
+
+static inline uint32_t index_codes_bytes(uint32_t head_dim)
+{
+    return index_units(head_dim) * INDEX_UNIT_BYTES;
 }
 
 /* Scales are the upper bits of a float, three of its fraction: 2^-24 to 240. One that is a little too large costs little precision. */
@@ -67,14 +74,15 @@ static inline float index_scale_of(uint8_t code)
 }
 
 #define INDEX_HEAD_NUMBERS \
-    (2 + INDEX_PARTS) /* that index_simd.h keeps of a head: what its query's numbers add up to, and their scale */
+    (3 +                   \
+     INDEX_PARTS) /* that index_simd.h keeps of a head: its query's scale, what its numbers add up to, and its shares' factor */
 
 /* Floats of the parts of index_simd.h's scratch that do not depend on the number of groups, each a whole number of lines. */
 struct index_sizes {
     uint64_t queries,
         sizes; /* of all heads, in bytes: of every channel that an entry knows, and of the coded ones without their signs */
     uint64_t heads; /* one number of each */
-    uint64_t lanes; /* entries of a batch: what is before their codes, or these */
+    uint64_t lanes; /* of a batch the sketches, or the codes */
 };
 
 /* Channels of a query in bytes: as many as there are means, or codes. */
@@ -86,13 +94,13 @@ static inline uint32_t index_channels(uint32_t head_dim)
 
 static inline struct index_sizes index_sizes(uint32_t heads, uint32_t head_dim)
 {
-    const uint64_t before = round_up(index_codes_offset(head_dim) / 4, INDEX_BATCH_MAX),
-                   codes = index_units(head_dim) * KERNEL_GROUP_TOKENS;
+    const uint64_t sketch = round_up(index_sketch_bytes(head_dim) / 4, INDEX_BATCH_MAX),
+                   codes = index_codes_bytes(head_dim) / 4;
     return (struct index_sizes){
         .queries = round_up(heads * index_channels(head_dim) / sizeof(float), 16),
         .sizes = round_up(heads * index_units(head_dim) * INDEX_UNIT / sizeof(float), 16),
         .heads = round_up(heads, 16),
-        .lanes = INDEX_BATCH_MAX * (before > codes ? before : codes),
+        .lanes = INDEX_BATCH_MAX * (sketch > codes ? sketch : codes),
     };
 }
 

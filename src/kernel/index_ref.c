@@ -5,11 +5,25 @@
 
 #include <math.h>
 
-static const uint8_t *index_entry(const struct kernel_index *index, uint32_t group)
+static const uint8_t *index_block(const struct kernel_index *index, uint32_t group, uint32_t *in_block)
 {
     const uint32_t number = index->order ? index->order[group] : group;
-    return (const uint8_t *)index->blocks[number / index->per_block] +
-           number % index->per_block * kernel_index_bytes(index->head_dim);
+    *in_block = number % index->per_block;
+    return index->blocks[number / index->per_block];
+}
+
+static const uint8_t *index_sketch_of(const struct kernel_index *index, uint32_t group)
+{
+    uint32_t at;
+    const uint8_t *block = index_block(index, group, &at);
+    return block + at * index_sketch_bytes(index->head_dim);
+}
+
+static const uint8_t *index_codes_of(const struct kernel_index *index, uint32_t group)
+{
+    uint32_t at;
+    const uint8_t *block = index_block(index, group, &at);
+    return block + index->per_block * index_sketch_bytes(index->head_dim) + at * index_codes_bytes(index->head_dim);
 }
 
 static float nibble_of(const uint8_t *bytes, uint32_t d)
@@ -18,13 +32,13 @@ static float nibble_of(const uint8_t *bytes, uint32_t d)
 }
 
 /* The mean's part of a score. */
-static float mean_score(const struct kernel_index *index, const float *q, const uint8_t *entry)
+static float mean_score(const struct kernel_index *index, const float *q, const uint8_t *sketch)
 {
     const uint32_t channels = index_part_channels(index->head_dim);
-    const uint8_t *scales = entry + index_scales_offset(index->head_dim);
+    const uint8_t *scales = sketch + index_scales_offset(index->head_dim);
     float sum = 0;
     for (uint32_t d = 0; d < index_means(index->head_dim); d++)
-        sum += q[d] * (float)(entry[d] - INDEX_ZERO) * index_scale_of(scales[d / channels]);
+        sum += q[d] * (float)(sketch[d] - INDEX_ZERO) * index_scale_of(scales[d / channels]);
     return sum * index->scale;
 }
 
@@ -34,15 +48,16 @@ static uint32_t known_channels(const struct kernel_index *index)
     return coded < index->head_dim ? coded : index->head_dim;
 }
 
-static float codes_scale(const struct kernel_index *index, const uint8_t *entry)
+static float codes_scale(const struct kernel_index *index, uint32_t group)
 {
-    return index_scale_of(entry[index_scales_offset(index->head_dim) + INDEX_PARTS]) * index->scale;
+    return index_scale_of(index_sketch_of(index, group)[index_scales_offset(index->head_dim) + INDEX_PARTS]) *
+           index->scale;
 }
 
 /* What the key that is nearest to the query adds to it. */
-static float nearest_key(const struct kernel_index *index, const float *q, const uint8_t *entry)
+static float nearest_key(const struct kernel_index *index, const float *q, uint32_t group)
 {
-    const uint8_t *codes = entry + index_codes_offset(index->head_dim);
+    const uint8_t *codes = index_codes_of(index, group);
     float top = -INFINITY;
     for (uint32_t key = 0; key < KERNEL_GROUP_TOKENS; key++) {
         float own = 0;
@@ -51,30 +66,29 @@ static float nearest_key(const struct kernel_index *index, const float *q, const
                 q[d] * (nibble_of(codes + d / INDEX_UNIT * INDEX_UNIT_BYTES + key * INDEX_UNIT / 2, d) - INDEX_MIDDLE);
         if (own > top) top = own;
     }
-    return top * codes_scale(index, entry);
+    return top * codes_scale(index, group);
 }
 
 /* What it may add, by the spreads. */
-static float reach(const struct kernel_index *index, const float *q, const uint8_t *entry)
+static float reach(const struct kernel_index *index, const float *q, uint32_t group)
 {
-    const uint8_t *spreads = entry + index_spreads_offset(index->head_dim);
+    const uint8_t *spreads = index_sketch_of(index, group) + index_spreads_offset(index->head_dim);
     float sum = 0;
     for (uint32_t d = 0; d < known_channels(index); d++)
         sum += fabsf(q[d]) * nibble_of(spreads + d / INDEX_UNIT * INDEX_UNIT / 2, d);
-    return sum * INDEX_REACH * INDEX_SPREAD * codes_scale(index, entry);
+    return sum * INDEX_REACH * INDEX_SPREAD * codes_scale(index, group);
 }
 
 static void add_shares(const struct kernel_index *index, uint32_t count, float *shares, float *scratch,
-                       float (*own)(const struct kernel_index *index, const float *q, const uint8_t *entry))
+                       float (*own)(const struct kernel_index *index, const float *q, uint32_t group))
 {
     for (uint32_t g = 0; g < count; g++) shares[g] = 0;
     for (uint32_t h = 0; h < index->group; h++) {
         const float *q = index->q + (uint64_t)h * index->head_dim;
         float *score = scratch, *nearest = scratch + count, top = -INFINITY, sum = 0;
         for (uint32_t g = 0; g < count; g++) {
-            const uint8_t *entry = index_entry(index, g);
-            score[g] = mean_score(index, q, entry);
-            nearest[g] = score[g] + own(index, q, entry);
+            score[g] = mean_score(index, q, index_sketch_of(index, g));
+            nearest[g] = score[g] + own(index, q, g);
             if (index->softcap > 0) {
                 score[g] = index->softcap * tanhf(score[g] / index->softcap);
                 nearest[g] = index->softcap * tanhf(nearest[g] / index->softcap);

@@ -24,18 +24,20 @@
 
 struct index_pass {
     const struct kernel_index *index;
-    uint64_t bytes, stride;
+    uint64_t sketch_bytes, codes_bytes, stride;
     uint32_t units;      /* of coded channels */
     uint32_t part_words; /* of a part of the means: four channels each */
     /* Parts of at most INDEX_HEADS heads, so that a step takes those of all heads from one place: of each part */
     int8_t *queries; /* [index_channels / 4][heads][4] */
     int8_t *sizes;   /* [units * 2][heads][4]: of the coded channels, without sign */
     /* [group] each */
-    float *scale;     /* of a query's bytes, times the scale of scores */
-    float *code_sum;  /* of its coded channels' bytes */
-    float *part_sums; /* [INDEX_PARTS] of those of a part of the means */
-    float *
-        lanes; /* a batch's words before its codes, [words][SIMD_LANES]; then its codes, [units][KERNEL_GROUP_TOKENS][SIMD_LANES] */
+    float *scale;    /* of a query's bytes, times the scale of scores */
+    float *code_sum; /* of its coded channels' bytes */
+    int32_t
+        *part_starts; /* [INDEX_PARTS] what products with a part of the means begin at, which lie INDEX_ZERO too high */
+    float *factors;   /* of weights, when these are shares */
+    float
+        *lanes; /* a batch's sketches, [words][SIMD_LANES]; then its codes, [units][KERNEL_GROUP_TOKENS][SIMD_LANES] */
     float *scores, *weights; /* [group][stride] */
 };
 
@@ -74,12 +76,12 @@ static void index_query(const struct index_pass *pass, uint32_t h, uint32_t firs
     for (uint32_t d = 0; d < known; d++) top = fabsf(q[d]) > top ? fabsf(q[d]) : top;
     const float step = top / INDEX_QUERY_TOP;
     for (uint32_t d = 0; d < known && step > 0; d++) {
-        const float number = roundf(q[d] / step);
+        const int8_t number = (int8_t)roundf(q[d] / step);
         const uint32_t at = d / 4 * part * 4 + d % 4, mean_part = d / 4 / pass->part_words;
-        bytes[at] = (int8_t)number;
-        if (mean_part < INDEX_PARTS) pass->part_sums[h * INDEX_PARTS + mean_part] += number;
+        bytes[at] = number;
+        if (mean_part < INDEX_PARTS) pass->part_starts[h * INDEX_PARTS + mean_part] -= INDEX_ZERO * number;
         if (d >= coded) continue;
-        sizes[at] = (int8_t)fabsf(number);
+        sizes[at] = (int8_t)abs(number);
         pass->code_sum[h] += number;
     }
     pass->scale[h] =
@@ -90,7 +92,8 @@ static void index_open(struct index_pass *pass, const struct kernel_index *index
 {
     const uint32_t heads = index->group, dim = index->head_dim;
     *pass = (struct index_pass){.index = index,
-                                .bytes = kernel_index_bytes(dim),
+                                .sketch_bytes = index_sketch_bytes(dim),
+                                .codes_bytes = index_codes_bytes(dim),
                                 .stride = round_up(count, 16),
                                 .units = index_units(dim),
                                 .part_words = index_part_channels(dim) / 4};
@@ -99,8 +102,9 @@ static void index_open(struct index_pass *pass, const struct kernel_index *index
     pass->sizes = (int8_t *)(void *)(scratch + sizes.queries);
     pass->scale = scratch + sizes.queries + sizes.sizes;
     pass->code_sum = pass->scale + sizes.heads;
-    pass->part_sums = pass->code_sum + sizes.heads;
-    pass->lanes = pass->part_sums + INDEX_PARTS * sizes.heads;
+    pass->part_starts = (int32_t *)(void *)(pass->code_sum + sizes.heads);
+    pass->factors = pass->code_sum + (1 + INDEX_PARTS) * sizes.heads;
+    pass->lanes = pass->factors + sizes.heads;
     pass->scores = pass->lanes + sizes.lanes;
     pass->weights = pass->scores + heads * pass->stride;
     memset(scratch, 0, (uint64_t)(pass->lanes - scratch) * sizeof *scratch);
@@ -110,40 +114,61 @@ static void index_open(struct index_pass *pass, const struct kernel_index *index
     }
 }
 
-/* The entries of batches of groups, SIMD_LANES of them each. They lie a block apart, where no hardware expects them: those of a later
- * batch are asked for while this one's are read. Of groups that are not there some other entry is taken. */
-struct index_walk {
-    const struct index_pass *pass;
-    uint32_t group, count;                            /* the next one that is asked for, and how many there are */
-    uint32_t block, inner;                            /* its place, if groups have no order of their own */
-    const char *entries[INDEX_AHEAD + 1][SIMD_LANES]; /* of this batch, the next, ... */
+/* A batch of groups: where their sketches and codes lie. Of groups that are not there some other's are taken. */
+struct index_places {
+    const char *sketches[SIMD_LANES], *codes[SIMD_LANES];
 };
 
-static const char *index_next(struct index_walk *walk)
+/* Batches of groups, one after the other. They lie blocks apart, where no hardware expects them: those of a later batch are asked for
+ * while this one's are read. */
+struct index_walk {
+    const struct index_pass *pass;
+    uint32_t group, count; /* the next one that is asked for, and how many there are */
+    uint32_t block, inner; /* its place, if groups have no order of their own */
+    uint32_t at;           /* this batch among the places; behind it the next ones, in a ring */
+    struct index_places places[INDEX_AHEAD + 1];
+};
+
+static const struct index_places *index_batch_now(const struct index_walk *walk)
 {
-    const struct kernel_index *index = walk->pass->index;
-    if (index->order) {
-        walk->inner = index->order[walk->group] % index->per_block;
-        walk->block = index->order[walk->group] / index->per_block;
-    }
-    const char *entry = (const char *)index->blocks[walk->block] + walk->inner * walk->pass->bytes;
-    walk->group++;
-    if (++walk->inner < index->per_block) return entry;
-    walk->inner = 0;
-    walk->block++;
-    return entry;
+    return &walk->places[walk->at];
+}
+
+static const struct index_places *index_batch_ahead(const struct index_walk *walk)
+{
+    return &walk->places[(walk->at + INDEX_AHEAD) % (INDEX_AHEAD + 1)];
 }
 
 static void index_walk_step(struct index_walk *walk)
 {
-    memmove(walk->entries[0], walk->entries[1], INDEX_AHEAD * sizeof walk->entries[0]);
-    for (uint32_t i = 0; i < SIMD_LANES && walk->group < walk->count; i++)
-        walk->entries[INDEX_AHEAD][i] = index_next(walk);
+    const struct kernel_index *index = walk->pass->index;
+    const uint64_t sketch_bytes = walk->pass->sketch_bytes, codes_bytes = walk->pass->codes_bytes;
+    const uint32_t per_block = index->per_block, left = walk->count - walk->group,
+                   count = left < SIMD_LANES ? left : SIMD_LANES;
+    const uint32_t *order = index->order ? index->order + walk->group : NULL;
+    uint32_t block = walk->block, inner = walk->inner;
+    walk->at = (walk->at + 1) % (INDEX_AHEAD + 1);
+    struct index_places *ahead = &walk->places[(walk->at + INDEX_AHEAD) % (INDEX_AHEAD + 1)];
+    for (uint32_t i = 0; i < count; i++) {
+        if (order) {
+            block = order[i] / per_block;
+            inner = order[i] % per_block;
+        }
+        const char *base = index->blocks[block];
+        ahead->sketches[i] = base + inner * sketch_bytes;
+        ahead->codes[i] = base + per_block * sketch_bytes + inner * codes_bytes;
+        if (++inner < per_block) continue;
+        inner = 0;
+        block++;
+    }
+    walk->group += count;
+    walk->block = block;
+    walk->inner = inner;
 }
 
-SIMD_INLINE void index_ask(const struct index_walk *walk, uint32_t i, uint64_t bytes)
+SIMD_INLINE void index_ask(const char *place, uint64_t bytes)
 {
-    for (uint64_t at = 0; at < bytes; at += 64) __builtin_prefetch(walk->entries[INDEX_AHEAD][i] + at, 0, 3);
+    for (uint64_t at = 0; at < bytes; at += 64) __builtin_prefetch(place + at, 0, 3);
 }
 
 /* Stands before the first batch: the next step leads there. */
@@ -151,21 +176,21 @@ static void index_walk_open(struct index_walk *walk, const struct index_pass *pa
 {
     *walk = (struct index_walk){.pass = pass, .count = count};
     for (uint32_t b = 0; b <= INDEX_AHEAD; b++)
-        for (uint32_t i = 0; i < SIMD_LANES; i++) walk->entries[b][i] = pass->index->blocks[0];
+        for (uint32_t i = 0; i < SIMD_LANES; i++)
+            walk->places[b].sketches[i] = walk->places[b].codes[i] = pass->index->blocks[0];
     for (uint32_t b = 0; b < INDEX_AHEAD; b++) {
         index_walk_step(walk);
-        for (uint32_t i = 0; i < SIMD_LANES; i++) index_ask(walk, i, index_codes_offset(pass->index->head_dim));
+        for (uint32_t i = 0; i < SIMD_LANES; i++) index_ask(index_batch_ahead(walk)->sketches[i], pass->sketch_bytes);
     }
 }
 
-/* Rows to lanes: `words` of four bytes of each entry, from `offset` on, and behind them what makes whole vectors. */
-static void index_turn(const struct index_pass *pass, const char *const *entries, uint32_t offset, uint32_t words)
+/* Rows to lanes: `words` of four bytes at each of `places`, and behind them what makes whole vectors. */
+static void index_turn(const struct index_pass *pass, const char *const *places, uint32_t words)
 {
     simd rows[SIMD_LANES];
     for (uint32_t w = 0; w < words; w += SIMD_LANES) {
 #pragma GCC unroll 16
-        for (uint32_t i = 0; i < SIMD_LANES; i++)
-            rows[i] = simd_load((const float *)(const void *)(entries[i] + offset) + w);
+        for (uint32_t i = 0; i < SIMD_LANES; i++) rows[i] = simd_load((const float *)(const void *)places[i] + w);
         simd_transpose(rows);
 #pragma GCC unroll 16
         for (uint32_t i = 0; i < SIMD_LANES; i++) simd_store(pass->lanes + (w + i) * SIMD_LANES, rows[i]);
@@ -205,8 +230,10 @@ SIMD_INLINE void index_dot_unit(simd_int *acc, const uint32_t heads, simd_int bo
     for (uint32_t h = 0; h < heads; h++) acc[h] = simd_int_dot_codes(acc[h], high, q + 4 * (heads + h));
 }
 
-/* Scores of a batch that begins at `group`. */
-SIMD_INLINE void index_score(const struct index_pass *pass, const uint32_t heads, uint32_t head, uint32_t group)
+/* Scores of a batch that begins at `group`. Asks for the sketches of a later one, bit by bit: all at once they would be more than
+ * a core can wait for. */
+SIMD_INLINE void index_score(const struct index_pass *pass, const struct index_walk *walk, const uint32_t heads,
+                             uint32_t head, uint32_t group)
 {
     const int8_t *q = pass->queries + (uint64_t)head * index_channels(pass->index->head_dim);
     const float *lanes = pass->lanes;
@@ -215,8 +242,10 @@ SIMD_INLINE void index_score(const struct index_pass *pass, const uint32_t heads
     for (uint32_t h = 0; h < heads; h++) sum[h] = simd_set(0);
     for (uint32_t part = 0; part < INDEX_PARTS; part++) {
         simd_int acc[INDEX_HEADS];
+        for (uint32_t i = part * SIMD_LANES / INDEX_PARTS; head == 0 && i < (part + 1) * SIMD_LANES / INDEX_PARTS; i++)
+            index_ask(index_batch_ahead(walk)->sketches[i], pass->sketch_bytes);
 #pragma GCC unroll 8
-        for (uint32_t h = 0; h < heads; h++) acc[h] = simd_int_zero();
+        for (uint32_t h = 0; h < heads; h++) acc[h] = simd_int_set(pass->part_starts[(head + h) * INDEX_PARTS + part]);
         for (uint32_t w = 0; w < pass->part_words; w++, lanes += SIMD_LANES, q += 4 * heads) {
             const simd_int means = simd_bits(simd_load(lanes));
 #pragma GCC unroll 8
@@ -224,10 +253,7 @@ SIMD_INLINE void index_score(const struct index_pass *pass, const uint32_t heads
         }
         const simd scale = index_entry_scales(pass, part);
 #pragma GCC unroll 8
-        for (uint32_t h = 0; h < heads; h++) {
-            const float zero = INDEX_ZERO * pass->part_sums[(head + h) * INDEX_PARTS + part];
-            sum[h] = simd_fma(simd_sub(simd_from_int(acc[h]), simd_set(zero)), scale, sum[h]);
-        }
+        for (uint32_t h = 0; h < heads; h++) sum[h] = simd_fma(simd_from_int(acc[h]), scale, sum[h]);
     }
 #pragma GCC unroll 8
     for (uint32_t h = 0; h < heads; h++)
@@ -270,7 +296,7 @@ SIMD_INLINE void index_nearest(const struct index_pass *pass, const struct index
         const float *lanes = pass->lanes + key * SIMD_LANES;
         const int8_t *q = all_q;
         simd_int acc[INDEX_HEADS];
-        if (head == 0 && key < SIMD_LANES) index_ask(walk, key, pass->bytes);
+        if (head == 0 && key < SIMD_LANES) index_ask(index_batch_ahead(walk)->codes[key], pass->codes_bytes);
 #pragma GCC unroll 8
         for (uint32_t h = 0; h < heads; h++) acc[h] = start;
         for (uint32_t u = 0; u < pass->units; u++, lanes += KERNEL_GROUP_TOKENS * SIMD_LANES, q += INDEX_UNIT * heads)
@@ -304,31 +330,28 @@ SIMD_INLINE void index_reach(const struct index_pass *pass, const uint32_t heads
     }
 }
 
-#define INDEX_SCORE(heads, head) index_score(pass, heads, head, group)
+#define INDEX_SCORE(heads, head) index_score(pass, walk, heads, head, group)
 #define INDEX_NEAREST(heads, head) index_nearest(pass, walk, heads, head, group, scales)
 #define INDEX_REACHES(heads, head) index_reach(pass, heads, head, group, scales)
 static void index_batch(const struct index_pass *pass, const struct index_walk *walk, uint32_t group)
 {
-    const uint32_t dim = pass->index->head_dim;
-    index_turn(pass, walk->entries[0], 0, index_codes_offset(dim) / 4);
+    index_turn(pass, index_batch_now(walk)->sketches, (uint32_t)pass->sketch_bytes / 4);
     INDEX_EACH_HEADS(pass->index->group, INDEX_SCORE)
     const simd scales = index_entry_scales(pass, INDEX_PARTS);
-    index_turn(pass, walk->entries[0], index_codes_offset(dim), pass->units * KERNEL_GROUP_TOKENS);
+    index_turn(pass, index_batch_now(walk)->codes, (uint32_t)pass->codes_bytes / 4);
     INDEX_EACH_HEADS(pass->index->group, INDEX_NEAREST)
 }
 
 static void index_sketch_batch(const struct index_pass *pass, const struct index_walk *walk, uint32_t group)
 {
-    const uint32_t before = index_codes_offset(pass->index->head_dim);
-    for (uint32_t i = 0; i < SIMD_LANES; i++) index_ask(walk, i, before);
-    index_turn(pass, walk->entries[0], 0, before / 4);
+    index_turn(pass, index_batch_now(walk)->sketches, (uint32_t)pass->sketch_bytes / 4);
     INDEX_EACH_HEADS(pass->index->group, INDEX_SCORE)
     const simd scales = index_entry_scales(pass, INDEX_PARTS);
     INDEX_EACH_HEADS(pass->index->group, INDEX_REACHES)
 }
 
-/* Adds a head's shares. */
-static void index_share(const struct index_pass *pass, uint32_t head, uint32_t count, float *shares)
+/* Weights of a head become its groups' parts of the softmax, but for a factor that all have in common, which is returned. */
+static float index_soften(const struct index_pass *pass, uint32_t head, uint32_t count)
 {
     float *score = pass->scores + head * pass->stride, *weight = pass->weights + head * pass->stride;
     simd top = simd_set(-INFINITY), all = simd_set(0);
@@ -344,9 +367,19 @@ static void index_share(const struct index_pass *pass, uint32_t head, uint32_t c
         simd_store(weight + g, own);
     }
     const float sum = simd_sum(all);
-    const simd part = simd_set(sum > 0 ? 1 / sum : 0);
-    for (uint32_t g = 0; g < pass->stride; g += SIMD_LANES)
-        simd_store(shares + g, simd_fma(simd_load(weight + g), part, simd_load(shares + g)));
+    return sum > 0 ? 1 / sum : 0;
+}
+
+static void index_add_shares(const struct index_pass *pass, uint32_t count, float *shares)
+{
+    const uint32_t heads = pass->index->group;
+    for (uint32_t h = 0; h < heads; h++) pass->factors[h] = index_soften(pass, h, count);
+    for (uint32_t g = 0; g < pass->stride; g += SIMD_LANES) {
+        simd sum = simd_set(0);
+        for (uint32_t h = 0; h < heads; h++)
+            sum = simd_fma(simd_load(pass->weights + h * pass->stride + g), simd_set(pass->factors[h]), sum);
+        simd_store(shares + g, sum);
+    }
 }
 
 static void index_run(const struct kernel_index *index, uint32_t count, float *shares, float *scratch,
@@ -360,8 +393,7 @@ static void index_run(const struct kernel_index *index, uint32_t count, float *s
         index_walk_step(&walk);
         batch(&pass, &walk, g);
     }
-    memset(shares, 0, pass.stride * sizeof *shares);
-    for (uint32_t h = 0; h < index->group; h++) index_share(&pass, h, count, shares);
+    index_add_shares(&pass, count, shares);
 }
 
 void INDEX_NAME(index_shares)(const struct kernel_index *index, uint32_t count, float *shares, float *scratch)

@@ -242,17 +242,22 @@ uint64_t kernel_attend_state_floats(const struct kernel_attend *attend); /* toke
  * A key's score is estimated from both. A group promises exp(s q.k) of its greatest key and 15 times that of its mean, s being attention's
  * scale: nearly the sum over its keys, at a third of the cost. Mean and variance, or minimum and maximum, of all channels find less of
  * the attention, and lose single keys; but they lose few of those that are looked for among many times as many (docs/retrieval.md).
- * So an entry begins with a sketch, its means and how far keys spread about them, in one cache line for heads of 64 channels. */
+ * Means and how far keys spread about them are an entry's sketch, one cache line for heads of 64 channels. Of the groups of a block the sketches
+ * lie one behind the other, and then the rest of the entries: index_sketch reads the former alone. */
 uint64_t kernel_index_bytes(uint32_t head_dim); /* of an entry: a multiple of 16 */
-/* An entry from the 16 keys at keys + i * stride, [head_dim] each, slowest channels first. The same bytes in all tables. */
-void kernel_index_write(const float *keys, uint64_t stride, uint32_t head_dim, void *entry);
+/* The entry of group `group` of the per_block that lie at `block`, from the 16 keys at keys + i * stride, [head_dim] each, slowest channels
+ * first. The same bytes in all tables. */
+void kernel_index_write(const float *keys, uint64_t stride, uint32_t head_dim, void *block, uint32_t per_block,
+                        uint32_t group);
+/* Zeros in place of the entries of groups [first, per_block). */
+void kernel_index_blank(void *block, uint32_t head_dim, uint32_t per_block, uint32_t first);
 
 /* The queries of one token and KV head, against entries. */
 struct kernel_index {
     const float *q; /* [group][head_dim], slowest channels first; as kernel_attend has them, but not turned */
     uint32_t group, head_dim;
     float scale, softcap;
-    /* Entries of key groups 0, 1, ...: per_block of them, one after the other, at each of these. */
+    /* Entries of key groups 0, 1, ...: per_block of them at each of these. */
     const void *const *blocks;
     uint32_t per_block;
     const uint32_t *order; /* the groups that are looked at, [count]; NULL: 0, 1, ... */

@@ -121,12 +121,12 @@ static unsigned char *entries_of(const struct kv_seq *seq, uint32_t layer, uint3
            place->index_offset;
 }
 
-void *kv_seq_index_entry(const struct kv_seq *seq, uint32_t layer, uint32_t head, uint32_t position)
+void *kv_seq_index_block(const struct kv_seq *seq, uint32_t layer, uint32_t head, uint32_t position,
+                         uint32_t *per_block)
 {
-    const uint32_t size = seq->cache->block_tokens, group = position % size / KERNEL_GROUP_TOKENS;
     ASSERT(position < seq->reserved);
-    return entries_of(seq, layer, head, position / size) +
-           group * kernel_index_bytes(seq->cache->layers[layer].head_dim);
+    *per_block = seq->cache->block_tokens / KERNEL_GROUP_TOKENS;
+    return entries_of(seq, layer, head, position / seq->cache->block_tokens);
 }
 
 uint32_t kv_seq_index(const struct kv_seq *seq, uint32_t layer, uint32_t head, uint32_t count, const void **out)

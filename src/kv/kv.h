@@ -170,14 +170,14 @@ void kv_seq_close_group(struct kv_seq *seq, uint32_t layer, uint32_t head, uint3
 /* One KV head's rows of the key group (16 tokens) that holds `position`, which the head still keeps. Borrowed until unpin. */
 void kv_seq_group_rows(const struct kv_seq *seq, uint32_t layer, uint32_t head, uint32_t position, const void **k,
                        const void **v);
-/* Entries of the index for retrieval (kv_layer.index): one for each key group of a head that keeps every token, kernel_index_bytes()
- * long, to be written by whoever has the head when the group's rows are all there.
+/* Entries of the index for retrieval (kv_layer.index): one for each key group of a head that keeps every token, to be written by whoever has
+ * the head (kernel_index_write) when the group's rows are all there.
  *   kv_seq_indexed()      whether the head has entries
- *   kv_seq_index_entry()  that of the group that holds `position`
- *   kv_seq_index()        where the entries of key groups [0, count) lie: a pointer to the first one of each block into `out`, which
- *                         has block_tokens / 16 of them; returns that number */
+ *   kv_seq_index_block()  where those of the block lie that holds `position`; *per_block: how many they are, block_tokens / 16
+ *   kv_seq_index()        where those of key groups [0, count) lie: a pointer for each block into `out`; returns how many a block has */
 bool kv_seq_indexed(const struct kv_seq *seq, uint32_t layer, uint32_t head);
-void *kv_seq_index_entry(const struct kv_seq *seq, uint32_t layer, uint32_t head, uint32_t position);
+void *kv_seq_index_block(const struct kv_seq *seq, uint32_t layer, uint32_t head, uint32_t position,
+                         uint32_t *per_block);
 uint32_t kv_seq_index(const struct kv_seq *seq, uint32_t layer, uint32_t head, uint32_t count, const void **out);
 /* Index in kv_groups() of the group whose blocks hold the head's rows. */
 uint32_t kv_seq_group(const struct kv_seq *seq, uint32_t layer, uint32_t head);

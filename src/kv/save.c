@@ -96,11 +96,9 @@ static void blank_rows(const struct kv_cache *cache, uint32_t g, uint32_t first,
         if (kind_of(layer->kind)->rows != ROWS_OWN) continue;
         for (uint32_t h = 0; h < layer->kv_heads; h++) {
             const struct kv_place *place = &cache->places[cache->first_place[i] + h];
-            if (place->index_group == g) {
-                const uint64_t entry = kernel_index_bytes(layer->head_dim), whole = first / KERNEL_GROUP_TOKENS;
-                memset(block + place->index_offset + whole * entry, 0,
-                       (cache->block_tokens / KERNEL_GROUP_TOKENS - whole) * entry);
-            }
+            if (place->index_group == g)
+                kernel_index_blank(block + place->index_offset, layer->head_dim,
+                                   cache->block_tokens / KERNEL_GROUP_TOKENS, first / KERNEL_GROUP_TOKENS);
             if (place->group != g) continue;
             cache->kernel->kv_write(layer->k_format, layer->v_format, block + place->k_offset, block + place->v_offset,
                                     first, cache->block_tokens - first, zeros, 0, layer->head_dim, zeros, 0,

@@ -98,21 +98,25 @@ static uint32_t bits_of(float share) /* orders as the shares do, which are not n
 }
 
 /* The least share of the `take` largest of `count`, as bits, and how many of those that are equal to it are among them. `left` has room
- * for `count`: those that are still equal to the wanted one. */
+ * for `count`: those that are still equal to the wanted one in the bits that were looked at. */
 static uint32_t threshold(const float *shares, uint32_t count, uint32_t take, uint32_t *left, uint32_t *equal)
 {
+    enum { DIGIT = 11, DIGITS = 1 << DIGIT };
     uint32_t least = 0;
     for (uint32_t i = 0; i < count; i++) left[i] = bits_of(shares[i]);
-    for (uint32_t shift = 24; shift <= 24; shift -= 8) { /* a byte at a time, the highest first */
-        uint32_t counts[256] = {0}, byte = 255, kept = 0;
-        for (uint32_t i = 0; i < count; i++) counts[left[i] >> shift & 255]++;
-        while (counts[byte] < take) take -= counts[byte--];
+    for (int shift = 32 - DIGIT; shift > -DIGIT;
+         shift -= DIGIT) { /* the highest bits first; the lowest are one fewer */
+        const uint32_t low = shift > 0 ? (uint32_t)shift : 0;
+        uint32_t counts[DIGITS] = {0}, digit = DIGITS - 1, kept = 0;
+        for (uint32_t i = 0; i < count; i++) counts[left[i] >> low & (DIGITS - 1)]++;
+        while (counts[digit] < take) take -= counts[digit--];
         for (uint32_t i = 0; i < count; i++) {
-            left[kept] = left[i];
-            kept += (left[kept] >> shift & 255) == byte;
+            const uint32_t bits = left[i];
+            left[kept] = bits;
+            kept += (bits >> low & (DIGITS - 1)) == digit;
         }
         count = kept;
-        least |= byte << shift;
+        least |= digit << low;
     }
     *equal = take;
     return least;
@@ -128,12 +132,12 @@ static uint32_t take_best(const struct reading *reading, float *shares, const ui
     take /= unit;
     for (uint32_t i = 0; i < units && unit > 1; i++) shares[i] = shares[2 * i] + shares[2 * i + 1];
     const uint32_t least = take ? threshold(shares, units, take, left, &equal) : 0;
-    for (uint32_t i = 0; i < units && take; i++) {
-        const uint32_t bits = bits_of(shares[i]);
-        if (bits < least || (bits == least && !equal)) continue;
-        if (bits == least) equal--;
-        for (uint32_t g = 0; g < unit; g++) out[taken++] = groups[i * unit + g];
-        take--;
+    for (uint32_t i = 0; i < units && take; i++) { /* without a branch: nobody could predict it */
+        const uint32_t bits = bits_of(shares[i]), last = (bits == least) & (equal > 0);
+        out[taken] = groups[i * unit];
+        out[taken + unit - 1] = groups[i * unit + unit - 1];
+        taken += unit * ((bits > least) | last);
+        equal -= last;
     }
     return taken;
 }
@@ -300,6 +304,9 @@ void retrieve_index(const struct model_run *run, const struct tile *tile, uint32
                 rows_key(run, tile, head, first + i, k, first - at + i, key);
                 slowest_first(c, key, keys + (uint64_t)i * c->head_dim);
             }
-            kernel_index_write(keys, c->head_dim, c->head_dim, kv_seq_index_entry(seq, run->layer, head, first));
+            uint32_t per_block;
+            void *block = kv_seq_index_block(seq, run->layer, head, first, &per_block);
+            kernel_index_write(keys, c->head_dim, c->head_dim, block, per_block,
+                               first / KERNEL_GROUP_TOKENS % per_block);
         }
 }

@@ -230,7 +230,7 @@ static void add_group(struct dump *d, uint32_t group, const float *keys, float *
         slowest_first(d->config, keys + i * dims, sorted + i * dims);
     }
     if (d->keys) memcpy(d->keys + (uint64_t)group * GROUP * dims, keys, GROUP * dims * sizeof *keys);
-    kernel_index_write(sorted, dims, dims, d->entries + group * kernel_index_bytes(dims));
+    kernel_index_write(sorted, dims, dims, d->entries, d->groups, group);
     for (uint32_t q = 0; q < QUESTIONS * d->heads; q++) {
         const float *query = d->queries + (uint64_t)q * dims;
         float scores[GROUP] = {0}, top = -INFINITY, sum = 0;

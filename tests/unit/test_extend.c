@@ -4,6 +4,7 @@
 #include "support.h"
 #include <math.h>
 
+#define BLOCK 32u
 #define SOURCE 96u /* tokens computed */
 #define BEGIN 32u
 #define EXTENDED 237u
@@ -42,7 +43,7 @@ static void open_source(struct fixture *f, enum number_format k, enum number_for
     for (uint32_t i = 0; i < f->config->layers; i++) layers[i].index = index && layers[i].kind == KV_FULL;
     const struct kv_config config = {.layers = layers,
                                      .layer_count = f->config->layers,
-                                     .block_tokens = 32,
+                                     .block_tokens = BLOCK,
                                      .bytes_max = 64u << 20,
                                      .kernel = model_kernel(f->model)};
     assert_int_equal(kv_open(&config, &f->cache, &error), ST_OK);
@@ -195,10 +196,10 @@ static void test_index(void **state)
     extend(&f, 50);
     const struct model_config *c = f.config;
     const uint32_t half = c->rope_dimensions / 2;
-    const uint64_t bytes = kernel_index_bytes(c->head_dim);
+    const uint64_t entry = kernel_index_bytes(c->head_dim);
     assert_true(c->rope_dimensions == c->head_dim && !c->rope_neighbours);
     float k[256], v[256], keys[16 * 256];
-    unsigned char *entry = malloc(bytes);
+    unsigned char *same = malloc(BLOCK / 16 * entry);
     struct kv_batch *batch = pin(&f);
     for (uint32_t layer = 0; layer < c->layers; layer++)
         for (uint32_t head = 0; head < c->kv_heads; head++)
@@ -210,11 +211,14 @@ static void test_index(void **state)
                         keys[i * c->head_dim + 2 * pair + 1] = k[2 * half - 1 - pair];
                     }
                 }
-                kernel_index_write(keys, c->head_dim, c->head_dim, entry);
-                assert_memory_equal(kv_seq_index_entry(f.seq, layer, head, 16 * group), entry, bytes);
+                uint32_t per_block;
+                const void *block = kv_seq_index_block(f.seq, layer, head, 16 * group, &per_block);
+                memcpy(same, block, per_block * entry);
+                kernel_index_write(keys, c->head_dim, c->head_dim, same, per_block, group % per_block);
+                assert_memory_equal(block, same, per_block * entry);
             }
     kv_batch_unpin(batch);
-    free(entry);
+    free(same);
     close_cache(&f);
     close_model(&f);
 }

@@ -35,7 +35,7 @@ static void make_entries(uint32_t dim)
         unsigned char **block = &blocks[g / PER_BLOCK];
         if (g % PER_BLOCK == 0) *block = aligned_alloc(64, (PER_BLOCK * bytes + 63) / 64 * 64);
         assert_non_null(*block);
-        kernel_index_write(keys[g * 16], DIM_MAX, dim, *block + g % PER_BLOCK * bytes);
+        kernel_index_write(keys[g * 16], DIM_MAX, dim, *block, PER_BLOCK, g % PER_BLOCK);
     }
 }
 
