@@ -215,27 +215,6 @@ void model_run_observe(struct model_run *run, void (*observe)(void *data, const 
     run->observe_data = data;
 }
 
-static void show(struct model_run *run, const struct tile *tile, uint32_t head, const struct reading *reading,
-                 const struct chosen *chosen, struct worker *worker)
-{
-    struct kernel_attend attend;
-    attend_describe(run, tile, head, &attend);
-    attend.key_end = run->treatment.closes ? open_begin(tile) : tile->position + 1;
-    attend.spans = worker->spans;
-    attend.span_count = kv_seq_spans(run->entries[tile->entry].seq, run->layer, head, 0, attend.key_end, worker->spans);
-    const struct model_choice choice = {.entry = tile->entry,
-                                        .layer = run->layer,
-                                        .head = head,
-                                        .position = tile->position,
-                                        .groups = chosen->groups,
-                                        .group_count = chosen->count,
-                                        .initial = reading->initial,
-                                        .recalled = reading->recalled,
-                                        .attend = &attend,
-                                        .scratch = worker->scratch};
-    run->observe(run->observe_data, &choice);
-}
-
 void retrieve_choose(struct model_run *run, const struct tile *tile, uint32_t head, struct worker *worker)
 {
     const struct model_entry *entry = &run->entries[tile->entry];
@@ -257,10 +236,32 @@ void retrieve_choose(struct model_run *run, const struct tile *tile, uint32_t he
     kv_seq_recall(entry->seq, run->layer, head, groups, count);
     const uint64_t skipped = reading.local - reading.initial - reading.recalled;
     count_rows(run, keys - skipped * KERNEL_GROUP_TOKENS, keys);
-    if (run->observe) show(run, tile, head, &reading, chosen, worker);
 }
 
 /* ---- reading ----------------------------------------------------------------------------------------------------- */
+
+/* In attention's phase: what a layer's tiles have in common is then made. */
+static void show(const struct model_run *run, const struct tile *tile, uint32_t head, struct worker *worker)
+{
+    const struct chosen *chosen = chosen_of(run, tile, head);
+    const struct reading reading = reading_of(run, tile);
+    struct kernel_attend attend;
+    attend_describe(run, tile, head, &attend);
+    attend.key_end = run->treatment.closes ? open_begin(tile) : tile->position + 1;
+    attend.spans = worker->spans;
+    attend.span_count = kv_seq_spans(run->entries[tile->entry].seq, run->layer, head, 0, attend.key_end, worker->spans);
+    const struct model_choice choice = {.entry = tile->entry,
+                                        .layer = run->layer,
+                                        .head = head,
+                                        .position = tile->position,
+                                        .groups = chosen->groups,
+                                        .group_count = chosen->count,
+                                        .initial = reading.initial,
+                                        .recalled = reading.recalled,
+                                        .attend = &attend,
+                                        .scratch = worker->scratch};
+    run->observe(run->observe_data, &choice);
+}
 
 void retrieve_attend(const struct model_run *run, const struct tile *tile, uint32_t head, uint32_t part,
                      struct kernel_attend *attend, float *state, struct worker *worker)
@@ -271,6 +272,7 @@ void retrieve_attend(const struct model_run *run, const struct tile *tile, uint3
     const uint32_t count = first >= chosen->count ? 0 : chosen->count - first < most ? chosen->count - first : most;
     const uint32_t *groups = chosen->groups + first, unit = unit_groups(run);
     uint32_t keys = count * KERNEL_GROUP_TOKENS;
+    if (run->observe && part == 0) show(run, tile, head, worker);
     if (count && groups[count - 1] == tile->position / KERNEL_GROUP_TOKENS)
         keys -= KERNEL_GROUP_TOKENS - 1 - tile->position % KERNEL_GROUP_TOKENS;
     attend->spans = worker->spans;

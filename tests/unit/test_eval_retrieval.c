@@ -283,6 +283,33 @@ static void test_real_model(void **state)
     kvasir_model_close(smollm2);
 }
 
+/* All figures are the same whatever thread computes what: so too where keys have a bias, which all tiles of a layer have in common. */
+static void test_same_figures(void **state)
+{
+    (void)state;
+    static const uint32_t length = 1024;
+    static const double budget = 0.25;
+    const struct eval_retrieval_options options = {.lengths = &length,
+                                                   .length_count = 1,
+                                                   .budgets = &budget,
+                                                   .budget_count = 1,
+                                                   .items = 2,
+                                                   .seed = 1,
+                                                   .tasks = "single"};
+    char path[512];
+    json_t *reports[3];
+    if (TEST_THREAD_SANITIZED || !test_model_path("qwen2", path, sizeof path)) skip();
+    for (uint32_t i = 0; i < ARRAY_COUNT(reports); i++) {
+        struct kvasir_model_options with = {.threads = i + 1};
+        struct kvasir_model *qwen2;
+        assert_int_equal(kvasir_model_open(path, &with, &qwen2, NULL), KVASIR_OK);
+        reports[i] = evaluate(qwen2, &options, NULL);
+        assert_true(json_equal(reports[i], reports[0]));
+        kvasir_model_close(qwen2);
+    }
+    for (uint32_t i = 0; i < ARRAY_COUNT(reports); i++) json_decref(reports[i]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -294,6 +321,7 @@ int main(void)
         cmocka_unit_test(test_evaluation),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_real_model),
+        cmocka_unit_test(test_same_figures),
     };
     return cmocka_run_group_tests(tests, setup_both, teardown_both);
 }
