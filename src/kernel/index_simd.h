@@ -139,7 +139,8 @@ static const struct index_places *index_batch_ahead(const struct index_walk *wal
     return &walk->places[(walk->at + INDEX_AHEAD) % (INDEX_AHEAD + 1)];
 }
 
-static void index_walk_step(struct index_walk *walk)
+/* `closely` is a constant: whether codes are wanted, too. */
+SIMD_INLINE void index_walk_step(struct index_walk *walk, const bool closely)
 {
     const struct kernel_index *index = walk->pass->index;
     const uint64_t sketch_bytes = walk->pass->sketch_bytes, codes_bytes = walk->pass->codes_bytes;
@@ -156,7 +157,7 @@ static void index_walk_step(struct index_walk *walk)
         }
         const char *base = index->blocks[block];
         ahead->sketches[i] = base + inner * sketch_bytes;
-        ahead->codes[i] = base + per_block * sketch_bytes + inner * codes_bytes;
+        if (closely) ahead->codes[i] = base + per_block * sketch_bytes + inner * codes_bytes;
         if (++inner < per_block) continue;
         inner = 0;
         block++;
@@ -172,14 +173,15 @@ SIMD_INLINE void index_ask(const char *place, uint64_t bytes)
 }
 
 /* Stands before the first batch: the next step leads there. */
-static void index_walk_open(struct index_walk *walk, const struct index_pass *pass, uint32_t count)
+SIMD_INLINE void index_walk_open(struct index_walk *walk, const struct index_pass *pass, uint32_t count,
+                                 const bool closely)
 {
     *walk = (struct index_walk){.pass = pass, .count = count};
     for (uint32_t b = 0; b <= INDEX_AHEAD; b++)
         for (uint32_t i = 0; i < SIMD_LANES; i++)
             walk->places[b].sketches[i] = walk->places[b].codes[i] = pass->index->blocks[0];
     for (uint32_t b = 0; b < INDEX_AHEAD; b++) {
-        index_walk_step(walk);
+        index_walk_step(walk, closely);
         for (uint32_t i = 0; i < SIMD_LANES; i++) index_ask(index_batch_ahead(walk)->sketches[i], pass->sketch_bytes);
     }
 }
@@ -382,26 +384,29 @@ static void index_add_shares(const struct index_pass *pass, uint32_t count, floa
     }
 }
 
-static void index_run(const struct kernel_index *index, uint32_t count, float *shares, float *scratch,
-                      void (*batch)(const struct index_pass *pass, const struct index_walk *walk, uint32_t group))
+SIMD_INLINE void index_run(const struct kernel_index *index, uint32_t count, float *shares, float *scratch,
+                           const bool closely)
 {
     struct index_pass pass;
     struct index_walk walk;
     index_open(&pass, index, count, scratch);
-    index_walk_open(&walk, &pass, count);
+    index_walk_open(&walk, &pass, count, closely);
     for (uint32_t g = 0; g < count; g += SIMD_LANES) {
-        index_walk_step(&walk);
-        batch(&pass, &walk, g);
+        index_walk_step(&walk, closely);
+        if (closely)
+            index_batch(&pass, &walk, g);
+        else
+            index_sketch_batch(&pass, &walk, g);
     }
     index_add_shares(&pass, count, shares);
 }
 
 void INDEX_NAME(index_shares)(const struct kernel_index *index, uint32_t count, float *shares, float *scratch)
 {
-    index_run(index, count, shares, scratch, index_batch);
+    index_run(index, count, shares, scratch, true);
 }
 
 void INDEX_NAME(index_sketch)(const struct kernel_index *index, uint32_t count, float *shares, float *scratch)
 {
-    index_run(index, count, shares, scratch, index_sketch_batch);
+    index_run(index, count, shares, scratch, false);
 }

@@ -97,9 +97,11 @@ static uint32_t bits_of(float share) /* orders as the shares do, which are not n
     return bits;
 }
 
-/* The least share of the `take` largest of `count`, as bits, and how many of those that are equal to it are among them. `left` has room
- * for `count`: those that are still equal to the wanted one in the bits that were looked at. */
-static uint32_t threshold(const float *shares, uint32_t count, uint32_t take, uint32_t *left, uint32_t *equal)
+/* The least share of the `take` largest of `count`, as bits, and how many of those that are equal to it are among them. Not `exact`: some
+ * more are taken, all that are as large in the highest bits as the least one. `left` has room for `count`: those that are still equal to
+ * the wanted one in the bits that were looked at. */
+static uint32_t threshold(const float *shares, uint32_t count, uint32_t take, bool exact, uint32_t *left,
+                          uint32_t *equal)
 {
     enum { DIGIT = 11, DIGITS = 1 << DIGIT };
     uint32_t least = 0;
@@ -110,28 +112,32 @@ static uint32_t threshold(const float *shares, uint32_t count, uint32_t take, ui
         uint32_t counts[DIGITS] = {0}, digit = DIGITS - 1, kept = 0;
         for (uint32_t i = 0; i < count; i++) counts[left[i] >> low & (DIGITS - 1)]++;
         while (counts[digit] < take) take -= counts[digit--];
+        least |= digit << low;
+        if (!exact) {
+            *equal = count;
+            return least;
+        }
         for (uint32_t i = 0; i < count; i++) {
             const uint32_t bits = left[i];
             left[kept] = bits;
             kept += (bits >> low & (DIGITS - 1)) == digit;
         }
         count = kept;
-        least |= digit << low;
     }
     *equal = take;
     return least;
 }
 
-/* Of `count` groups those that promise most, `take` of them, into `out`, in their order; both go in units. `groups` may be `out`.
- * `left` has room for `count`. */
+/* Of `count` groups those that promise most, `take` of them (at least, if not `exact`), into `out`, in their order; both go in units. `groups`
+ * may be `out`. `left` has room for `count`. */
 static uint32_t take_best(const struct reading *reading, float *shares, const uint32_t *groups, uint32_t count,
-                          uint32_t take, uint32_t *left, uint32_t *out)
+                          uint32_t take, bool exact, uint32_t *left, uint32_t *out)
 {
     const uint32_t unit = reading->unit, units = count / unit;
     uint32_t taken = 0, equal = 0;
     take /= unit;
     for (uint32_t i = 0; i < units && unit > 1; i++) shares[i] = shares[2 * i] + shares[2 * i + 1];
-    const uint32_t least = take ? threshold(shares, units, take, left, &equal) : 0;
+    const uint32_t least = take ? threshold(shares, units, take, exact, left, &equal) : 0;
     for (uint32_t i = 0; i < units && take; i++) { /* without a branch: nobody could predict it */
         const uint32_t bits = bits_of(shares[i]), last = (bits == least) & (equal > 0);
         out[taken] = groups[i * unit];
@@ -181,20 +187,22 @@ static uint32_t choose(const struct model_run *run, const struct tile *tile, uin
     const struct kernel *kernel = run->model->kernel;
     struct kernel_index index = index_of(run, tile, head, reading->whole, worker);
     float *shares = worker->promises, *scratch = worker->promises + retrieve_stride(run);
-    const uint32_t between = reading->local - reading->initial, close = candidates(reading);
+    const uint32_t between = reading->local - reading->initial;
+    uint32_t close = candidates(reading);
     uint32_t *const looked = out + reading->initial;
     uint32_t *const left = (uint32_t *)(void *)scratch; /* between the kernel's calls */
     uint32_t count = reading->whole;
     for (uint32_t g = 0; g < count; g++) out[g] = g;
     if (close < between) {
         kernel->index_sketch(&index, count, shares, scratch);
-        count = reading->initial + take_best(reading, shares + reading->initial, looked, between, close, left, looked);
+        close = take_best(reading, shares + reading->initial, looked, between, close, false, left, looked);
+        count = reading->initial + close;
         for (uint32_t g = reading->local; g < reading->whole; g++) out[count++] = g;
         index.order = out;
     }
     kernel->index_shares(&index, count, shares, scratch);
     return reading->initial +
-           take_best(reading, shares + reading->initial, looked, close, reading->recalled, left, looked);
+           take_best(reading, shares + reading->initial, looked, close, reading->recalled, true, left, looked);
 }
 
 static void count_rows(struct model_run *run, uint64_t read, uint64_t dense)
