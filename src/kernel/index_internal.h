@@ -73,9 +73,8 @@ static inline float index_scale_of(uint8_t code)
     return scale;
 }
 
-#define INDEX_HEAD_NUMBERS \
-    (3 +                   \
-     INDEX_PARTS) /* that index_simd.h keeps of a head: its query's scale, what its numbers add up to, and its shares' factor */
+/* What index_simd.h keeps of a head: its query's scale, what its numbers add up to, and its shares' factor. */
+#define INDEX_HEAD_NUMBERS (3 + INDEX_PARTS)
 
 /* Floats of the parts of index_simd.h's scratch that do not depend on the number of groups, each a whole number of lines. */
 struct index_sizes {

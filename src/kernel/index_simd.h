@@ -129,14 +129,10 @@ struct index_walk {
     struct index_places places[INDEX_AHEAD + 1];
 };
 
-static const struct index_places *index_batch_now(const struct index_walk *walk)
+/* The batch that is asked for while this one is read. */
+static uint32_t index_ahead(const struct index_walk *walk)
 {
-    return &walk->places[walk->at];
-}
-
-static const struct index_places *index_batch_ahead(const struct index_walk *walk)
-{
-    return &walk->places[(walk->at + INDEX_AHEAD) % (INDEX_AHEAD + 1)];
+    return (walk->at + INDEX_AHEAD) % (INDEX_AHEAD + 1);
 }
 
 /* `closely` is a constant: whether codes are wanted, too. */
@@ -149,7 +145,7 @@ SIMD_INLINE void index_walk_step(struct index_walk *walk, const bool closely)
     const uint32_t *order = index->order ? index->order + walk->group : NULL;
     uint32_t block = walk->block, inner = walk->inner;
     walk->at = (walk->at + 1) % (INDEX_AHEAD + 1);
-    struct index_places *ahead = &walk->places[(walk->at + INDEX_AHEAD) % (INDEX_AHEAD + 1)];
+    struct index_places *ahead = &walk->places[index_ahead(walk)];
     for (uint32_t i = 0; i < count; i++) {
         if (order) {
             block = order[i] / per_block;
@@ -182,7 +178,8 @@ SIMD_INLINE void index_walk_open(struct index_walk *walk, const struct index_pas
             walk->places[b].sketches[i] = walk->places[b].codes[i] = pass->index->blocks[0];
     for (uint32_t b = 0; b < INDEX_AHEAD; b++) {
         index_walk_step(walk, closely);
-        for (uint32_t i = 0; i < SIMD_LANES; i++) index_ask(index_batch_ahead(walk)->sketches[i], pass->sketch_bytes);
+        for (uint32_t i = 0; i < SIMD_LANES; i++)
+            index_ask(walk->places[index_ahead(walk)].sketches[i], pass->sketch_bytes);
     }
 }
 
@@ -245,7 +242,7 @@ SIMD_INLINE void index_score(const struct index_pass *pass, const struct index_w
     for (uint32_t part = 0; part < INDEX_PARTS; part++) {
         simd_int acc[INDEX_HEADS];
         for (uint32_t i = part * SIMD_LANES / INDEX_PARTS; head == 0 && i < (part + 1) * SIMD_LANES / INDEX_PARTS; i++)
-            index_ask(index_batch_ahead(walk)->sketches[i], pass->sketch_bytes);
+            index_ask(walk->places[index_ahead(walk)].sketches[i], pass->sketch_bytes);
 #pragma GCC unroll 8
         for (uint32_t h = 0; h < heads; h++) acc[h] = simd_int_set(pass->part_starts[(head + h) * INDEX_PARTS + part]);
         for (uint32_t w = 0; w < pass->part_words; w++, lanes += SIMD_LANES, q += 4 * heads) {
@@ -298,7 +295,7 @@ SIMD_INLINE void index_nearest(const struct index_pass *pass, const struct index
         const float *lanes = pass->lanes + key * SIMD_LANES;
         const int8_t *q = all_q;
         simd_int acc[INDEX_HEADS];
-        if (head == 0 && key < SIMD_LANES) index_ask(index_batch_ahead(walk)->codes[key], pass->codes_bytes);
+        if (head == 0 && key < SIMD_LANES) index_ask(walk->places[index_ahead(walk)].codes[key], pass->codes_bytes);
 #pragma GCC unroll 8
         for (uint32_t h = 0; h < heads; h++) acc[h] = start;
         for (uint32_t u = 0; u < pass->units; u++, lanes += KERNEL_GROUP_TOKENS * SIMD_LANES, q += INDEX_UNIT * heads)
@@ -337,16 +334,16 @@ SIMD_INLINE void index_reach(const struct index_pass *pass, const uint32_t heads
 #define INDEX_REACHES(heads, head) index_reach(pass, heads, head, group, scales)
 static void index_batch(const struct index_pass *pass, const struct index_walk *walk, uint32_t group)
 {
-    index_turn(pass, index_batch_now(walk)->sketches, (uint32_t)pass->sketch_bytes / 4);
+    index_turn(pass, walk->places[walk->at].sketches, (uint32_t)pass->sketch_bytes / 4);
     INDEX_EACH_HEADS(pass->index->group, INDEX_SCORE)
     const simd scales = index_entry_scales(pass, INDEX_PARTS);
-    index_turn(pass, index_batch_now(walk)->codes, (uint32_t)pass->codes_bytes / 4);
+    index_turn(pass, walk->places[walk->at].codes, (uint32_t)pass->codes_bytes / 4);
     INDEX_EACH_HEADS(pass->index->group, INDEX_NEAREST)
 }
 
 static void index_sketch_batch(const struct index_pass *pass, const struct index_walk *walk, uint32_t group)
 {
-    index_turn(pass, index_batch_now(walk)->sketches, (uint32_t)pass->sketch_bytes / 4);
+    index_turn(pass, walk->places[walk->at].sketches, (uint32_t)pass->sketch_bytes / 4);
     INDEX_EACH_HEADS(pass->index->group, INDEX_SCORE)
     const simd scales = index_entry_scales(pass, INDEX_PARTS);
     INDEX_EACH_HEADS(pass->index->group, INDEX_REACHES)

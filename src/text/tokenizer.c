@@ -331,7 +331,9 @@ static enum status read_algorithm(struct tokenizer *tokenizer, const struct form
     enum status status = format_get_text(format, "tokenizer.ggml.model", &model, &model_bytes, error);
     if (status == ST_NOT_FOUND ||
         (status == ST_OK && (is_named(model, model_bytes, "none") || is_named(model, model_bytes, "no_vocab"))))
-        return error_set(error, ST_NOT_FOUND, "the model's file has no tokenizer");
+        return error_set(
+            error, ST_NOT_FOUND,
+            "the model has no tokenizer, so it takes token ids only (--prompt-ids, or lists of them over the API)");
     if (status != ST_OK) return status;
     if (is_named(model, model_bytes, "llama")) {
         tokenizer->algorithm = TOKENIZER_SCORES;

@@ -551,11 +551,15 @@ class Load(Case):
             thread.join()
         return sorted(times)
 
+    def tail_of_ttft(self):
+        """The least of three 99th percentiles."""
+        return min(sorted_times[int(len(sorted_times) * 0.99)] for sorted_times in (self.ttft(160) for _ in range(3)))
+
     def test_slow_readers_delay_nobody(self):
         """Their answers stand still until they are read: each costs little, however long it is, and the others do not notice."""
         tokens = 4000
         self.ttft(80)
-        alone = [self.ttft(160) for _ in range(3)]
+        alone = self.tail_of_ttft()
         self.server.wait_until_idle()
         memory = self.beside_the_cache()
         body = {"prompt": "s", "max_tokens": tokens, "stream": True, "logit_bias": A}
@@ -566,15 +570,15 @@ class Load(Case):
         grown = self.beside_the_cache() - memory
         if not SANITIZED:  # once: what steps with many answers need, a huge page of the cache
             self.assertLess(grown, self.SLOW * (64 << 10) + (4 << 20))
-        beside = [self.ttft(160) for _ in range(3)]
-        best = [min(run[int(len(run) * 0.99)] for run in runs) for runs in (alone, beside)]
-        print(f"p99 TTFT {best[0] * 1e3:.1f} ms alone, {best[1] * 1e3:.1f} ms beside {self.SLOW} slow readers; {grown / self.SLOW / 1024:.0f} KiB each")
-        self.assertLess(best[1], best[0] * 1.2 + 0.02)
+        beside = self.tail_of_ttft()
         for connection in slow[:3]:
             self.assertEqual(sum(len(e["choices"][0]["text"]) for e in events(read_all(connection))), tokens)
         for connection in slow[3:]:
             connection.close()
         self.settled()
+        after = self.tail_of_ttft()  # the machine may have become slower meanwhile
+        print(f"p99 TTFT {alone * 1e3:.1f} ms alone, {beside * 1e3:.1f} ms beside {self.SLOW} slow readers, {after * 1e3:.1f} ms alone again; {grown / self.SLOW / 1024:.0f} KiB each")
+        self.assertLess(beside, max(alone, after) * 1.2 + 0.02)
 
     def all_paused(self, count):
         began = time.monotonic()

@@ -101,7 +101,7 @@ class Routes(Case):
     def test_many_ask_for_one_snapshot(self):
         """Within a quarter second all get the same one; while the engine is in a long step nobody else waits."""
         connection = self.server.send({"prompt": "y" * 60000, "max_tokens": 1})
-        replies = []
+        replies, asked = [], time.monotonic()
         threads = [threading.Thread(target=lambda: replies.append(self.fetch("/kv")[2])) for _ in range(16)]
         for thread in threads:
             thread.start()
@@ -111,7 +111,7 @@ class Routes(Case):
         for thread in threads:
             thread.join()
         self.assertLess(waited, 2)
-        self.assertLessEqual(len(set(replies)), 3)
+        self.assertLessEqual(len(set(replies)), 2 + (time.monotonic() - asked) / 0.25)
         connection.close()
 
     def test_who_waits_may_leave(self):
