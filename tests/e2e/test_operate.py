@@ -401,6 +401,14 @@ def delta_of(event):
     return "".join(choice.get("text") or choice.get("delta", {}).get("content") or "" for choice in event.get("choices", ()))
 
 
+SMALL = {"SO_RCVBUF": 8192}  # so that sockets hold little, and an answer not as a whole
+
+
+def read_late(connection):
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    return read_all(connection)
+
+
 class Load(Case):
     """Clients that leave at any moment, and clients that do not read."""
     DROPPED = 10000 if FULL else 300
@@ -557,7 +565,7 @@ class Load(Case):
 
     def test_slow_readers_delay_nobody(self):
         """Their answers stand still until they are read: each costs little, however long it is, and the others do not notice."""
-        tokens = 4000
+        tokens = 8000
         self.ttft(80)
         alone = self.tail_of_ttft()
         self.server.wait_until_idle()
@@ -565,14 +573,14 @@ class Load(Case):
         body = {"prompt": "s", "max_tokens": tokens, "stream": True, "logit_bias": A}
         slow = []
         for _ in range(self.SLOW):
-            slow.append(self.server.send(body))
+            slow.append(self.server.send(body, **SMALL))
         self.all_paused(self.SLOW)
         grown = self.beside_the_cache() - memory
         if not SANITIZED:  # once: what steps with many answers need, a huge page of the cache
             self.assertLess(grown, self.SLOW * (64 << 10) + (4 << 20))
         beside = self.tail_of_ttft()
         for connection in slow[:3]:
-            self.assertEqual(sum(len(e["choices"][0]["text"]) for e in events(read_all(connection))), tokens)
+            self.assertEqual(sum(len(e["choices"][0]["text"]) for e in events(read_late(connection))), tokens)
         for connection in slow[3:]:
             connection.close()
         self.settled()
@@ -591,7 +599,7 @@ class Load(Case):
         """64 KiB at most, whatever the answer is made of; and nothing of it is lost."""
         text = {"prompt": "h" * 50, "stream": True, "logit_bias": A}
         chat = {"messages": [{"role": "user", "content": "hi"}], "stream": True, "logit_bias": A}
-        count, tokens = (40, 3000) if SANITIZED else (100, 5000)
+        count, tokens = (40 if SANITIZED else 100), 8000  # more than sockets hold, however few events the tokens come in
         kinds = (  # the path, the body, how often the answer is in it
             ("/v1/completions", text, 1), ("/v1/completions", {**text, "n": 4}, 4), ("/v1/completions", {**text, "logprobs": 5, "return_token_ids": True}, 1),
             ("/v1/completions", {**text, "logit_bias": {"1": 100}}, 1),  # a control character, which JSON writes with six
@@ -616,7 +624,7 @@ class Load(Case):
         slow = [server.send({**body, limit: tokens}, path) for _ in range(count)]
         self.all_paused(count * answers)
         each = (self.beside_the_cache() - memory) / count
-        told = "".join(map(delta_of, re.findall(rb"^data: (\{.*\})$", read_all(slow.pop()), re.M)))
+        told = "".join(map(delta_of, re.findall(rb"^data: (\{.*\})$", read_late(slow.pop()), re.M)))
         self.assertEqual(told, ("a" if body["logit_bias"] is A else "\x01") * tokens * answers)
         for connection in slow:
             connection.close()

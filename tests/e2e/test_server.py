@@ -84,9 +84,9 @@ class Server:
         connection.connect(("127.0.0.1", self.port))
         return connection
 
-    def send(self, body, path="/v1/completions"):
+    def send(self, body, path="/v1/completions", **options):
         """A connection on which the request was written; nothing was read."""
-        connection = self.connect()
+        connection = self.connect(**options)
         data = json.dumps(body).encode()
         connection.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data)
         return connection
