@@ -74,9 +74,9 @@ static inline unsigned char *fake_entry_part(const struct fake_seq *s, const str
 {
     uint32_t per_block;
     unsigned char *block = kv_seq_index_block(s->seq, index, head, position, &per_block);
-    const uint32_t group = position / KERNEL_GROUP_TOKENS % per_block, sketch = index_sketch_bytes(layer->head_dim),
-                   codes = index_codes_bytes(layer->head_dim);
-    return part && codes ? block + per_block * sketch + group * codes : block + group * sketch + 4 * part;
+    const uint32_t group = position / KERNEL_GROUP_TOKENS % per_block, dim = layer->head_dim;
+    return part && index_codes_bytes(dim) ? block + index_codes_at(dim, per_block, group)
+                                          : block + index_sketch_at(dim, group) + 4 * part;
 }
 
 /* What the forward pass does in one layer: K and V of `count` tokens after s->count. */

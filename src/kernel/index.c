@@ -14,20 +14,12 @@ uint64_t kernel_index_scratch_floats(const struct kernel_index *index, uint32_t 
            2 * index->group * round_up(count, 16);
 }
 
-static uint8_t *sketch_of(void *block, uint32_t head_dim, uint32_t group)
-{
-    return (uint8_t *)block + (uint64_t)group * index_sketch_bytes(head_dim);
-}
-
-static uint8_t *codes_of(void *block, uint32_t head_dim, uint32_t per_block, uint32_t group)
-{
-    return sketch_of(block, head_dim, per_block) + (uint64_t)group * index_codes_bytes(head_dim);
-}
-
 void kernel_index_blank(void *block, uint32_t head_dim, uint32_t per_block, uint32_t first)
 {
-    memset(sketch_of(block, head_dim, first), 0, (uint64_t)(per_block - first) * index_sketch_bytes(head_dim));
-    memset(codes_of(block, head_dim, per_block, first), 0, (uint64_t)(per_block - first) * index_codes_bytes(head_dim));
+    uint8_t *bytes = block;
+    const uint64_t groups = per_block - first;
+    memset(bytes + index_sketch_at(head_dim, first), 0, groups * index_sketch_bytes(head_dim));
+    memset(bytes + index_codes_at(head_dim, per_block, first), 0, groups * index_codes_bytes(head_dim));
 }
 
 /* The least scale that there is of at least `scale`, or the largest one. */
@@ -95,7 +87,8 @@ void kernel_index_write(const float *keys, uint64_t stride, uint32_t head_dim, v
 {
     static const float middle[KERNEL_GROUP_TOKENS];
     const uint32_t coded = index_units(head_dim) * INDEX_UNIT, known = coded < head_dim ? coded : head_dim;
-    uint8_t *sketch = sketch_of(block, head_dim, group), *codes = codes_of(block, head_dim, per_block, group),
+    uint8_t *sketch = (uint8_t *)block + index_sketch_at(head_dim, group),
+            *codes = (uint8_t *)block + index_codes_at(head_dim, per_block, group),
             *spreads = sketch + index_spreads_offset(head_dim);
     float means[INDEX_CHANNELS_MAX], top = 0;
     ASSERT(head_dim <= ARRAY_COUNT(means));

@@ -62,6 +62,17 @@ static inline uint32_t index_codes_bytes(uint32_t head_dim)
     return index_units(head_dim) * INDEX_UNIT_BYTES;
 }
 
+/* Where in a block the sketch, and the codes, of one of its groups begin. */
+static inline uint64_t index_sketch_at(uint32_t head_dim, uint32_t group)
+{
+    return (uint64_t)group * index_sketch_bytes(head_dim);
+}
+
+static inline uint64_t index_codes_at(uint32_t head_dim, uint32_t per_block, uint32_t group)
+{
+    return index_sketch_at(head_dim, per_block) + (uint64_t)group * index_codes_bytes(head_dim);
+}
+
 /* Scales are the upper bits of a float, three of its fraction: 2^-24 to 240. One that is a little too large costs little precision. */
 #define INDEX_SCALE_SHIFT 20u
 #define INDEX_SCALE_LEAST ((127u - 24u) << 23)

@@ -16,14 +16,14 @@ static const uint8_t *index_sketch_of(const struct kernel_index *index, uint32_t
 {
     uint32_t at;
     const uint8_t *block = index_block(index, group, &at);
-    return block + at * index_sketch_bytes(index->head_dim);
+    return block + index_sketch_at(index->head_dim, at);
 }
 
 static const uint8_t *index_codes_of(const struct kernel_index *index, uint32_t group)
 {
     uint32_t at;
     const uint8_t *block = index_block(index, group, &at);
-    return block + index->per_block * index_sketch_bytes(index->head_dim) + at * index_codes_bytes(index->head_dim);
+    return block + index_codes_at(index->head_dim, index->per_block, at);
 }
 
 static float nibble_of(const uint8_t *bytes, uint32_t d)

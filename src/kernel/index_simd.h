@@ -31,13 +31,12 @@ struct index_pass {
     int8_t *queries; /* [index_channels / 4][heads][4] */
     int8_t *sizes;   /* [units * 2][heads][4]: of the coded channels, without sign */
     /* [group] each */
-    float *scale;    /* of a query's bytes, times the scale of scores */
-    float *code_sum; /* of its coded channels' bytes */
-    int32_t
-        *part_starts; /* [INDEX_PARTS] what products with a part of the means begin at, which lie INDEX_ZERO too high */
-    float *factors;   /* of weights, when these are shares */
-    float
-        *lanes; /* a batch's sketches, [words][SIMD_LANES]; then its codes, [units][KERNEL_GROUP_TOKENS][SIMD_LANES] */
+    float *scale;         /* of a query's bytes, times the scale of scores */
+    float *code_sum;      /* of its coded channels' bytes */
+    int32_t *part_starts; /* [INDEX_PARTS] what products with means begin at, whose bytes are INDEX_ZERO too high */
+    float *factors;       /* of weights, when these are shares */
+    /* A batch's sketches, [words][SIMD_LANES]; then its codes, [units][KERNEL_GROUP_TOKENS][SIMD_LANES] */
+    float *lanes;
     float *scores, *weights; /* [group][stride] */
 };
 

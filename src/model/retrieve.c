@@ -106,8 +106,8 @@ static uint32_t threshold(const float *shares, uint32_t count, uint32_t take, bo
     enum { DIGIT = 11, DIGITS = 1 << DIGIT };
     uint32_t least = 0;
     for (uint32_t i = 0; i < count; i++) left[i] = bits_of(shares[i]);
-    for (int shift = 32 - DIGIT; shift > -DIGIT;
-         shift -= DIGIT) { /* the highest bits first; the lowest are one fewer */
+    /* The highest bits first; the last digit has a bit of the one before. */
+    for (int shift = 32 - DIGIT; shift > -DIGIT; shift -= DIGIT) {
         const uint32_t low = shift > 0 ? (uint32_t)shift : 0;
         uint32_t counts[DIGITS] = {0}, digit = DIGITS - 1, kept = 0;
         for (uint32_t i = 0; i < count; i++) counts[left[i] >> low & (DIGITS - 1)]++;

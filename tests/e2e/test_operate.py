@@ -621,7 +621,7 @@ class Load(Case):
             read_all(connection)  # from now on steps with many answers need no more memory
         self.settled()
         memory = self.beside_the_cache()
-        slow = [server.send({**body, limit: tokens}, path) for _ in range(count)]
+        slow = [server.send({**body, limit: tokens}, path, **SMALL) for _ in range(count)]
         self.all_paused(count * answers)
         each = (self.beside_the_cache() - memory) / count
         told = "".join(map(delta_of, re.findall(rb"^data: (\{.*\})$", read_late(slow.pop()), re.M)))

@@ -255,19 +255,25 @@ static void test_refused(void **state)
     refuse((struct eval_retrieval_options){.items = 1, .tasks = "single"}, "600 tokens are too few");
 }
 
+/* Single needles in a short text, at a quarter of the rows: for real models. */
+static struct eval_retrieval_options short_text(uint32_t items, uint64_t seed)
+{
+    static const uint32_t length = 1024;
+    static const double budget = 0.25;
+    return (struct eval_retrieval_options){.lengths = &length,
+                                           .length_count = 1,
+                                           .budgets = &budget,
+                                           .budget_count = 1,
+                                           .items = items,
+                                           .seed = seed,
+                                           .tasks = "single"};
+}
+
 /* On a real model the needles are found, and not by the window. */
 static void test_real_model(void **state)
 {
     (void)state;
-    static const uint32_t length = 1024;
-    static const double budget = 0.25;
-    const struct eval_retrieval_options options = {.lengths = &length,
-                                                   .length_count = 1,
-                                                   .budgets = &budget,
-                                                   .budget_count = 1,
-                                                   .items = test_count(8, 40),
-                                                   .seed = 2,
-                                                   .tasks = "single"};
+    const struct eval_retrieval_options options = short_text(test_count(8, 40), 2);
     char path[512];
     struct kvasir_model *smollm2;
     if (TEST_THREAD_SANITIZED || !test_model_path("smollm2", path, sizeof path)) skip();
@@ -287,15 +293,7 @@ static void test_real_model(void **state)
 static void test_same_figures(void **state)
 {
     (void)state;
-    static const uint32_t length = 1024;
-    static const double budget = 0.25;
-    const struct eval_retrieval_options options = {.lengths = &length,
-                                                   .length_count = 1,
-                                                   .budgets = &budget,
-                                                   .budget_count = 1,
-                                                   .items = 2,
-                                                   .seed = 1,
-                                                   .tasks = "single"};
+    const struct eval_retrieval_options options = short_text(2, 1);
     char path[512];
     json_t *reports[3];
     if (TEST_THREAD_SANITIZED || !test_model_path("qwen2", path, sizeof path)) skip();
